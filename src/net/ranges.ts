@@ -1,0 +1,45 @@
+import { lastValue, type CIDR } from './cidr.ts';
+
+/** A closed interval of addresses of one family, as numbers. */
+export interface Range {
+  readonly first: bigint;
+  readonly last: bigint;
+}
+
+export function rangeOfCIDR(cidr: CIDR): Range {
+  return { first: cidr.first, last: lastValue(cidr) };
+}
+
+/** Sorts and joins overlapping and touching ranges, so that each address is in exactly one. */
+export function mergeRanges(ranges: readonly Range[]): Range[] {
+  const sorted = [...ranges].sort((a, b) => (a.first < b.first ? -1 : a.first > b.first ? 1 : 0));
+  const merged: Range[] = [];
+  for (const range of sorted) {
+    const previous = merged.at(-1);
+    if (previous !== undefined && range.first <= previous.last + 1n) {
+      const last = range.last > previous.last ? range.last : previous.last;
+      merged[merged.length - 1] = { first: previous.first, last };
+    } else {
+      merged.push(range);
+    }
+  }
+  return merged;
+}
+
+/** What of `whole` none of `taken` covers, in order. `taken` may overlap and be unsorted. */
+export function subtractRanges(whole: Range, taken: readonly Range[]): Range[] {
+  const gaps: Range[] = [];
+  let next = whole.first;
+  for (const range of mergeRanges(taken)) {
+    if (range.last < whole.first || range.first > whole.last) continue;
+    if (range.first > next) gaps.push({ first: next, last: range.first - 1n });
+    if (range.last >= next) next = range.last + 1n;
+  }
+  if (next <= whole.last) gaps.push({ first: next, last: whole.last });
+  return gaps;
+}
+
+/** How many addresses the ranges cover together. They must be disjoint (mergeRanges makes them so). */
+export function countAddresses(ranges: readonly Range[]): bigint {
+  return ranges.reduce((sum, range) => sum + (range.last - range.first + 1n), 0n);
+}
