@@ -1,0 +1,243 @@
+import { createServer } from 'node:net';
+import { mkdir, readFile } from 'node:fs/promises';
+import { get } from 'node:https';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ensureBinaries } from './binaries.ts';
+import {
+  openAuthority,
+  serviceAccountKeys,
+  writeKubeconfig,
+  type Authority,
+  type KeyPair,
+} from './certificates.ts';
+import { isAlive, startProcess, stopProcess, type ProcessRecord } from './processes.ts';
+
+/**
+ * Starts a real etcd and a real kube-apiserver on free loopback ports and answers when the apiserver is ready
+ * (about 8 s): RBAC and Node authorizer, admission as in a release (ValidatingAdmissionPolicy, NodeRestriction),
+ * dual-stack service CIDRs. No controllers, no scheduler: tests write what they need. All files go below `dir`,
+ * which the caller owns; the processes end with `stop()`, or with the caller's process.
+ * Throws ControlPlaneError if a part does not come up, and what ensureBinaries throws.
+ *
+ *     const plane = await startControlPlane({ dir: await mkdtemp(join(tmpdir(), 'weft-apiserver-')) });
+ *     … loadFromFile(plane.kubeconfig) …
+ *     await plane.stop();
+ */
+export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  const binaries = options.binaries ?? (await ensureBinaries(['etcd', 'kube-apiserver', 'kubectl']));
+  await mkdir(options.dir, { recursive: true });
+  const [clientPort, peerPort, apiPort] = await freePorts();
+  const credentials = await controlPlaneCredentials(join(options.dir, 'pki'), [
+    '127.0.0.1',
+    '::1',
+    'localhost',
+  ]);
+  const layout: ControlPlaneLayout = {
+    dir: options.dir,
+    binaries,
+    address: '127.0.0.1',
+    ports: { client: clientPort, peer: peerPort, api: apiPort },
+    serviceCidrs: options.serviceCidrs ?? ['10.96.0.0/16', 'fd00:10:96::/112'],
+    durable: false,
+    extraApiserverArgs: ['--endpoint-reconciler-type=none', ...(options.extraApiserverArgs ?? [])],
+  };
+  const url = `https://127.0.0.1:${apiPort}`;
+  const kubeconfig = await writeKubeconfig(
+    join(options.dir, 'admin.kubeconfig'),
+    url,
+    credentials.authority,
+    credentials.admin,
+  );
+  const running: ProcessRecord[] = [];
+  const stop = async () => {
+    for (const record of running.splice(0).reverse()) await stopProcess(record, 5_000);
+  };
+  try {
+    for (const part of [etcdCommand(layout), apiserverCommand(layout, credentials)]) {
+      running.push(await startProcess({ ...part, survives: false }));
+    }
+    await apiserverReady(url, running, options.dir);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const etcdUrl = `http://127.0.0.1:${clientPort}`;
+  return { url, kubeconfig, etcdUrl, binaries, ...credentials, stop };
+}
+
+export type ControlPlaneOptions = {
+  /** Where data, certificates and logs go (etcd.log, kube-apiserver.log). */
+  readonly dir: string;
+  /** The folder with etcd and kube-apiserver; ensureBinaries' if absent. */
+  readonly binaries?: string;
+  /** One or two; the first one's family is the default of Services. */
+  readonly serviceCidrs?: readonly string[];
+  readonly extraApiserverArgs?: readonly string[];
+};
+
+export type ControlPlane = ControlPlaneCredentials & {
+  readonly url: string;
+  /** A kubeconfig file of a member of system:masters, with everything embedded. */
+  readonly kubeconfig: string;
+  readonly etcdUrl: string;
+  readonly binaries: string;
+  stop(): Promise<void>;
+};
+
+export type ControlPlaneCredentials = {
+  /** Issues client certificates: commonName is the user, organizations are the groups. */
+  readonly authority: Authority;
+  readonly admin: KeyPair;
+  readonly apiserver: KeyPair;
+  /** What the apiserver shows to kubelets. */
+  readonly kubeletClient: KeyPair;
+  readonly serviceAccount: { readonly privateFile: string; readonly publicFile: string };
+};
+
+/** The control plane did not become ready. */
+export class ControlPlaneError extends Error {
+  override name = 'ControlPlaneError' as const;
+  readonly dir: string;
+  constructor(url: string, dir: string, reason: string) {
+    super(
+      `the control plane at ${url} is not ready: ${reason}; see etcd.log and kube-apiserver.log in ${dir}`,
+    );
+    this.dir = dir;
+  }
+}
+
+/** Where the parts of a control plane listen and write. */
+export type ControlPlaneLayout = {
+  readonly dir: string;
+  readonly binaries: string;
+  readonly address: string;
+  readonly ports: { readonly client: number; readonly peer: number; readonly api: number };
+  readonly serviceCidrs: readonly string[];
+  /** Whether etcd waits for the disk. Without, a crash of the machine loses writes; of the process, none. */
+  readonly durable: boolean;
+  readonly extraApiserverArgs: readonly string[];
+};
+
+/** Makes, or finds again in `directory`, the certificates and keys; `hosts` are what the apiserver serves under. */
+export async function controlPlaneCredentials(
+  directory: string,
+  hosts: readonly string[],
+): Promise<ControlPlaneCredentials> {
+  const authority = await openAuthority(directory);
+  const names = ['kubernetes', 'kubernetes.default', 'kubernetes.default.svc'];
+  const [apiserver, admin, kubeletClient, serviceAccount] = await Promise.all([
+    authority.issue({
+      name: 'apiserver',
+      commonName: 'kube-apiserver',
+      hosts: [...hosts, ...names, 'kubernetes.default.svc.cluster.local'],
+    }),
+    authority.issue({ name: 'admin', commonName: 'weft-admin', organizations: ['system:masters'] }),
+    authority.issue({
+      name: 'apiserver-kubelet-client',
+      commonName: 'kube-apiserver-kubelet-client',
+      organizations: ['system:masters'],
+    }),
+    serviceAccountKeys(directory),
+  ]);
+  return { authority, apiserver, admin, kubeletClient, serviceAccount };
+}
+
+type Part = { readonly command: string; readonly args: readonly string[]; readonly logFile: string };
+
+/** etcd without TLS: it listens on loopback of the control plane's namespace alone. */
+export function etcdCommand(layout: ControlPlaneLayout): Part {
+  const client = `http://127.0.0.1:${layout.ports.client}`;
+  const peer = `http://127.0.0.1:${layout.ports.peer}`;
+  return {
+    command: join(layout.binaries, 'etcd'),
+    args: [
+      `--data-dir=${join(layout.dir, 'etcd')}`,
+      `--listen-client-urls=${client}`,
+      `--advertise-client-urls=${client}`,
+      `--listen-peer-urls=${peer}`,
+      `--initial-advertise-peer-urls=${peer}`,
+      `--initial-cluster=default=${peer}`,
+      ...(layout.durable ? [] : ['--unsafe-no-fsync']),
+      '--log-level=warn',
+    ],
+    logFile: join(layout.dir, 'etcd.log'),
+  };
+}
+
+export function apiserverCommand(layout: ControlPlaneLayout, credentials: ControlPlaneCredentials): Part {
+  return {
+    command: join(layout.binaries, 'kube-apiserver'),
+    args: [
+      `--etcd-servers=http://127.0.0.1:${layout.ports.client}`,
+      `--advertise-address=${layout.address}`,
+      `--bind-address=${layout.address === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0'}`,
+      `--secure-port=${layout.ports.api}`,
+      `--service-cluster-ip-range=${layout.serviceCidrs.join(',')}`,
+      `--client-ca-file=${credentials.authority.certificateFile}`,
+      `--tls-cert-file=${credentials.apiserver.certificateFile}`,
+      `--tls-private-key-file=${credentials.apiserver.keyFile}`,
+      `--kubelet-client-certificate=${credentials.kubeletClient.certificateFile}`,
+      `--kubelet-client-key=${credentials.kubeletClient.keyFile}`,
+      // Node names do not resolve anywhere.
+      '--kubelet-preferred-address-types=InternalIP',
+      '--service-account-issuer=https://kubernetes.default.svc.cluster.local',
+      `--service-account-key-file=${credentials.serviceAccount.publicFile}`,
+      `--service-account-signing-key-file=${credentials.serviceAccount.privateFile}`,
+      '--authorization-mode=Node,RBAC',
+      '--enable-admission-plugins=NodeRestriction',
+      '--allow-privileged=true',
+      ...layout.extraApiserverArgs,
+    ],
+    logFile: join(layout.dir, 'kube-apiserver.log'),
+  };
+}
+
+const READY_DEADLINE_MS = 60_000;
+
+/** Waits until /readyz says ok. `parts` are watched meanwhile: a dead one ends the wait. */
+export async function apiserverReady(
+  url: string,
+  parts: readonly ProcessRecord[],
+  dir: string,
+): Promise<void> {
+  const authority = await readFile(join(dir, 'pki', 'ca.crt'));
+  const deadline = performance.now() + READY_DEADLINE_MS;
+  for (;;) {
+    if (await answersOk(`${url}/readyz`, authority)) return;
+    for (const part of parts) {
+      if (!(await isAlive(part))) throw new ControlPlaneError(url, dir, `process ${part.pid} has ended`);
+    }
+    if (performance.now() > deadline)
+      throw new ControlPlaneError(url, dir, `no answer for ${READY_DEADLINE_MS} ms`);
+    await sleep(100);
+  }
+}
+
+async function answersOk(url: string, authority: Buffer): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = get(url, { ca: authority, timeout: 5_000, agent: false }, (answer) => {
+      answer.resume();
+      answer.on('close', () => resolve(answer.statusCode === 200));
+    });
+    // Refused, reset, or not answering: not ready yet, and asked again until the deadline.
+    request.on('error', () => resolve(false));
+    request.on('timeout', () => request.destroy());
+  });
+}
+
+async function freePorts(): Promise<[number, number, number]> {
+  const servers = [createServer(), createServer(), createServer()] as const;
+  const port = async (server: ReturnType<typeof createServer>) => {
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    return typeof address === 'object' && address !== null ? address.port : 0;
+  };
+  const ports: [number, number, number] = [
+    await port(servers[0]),
+    await port(servers[1]),
+    await port(servers[2]),
+  ];
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}

@@ -1,0 +1,97 @@
+import { spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/**
+ * A process as it can be told from a later one with the same number: by its start time in ticks since boot, and
+ * the boot itself.
+ */
+export type ProcessRecord = { readonly pid: number; readonly startTime: string; readonly bootId: string };
+
+export type Command = {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Both outputs are appended here. */
+  readonly logFile: string;
+  /** Whether it outlives us; otherwise the kernel kills it when we end. */
+  readonly survives: boolean;
+};
+
+/** Starts a command in a session of its own and answers how to know it again. */
+export async function startProcess(command: Command): Promise<ProcessRecord> {
+  mkdirSync(dirname(command.logFile), { recursive: true });
+  const log = openSync(command.logFile, 'a');
+  const [program, args] = command.survives
+    ? [command.command, command.args]
+    : ['setpriv', ['--pdeathsig', 'KILL', command.command, ...command.args]];
+  const child = spawn(program, args, {
+    detached: true,
+    stdio: ['ignore', log, log],
+    env: { ...process.env, ...command.env },
+  });
+  closeSync(log);
+  const pid = await new Promise<number>((resolve, reject) => {
+    child.once('spawn', () => resolve(child.pid ?? 0));
+    child.once('error', reject);
+  });
+  child.unref();
+  const record = await recordOf(pid);
+  if (record === undefined) throw new ProcessEndedError(command.command, command.logFile);
+  return record;
+}
+
+/** A process that should stay ended at once. */
+export class ProcessEndedError extends Error {
+  override name = 'ProcessEndedError' as const;
+  readonly logFile: string;
+  constructor(command: string, logFile: string) {
+    super(`${command} ended right after its start; the end of ${logFile} says why`);
+    this.logFile = logFile;
+  }
+}
+
+/** Undefined if there is no living process of that number. */
+export async function recordOf(pid: number): Promise<ProcessRecord | undefined> {
+  const startTime = await startTimeOf(pid);
+  if (startTime === undefined) return undefined;
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  return { pid, startTime, bootId };
+}
+
+/** Whether exactly this process, not a later one of its number, is there and no zombie. */
+export async function isAlive(record: ProcessRecord): Promise<boolean> {
+  const now = await recordOf(record.pid);
+  return now?.startTime === record.startTime && now.bootId === record.bootId;
+}
+
+/** Asks the process to end, and kills it after `graceMs` milliseconds. Touches no other process of that number. */
+export async function stopProcess(record: ProcessRecord, graceMs: number): Promise<void> {
+  const killAt = performance.now() + graceMs;
+  let signal: NodeJS.Signals | undefined = 'SIGTERM';
+  while (await isAlive(record)) {
+    if (performance.now() >= killAt) signal = 'SIGKILL';
+    if (signal !== undefined) signalProcess(record.pid, signal);
+    signal = undefined;
+    await sleep(20);
+  }
+}
+
+/** Sends a signal; a process that has just gone is not an error. */
+export function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
+  }
+}
+
+async function startTimeOf(pid: number): Promise<string | undefined> {
+  // The second field is the program's name in parentheses and may hold anything, so count from its end.
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  if (stat === undefined) return undefined;
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+}
