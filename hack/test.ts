@@ -1,0 +1,107 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { z } from 'zod';
+
+/**
+ * The whole test run: format, lint and types, the build, then each layer of tests, from pure code to the whole
+ * cluster. `npm test -- unit kernel` runs only the named layers. Ends with one line that counts all tests.
+ */
+
+interface Layer {
+  readonly name: string;
+  readonly about: string;
+  /** Run inside network and mount namespaces of its own, so that nothing of the machine can be touched. */
+  readonly isolated: boolean;
+}
+
+const LAYERS: readonly Layer[] = [
+  { name: 'unit', about: 'pure code, and the executable against a socket', isolated: false },
+  { name: 'apiserver', about: 'a real kube-apiserver', isolated: false },
+  { name: 'kernel', about: 'a real kernel, in namespaces', isolated: true },
+  { name: 'node', about: 'agent, executable, apiserver and kernel of one node', isolated: true },
+  { name: 'e2e', about: 'a whole cluster', isolated: false },
+];
+
+const Report = z.object({
+  numPassedTests: z.number(),
+  numFailedTests: z.number(),
+  numPendingTests: z.number(),
+  numFailedTestSuites: z.number(),
+});
+
+const chosen = process.argv.slice(2);
+const unknown = chosen.filter((name) => !LAYERS.some((layer) => layer.name === name));
+if (unknown.length > 0) {
+  console.error(`unknown layer ${unknown.join(', ')}; there are ${LAYERS.map((l) => l.name).join(', ')}`);
+  process.exit(2);
+}
+
+const started = Date.now();
+let passed = 0;
+let failed = 0;
+let skipped = 0;
+let broken = false;
+
+announce('check: format, lint, types');
+if (!(await succeeds('npm', ['run', '--silent', 'check']))) broken = true;
+announce('build: executable and bundles');
+if (!(await succeeds('npm', ['run', '--silent', 'build']))) broken = true;
+
+for (const layer of LAYERS) {
+  if (chosen.length > 0 && !chosen.includes(layer.name)) continue;
+  announce(`${layer.name}: ${layer.about}`);
+  await runLayer(layer);
+}
+
+announce('done');
+console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+process.exit(broken || failed > 0 ? 1 : 0);
+
+async function runLayer(layer: Layer): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'weft-test-'));
+  const reportPath = join(directory, 'report.json');
+  const vitest = [
+    'vitest',
+    'run',
+    '--project',
+    layer.name,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${reportPath}`,
+  ];
+  const ok = layer.isolated
+    ? await succeeds('unshare', ['--net', '--mount', '--propagation', 'private', '--', ...vitest])
+    : await succeeds('vitest', vitest.slice(1));
+  const report = await readReport(reportPath);
+  await rm(directory, { recursive: true, force: true });
+  if (report === undefined) {
+    console.error(`${layer.name}: the test runner left no report`);
+    broken = true;
+    return;
+  }
+  passed += report.numPassedTests;
+  // A suite that fails before its first test counts no failed test: the layer has failed all the same.
+  failed += report.numFailedTests === 0 && !ok ? Math.max(1, report.numFailedTestSuites) : report.numFailedTests;
+  skipped += report.numPendingTests;
+}
+
+async function readReport(path: string): Promise<z.output<typeof Report> | undefined> {
+  try {
+    return Report.parse(JSON.parse(await readFile(path, 'utf8')));
+  } catch (error) {
+    console.error(String(error));
+    return undefined;
+  }
+}
+
+async function succeeds(program: string, args: readonly string[]): Promise<boolean> {
+  const result = await execa(program, args, { stdio: 'inherit', reject: false });
+  if (result.failed) console.error(`${program} ${args.join(' ')}: ${result.shortMessage}`);
+  return !result.failed;
+}
+
+function announce(what: string): void {
+  console.log(`\n=== ${what} (${Math.round((Date.now() - started) / 1000)} s)`);
+}

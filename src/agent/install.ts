@@ -1,0 +1,96 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { access, copyFile, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+
+/** What the host must offer for the executable to run there. */
+export interface HostFacts {
+  /** Node's name of the architecture: x64, arm64, … */
+  readonly architecture: string;
+  /** Where the host's root directory, or at least its lib and lib64, can be seen. */
+  readonly root: string;
+  /** The text of /proc/cpuinfo. */
+  readonly cpuinfo: string;
+}
+
+/** The executable cannot run on this host. */
+export class UnsupportedHostError extends Error {
+  override name = 'UnsupportedHostError' as const;
+}
+
+const LOADERS: Readonly<Record<string, string>> = {
+  x64: 'lib64/ld-linux-x86-64.so.2',
+  arm64: 'lib/ld-linux-aarch64.so.1',
+};
+
+/** What x86-64-v2 adds to the first x86-64, by the kernel's names. */
+const X86_64_V2_FLAGS = ['cx16', 'lahf_lm', 'popcnt', 'sse4_1', 'sse4_2', 'ssse3'];
+
+/**
+ * Refuses hosts where the executable would not start, in one sentence, before any conflist points to it.
+ * @throws UnsupportedHostError
+ */
+export async function requireRunnableHost(host: HostFacts): Promise<void> {
+  const loader = LOADERS[host.architecture];
+  if (loader === undefined) {
+    throw new UnsupportedHostError(
+      `weft's executable is made for x86-64 and arm64, and this node is ${host.architecture}`,
+    );
+  }
+  try {
+    await access(join(host.root, loader), constants.R_OK);
+  } catch (cause) {
+    throw new UnsupportedHostError(
+      `weft's executable needs glibc 2.17 or newer, and this node has no /${loader} (a musl or static system?)`,
+      { cause },
+    );
+  }
+  if (host.architecture !== 'x64') return;
+  const flags = new Set(/^flags\s*:\s*(.*)$/m.exec(host.cpuinfo)?.[1]?.split(/\s+/));
+  const missing = X86_64_V2_FLAGS.filter((flag) => !flags.has(flag));
+  if (missing.length > 0) {
+    throw new UnsupportedHostError(
+      `weft's executable needs an x86-64-v2 processor, and this node's lacks ${missing.join(', ')}`,
+    );
+  }
+}
+
+/**
+ * Copies an executable into the host's CNI directory if what is there differs, by rename, so that no runtime ever
+ * starts half of it and one that runs is left alone.
+ * @returns whether it was copied
+ */
+export async function installExecutable(source: string, directory: string, name: string): Promise<boolean> {
+  const target = join(directory, name);
+  if ((await digest(target)) === (await digest(source)) && (await isOwnedExecutable(target))) return false;
+  const draft = join(directory, `.${name}.${randomBytes(6).toString('hex')}`);
+  try {
+    await copyFile(source, draft, constants.COPYFILE_EXCL);
+    const file = await open(draft, 'r+');
+    try {
+      await file.chown(0, 0);
+      await file.chmod(0o755);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(draft, target);
+  } finally {
+    await rm(draft, { force: true });
+  }
+  return true;
+}
+
+async function digest(path: string): Promise<string | undefined> {
+  try {
+    return createHash('sha256').update(await readFile(path)).digest('hex');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function isOwnedExecutable(path: string): Promise<boolean> {
+  const facts = await stat(path);
+  return facts.uid === 0 && (facts.mode & 0o7777) === 0o755;
+}
