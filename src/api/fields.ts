@@ -9,9 +9,27 @@ import {
   type CIDR,
   type IPAddress,
 } from '../net/index.ts';
+import { CANONICAL_ADDRESS, CANONICAL_CIDR, celRules, POOL_RANGE } from './rules.ts';
+
+/** Canonical text is at most eight groups of four digits and seven colons; the bound keeps CEL's cost small. */
+const AddressText = z
+  .string()
+  .min(2)
+  .max(39)
+  .meta(celRules(...CANONICAL_ADDRESS));
+const CIDRText = z
+  .string()
+  .min(4)
+  .max(43)
+  .meta(celRules(...CANONICAL_CIDR));
+const PoolCIDRText = z
+  .string()
+  .min(4)
+  .max(43)
+  .meta(celRules(...CANONICAL_CIDR, ...POOL_RANGE));
 
 /** An address: a string in the object, an IPAddress in the code. */
-export const AddressField = z.codec(z.string(), z.custom<IPAddress>(), {
+export const AddressField = z.codec(AddressText, z.custom<IPAddress>(), {
   decode: (text, context) => {
     try {
       return parseAddress(text);
@@ -25,15 +43,22 @@ export const AddressField = z.codec(z.string(), z.custom<IPAddress>(), {
 });
 
 /** A CIDR: a string in the object, a CIDR in the code. */
-export const CIDRField = z.codec(z.string(), z.custom<CIDR>(), {
-  decode: (text, context) => {
-    try {
-      return parseCIDR(text);
-    } catch (error) {
-      if (!(error instanceof InvalidCIDRError)) throw error;
-      context.issues.push({ code: 'custom', message: error.message, input: text });
-      return z.NEVER;
-    }
-  },
-  encode: formatCIDR,
-});
+export const CIDRField = cidrCodec(CIDRText);
+
+/** A CIDR that pods may have addresses of: not loopback, link-local, multicast or everything. */
+export const PoolCIDRField = cidrCodec(PoolCIDRText);
+
+function cidrCodec(text: z.ZodString) {
+  return z.codec(text, z.custom<CIDR>(), {
+    decode: (value, context) => {
+      try {
+        return parseCIDR(value);
+      } catch (error) {
+        if (!(error instanceof InvalidCIDRError)) throw error;
+        context.issues.push({ code: 'custom', message: error.message, input: value });
+        return z.NEVER;
+      }
+    },
+    encode: formatCIDR,
+  });
+}

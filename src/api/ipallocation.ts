@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Resource } from './group.ts';
 import { AddressField } from './fields.ts';
 import { StoredMetadata } from './metadata.ts';
+import { celRules, immutable } from './rules.ts';
 
 export const IP_ALLOCATION: Resource = {
   kind: 'IPAllocation',
@@ -18,29 +19,45 @@ export const Attachment = z.object({
     .enum(['Interface', 'AddressOnly'])
     .describe('Interface: weft made the link. AddressOnly: another plugin did.'),
   netns: z
-    .object({ path: z.string(), inode: z.int(), bootID: z.string() })
+    .object({ path: z.string().max(1024), inode: z.int().min(0), bootID: z.string().max(64) })
     .optional()
     .describe('The network namespace at the time of the claim; absent where the object was recovered.'),
 });
 export type Attachment = z.output<typeof Attachment>;
 
-export const PodReference = z.object({ namespace: z.string(), name: z.string(), uid: z.string() });
+export const PodReference = z.object({
+  namespace: z.string().max(63),
+  name: z.string().max(253),
+  uid: z.string().max(128),
+});
 export type PodReference = z.output<typeof PodReference>;
 
-export const IPAllocationSpec = z.object({
-  address: AddressField,
-  pool: z.string().min(1).max(63),
-  nodeName: z.string().min(1).max(253).optional(),
-  attachment: Attachment.optional(),
-  pod: PodReference.optional(),
-  holder: z.string().min(1).max(253).optional().describe('Who holds an address that no sandbox has.'),
-});
+/** Who has one address: a sandbox's interface, or a holder without one. */
+export const IPAllocationSpec = z
+  .object({
+    address: AddressField,
+    pool: z.string().min(1).max(63),
+    nodeName: z.string().min(1).max(253).optional(),
+    attachment: Attachment.optional(),
+    pod: PodReference.optional(),
+    holder: z.string().min(1).max(253).optional().describe('Who holds an address that no sandbox has.'),
+  })
+  .meta(
+    celRules(
+      {
+        rule: 'has(self.attachment) != has(self.holder)',
+        message: 'exactly one of attachment and holder must be set',
+      },
+      immutable("an IPAllocation's spec is immutable: release the address and claim it anew"),
+    ),
+  );
 export type IPAllocationSpec = z.output<typeof IPAllocationSpec>;
 
 export const IPAllocationStatus = z.object({
   releasedAt: z.iso.datetime({ offset: true }).optional().describe('Since when the address rests.'),
 });
 
+/** The whole object, as read. */
 export const IPAllocation = z.object({
   metadata: StoredMetadata,
   spec: IPAllocationSpec,

@@ -15,11 +15,11 @@ export type StoredMetadata = z.output<typeof StoredMetadata>;
 
 /** One condition of a status, as Kubernetes' API conventions define it. */
 export const Condition = z.object({
-  type: z.string(),
+  type: z.string().min(1).max(316),
   status: z.enum(['True', 'False', 'Unknown']),
-  reason: z.string(),
-  message: z.string(),
-  lastTransitionTime: z.string(),
+  reason: z.string().min(1).max(1024),
+  message: z.string().max(32_768),
+  lastTransitionTime: z.iso.datetime({ offset: true }),
   observedGeneration: z.int().optional(),
 });
 export type Condition = z.output<typeof Condition>;

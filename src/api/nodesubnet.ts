@@ -2,24 +2,35 @@ import { z } from 'zod';
 import type { Resource } from './group.ts';
 import { AddressField, CIDRField } from './fields.ts';
 import { StoredMetadata } from './metadata.ts';
+import { celRules } from './rules.ts';
 
 export const NODE_SUBNET: Resource = { kind: 'NodeSubnet', plural: 'nodesubnets', singular: 'nodesubnet' };
 
 /** The piece of a pool that one node draws from; named by its CIDR, claimed by creating it. */
-export const NodeSubnetSpec = z.object({
-  cidr: CIDRField,
-  pool: z.string().min(1).max(63),
-  poolUID: z.string().min(1),
-  nodeName: z.string().min(1).max(253),
-  nodeUID: z.string().min(1).describe('The UID of the Node when its agent last bound the subnet.'),
-  nextHops: z
-    .array(AddressField)
-    .min(1)
-    .max(16)
-    .describe(
-      "The node's InternalIPs in the order of its Node object: where other nodes send this subnet's traffic.",
-    ),
-});
+export const NodeSubnetSpec = z
+  .object({
+    cidr: CIDRField,
+    pool: z.string().min(1).max(63),
+    poolUID: z.string().min(1).max(64),
+    nodeName: z.string().min(1).max(253),
+    nodeUID: z.string().min(1).max(64).describe('The UID of the Node when its agent last bound the subnet.'),
+    nextHops: z
+      .array(AddressField)
+      .min(1)
+      .max(16)
+      .describe(
+        "The node's InternalIPs in the order of its Node object: where other nodes send this subnet's traffic.",
+      ),
+  })
+  .meta(
+    celRules({
+      rule:
+        'self.cidr == oldSelf.cidr && self.pool == oldSelf.pool && self.poolUID == oldSelf.poolUID && ' +
+        'self.nodeName == oldSelf.nodeName',
+      message:
+        "a NodeSubnet is immutable but for nodeUID and nextHops: its node's agent gives it back and claims",
+    }),
+  );
 export type NodeSubnetSpec = z.output<typeof NodeSubnetSpec>;
 
 export const NodeSubnet = z.object({ metadata: StoredMetadata, spec: NodeSubnetSpec });
