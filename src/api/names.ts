@@ -2,6 +2,7 @@ import {
   cidrOf,
   firstAddress,
   formatAddress,
+  InvalidAddressError,
   parseAddress,
   parseCIDR,
   type CIDR,
@@ -22,7 +23,12 @@ export function allocationName(address: IPAddress): string {
  * @throws InvalidAddressError if no address has that name
  */
 export function addressOfAllocationName(name: string): IPAddress {
-  return parseAddress(name.includes('-') ? compressed(name) : name);
+  const address = parseAddress(name.includes('-') ? compressed(name) : name);
+  // Otherwise "fd00::5", which no object can be called, would stand for an address too.
+  if (allocationName(address) !== name) {
+    throw new InvalidAddressError(name, `the name of its IPAllocation is ${allocationName(address)}`);
+  }
+  return address;
 }
 
 /** The name of a NodeSubnet: its CIDR with "-" for "/", IPv6 in full groups. Frozen like allocationName. */

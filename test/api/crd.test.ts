@@ -1,0 +1,48 @@
+import { describe, expect, it } from 'vitest';
+import { customResourceDefinitions } from '../../src/api/crd.ts';
+import { SCHEMA_REVISION } from '../../src/api/index.ts';
+
+type Node = Record<string, unknown>;
+const isNode = (value: unknown): value is Node => typeof value === 'object' && value !== null;
+
+/** Every schema node below `schema` with its path. */
+function nodesOf(schema: unknown, path = ''): [string, Node][] {
+  if (!isNode(schema)) return [];
+  const properties = isNode(schema.properties) ? Object.entries(schema.properties) : [];
+  const below = properties.flatMap(([name, child]) => nodesOf(child, `${path}.${name}`));
+  return [[path, schema], ...below, ...nodesOf(schema.items, `${path}[]`)];
+}
+
+function rootSchemaOf(definition: { spec: Node }): unknown {
+  const [version] = definition.spec.versions as { schema: { openAPIV3Schema: unknown } }[];
+  return version?.schema.openAPIV3Schema;
+}
+
+describe.each(
+  customResourceDefinitions().map((definition) => [definition.metadata.name, definition] as const),
+)('the CRD %s', (_name, definition) => {
+  it('is structural: every node has a type, and none has what zod alone understands', () => {
+    for (const [path, node] of nodesOf(rootSchemaOf(definition))) {
+      expect(typeof node.type, path).toBe('string');
+      for (const key of ['anyOf', 'oneOf', 'additionalProperties', '$ref', 'const']) {
+        expect(node, path).not.toHaveProperty(key);
+      }
+    }
+  });
+
+  it('bounds every string and list of its spec, so that the cost of CEL rules is bounded', () => {
+    for (const [path, node] of nodesOf(rootSchemaOf(definition))) {
+      if (!path.startsWith('.spec')) continue;
+      if (node.type === 'string' && node.enum === undefined) expect(node, path).toHaveProperty('maxLength');
+      if (node.type === 'array') expect(node, path).toHaveProperty('maxItems');
+    }
+  });
+
+  it('is kept when a deployment tool cleans up, and carries the revision of its schema', () => {
+    expect(definition.metadata.annotations).toEqual({
+      'ipam.weft.dev/schema-revision': String(SCHEMA_REVISION),
+      'argocd.argoproj.io/sync-options': 'Prune=false',
+      'helm.sh/resource-policy': 'keep',
+    });
+  });
+});

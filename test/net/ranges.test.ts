@@ -1,0 +1,57 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  countAddresses,
+  mergeRanges,
+  parseCIDR,
+  rangeOfCIDR,
+  subtractRanges,
+  type Range,
+} from '../../src/net/index.ts';
+
+const range = (first: number, last: number): Range => ({ first: BigInt(first), last: BigInt(last) });
+const anyRange = fc
+  .tuple(fc.nat({ max: 60 }), fc.nat({ max: 12 }))
+  .map(([first, more]) => range(first, first + more));
+
+describe('mergeRanges', () => {
+  it('joins what overlaps or touches, and sorts', () => {
+    expect(mergeRanges([range(8, 9), range(0, 3), range(4, 5), range(2, 4)])).toEqual([
+      range(0, 5),
+      range(8, 9),
+    ]);
+    expect(mergeRanges([range(0, 9), range(2, 3)])).toEqual([range(0, 9)]);
+    expect(mergeRanges([])).toEqual([]);
+  });
+});
+
+describe('subtractRanges', () => {
+  it('leaves the gaps, in order', () => {
+    expect(subtractRanges(range(0, 9), [range(7, 20), range(2, 3)])).toEqual([range(0, 1), range(4, 6)]);
+    expect(subtractRanges(range(0, 9), [])).toEqual([range(0, 9)]);
+    expect(subtractRanges(range(5, 9), [range(0, 20)])).toEqual([]);
+    expect(subtractRanges(range(5, 9), [range(0, 4), range(10, 11)])).toEqual([range(5, 9)]);
+  });
+
+  it('agrees with looking at every address', () => {
+    fc.assert(
+      fc.property(anyRange, fc.array(anyRange, { maxLength: 8 }), (whole, taken) => {
+        const free = new Set<bigint>();
+        for (let n = whole.first; n <= whole.last; n++) {
+          if (!taken.some((other) => n >= other.first && n <= other.last)) free.add(n);
+        }
+        const gaps = subtractRanges(whole, taken);
+        expect(countAddresses(gaps)).toBe(BigInt(free.size));
+        for (const gap of gaps) for (let n = gap.first; n <= gap.last; n++) expect(free.has(n)).toBe(true);
+        expect(mergeRanges(gaps)).toEqual(gaps);
+      }),
+    );
+  });
+
+  it('never enumerates: a /48 less one /64 is counted at once', () => {
+    const gaps = subtractRanges(rangeOfCIDR(parseCIDR('fd00::/48')), [
+      rangeOfCIDR(parseCIDR('fd00:0:0:1::/64')),
+    ]);
+    expect(countAddresses(gaps)).toBe((1n << 80n) - (1n << 64n));
+  });
+});
