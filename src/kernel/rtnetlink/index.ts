@@ -1,0 +1,9 @@
+/** A small rtnetlink client: each function takes a socket and works in the namespace that it was opened in. */
+export * from './addresses.ts';
+export * from './errors.ts';
+export * from './fdb.ts';
+export * from './links.ts';
+export * from './neighbours.ts';
+export * from './routes.ts';
+export { NetlinkSocket, openNetlinkSocket } from './socket.ts';
+export * from './namespace-ids.ts';
