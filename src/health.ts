@@ -4,9 +4,9 @@ import { rm } from 'node:fs/promises';
 /** What the probes ask; a text says why not. */
 export interface Health {
   /** Undefined: alive. Otherwise why the process should be started again. */
-  live(): string | undefined;
+  live: () => string | undefined;
   /** Undefined: ready. Otherwise what is being waited for. */
-  ready(): string | undefined;
+  ready: () => string | undefined;
 }
 
 /** The probe's question could not be asked, or was answered with no. */

@@ -3,18 +3,48 @@
  * number in the unit that its name ends with, decimals allowed: `--grace-seconds=5`.
  */
 const SETTINGS = {
-  sweepMs: { flag: 'sweep-seconds', value: 30, unit: 1000, about: 'how often an agent looks for leaks and repairs' },
-  graceMs: { flag: 'grace-seconds', value: 120, unit: 1000, about: 'how long the sweep leaves alone what looks dead' },
-  addDeadlineMs: { flag: 'add-seconds', value: 45, unit: 1000, about: 'how long an agent may take for an ADD' },
-  subnetWaitMs: { flag: 'subnet-wait-seconds', value: 5, unit: 1000, about: 'how long an ADD waits for a subnet' },
-  giveBackMs: { flag: 'give-back-seconds', value: 600, unit: 1000, about: 'how long a surplus subnet is kept empty' },
+  sweepMs: {
+    flag: 'sweep-seconds',
+    value: 30,
+    unit: 1000,
+    about: 'how often an agent looks for leaks and repairs',
+  },
+  graceMs: {
+    flag: 'grace-seconds',
+    value: 120,
+    unit: 1000,
+    about: 'how long the sweep leaves alone what looks dead',
+  },
+  addDeadlineMs: {
+    flag: 'add-seconds',
+    value: 45,
+    unit: 1000,
+    about: 'how long an agent may take for an ADD',
+  },
+  subnetWaitMs: {
+    flag: 'subnet-wait-seconds',
+    value: 5,
+    unit: 1000,
+    about: 'how long an ADD waits for a subnet',
+  },
+  giveBackMs: {
+    flag: 'give-back-seconds',
+    value: 600,
+    unit: 1000,
+    about: 'how long a surplus subnet is kept empty',
+  },
   quarantineMs: {
     flag: 'quarantine-seconds',
     value: 300,
     unit: 1000,
     about: 'how long a Node must be gone before what it held is freed',
   },
-  statusMs: { flag: 'status-seconds', value: 30, unit: 1000, about: 'how often the numbers of a status may change' },
+  statusMs: {
+    flag: 'status-seconds',
+    value: 30,
+    unit: 1000,
+    about: 'how often the numbers of a status may change',
+  },
   nearlyExhausted: {
     flag: 'nearly-exhausted-percent',
     value: 90,
@@ -33,7 +63,12 @@ const SETTINGS = {
     unit: 1,
     about: 'how many objects of gone nodes the controller deletes in a second',
   },
-  leaseMs: { flag: 'lease-seconds', value: 15, unit: 1000, about: 'how long a silent leader stays the leader' },
+  leaseMs: {
+    flag: 'lease-seconds',
+    value: 15,
+    unit: 1000,
+    about: 'how long a silent leader stays the leader',
+  },
 } as const satisfies Record<string, Setting>;
 
 interface Setting {
@@ -84,9 +119,10 @@ export function settingsHelp(): string {
 export function settingsFrom(values: Readonly<Record<string, unknown>>): Settings {
   const read = (name: SettingName) => {
     const { flag, value: fallback, unit } = SETTINGS[name];
-    const text = values[flag] ?? String(fallback);
-    if (typeof text !== 'string' || !/^[0-9]+(\.[0-9]+)?$/.test(text) || Number(text) === 0) {
-      throw new InvalidFlagError(flag, String(text), 'a number above 0');
+    const given = values[flag];
+    const text = typeof given === 'string' ? given : String(fallback);
+    if (!/^[0-9]+(\.[0-9]+)?$/.test(text) || Number(text) === 0) {
+      throw new InvalidFlagError(flag, text, 'a number above 0');
     }
     return Number(text) * unit;
   };
