@@ -1,0 +1,242 @@
+import type { Attachment, IPAllocation } from '../api/index.ts';
+import { attachmentID } from './attachment-lock.ts';
+import { jitteredBackOff, type Clock, type Random } from './clock.ts';
+import type { AllocationStore } from './store.ts';
+
+/** What became of a release: it is in the apiserver, or the queue was stopped before. */
+export type ReleaseOutcome = 'released' | 'stopped';
+
+export interface ReleaseOptions {
+  /** How long the address rests before its name comes free. 0 for a claim that was never used: deleted at once. */
+  readonly reuseDelayMs: number;
+}
+
+/** How many releases stand at which step. */
+export interface PendingReleases {
+  /** Not yet recorded in the apiserver, or to be deleted at once. */
+  readonly releasing: number;
+  /** Marked, waiting for the reuse delay. */
+  readonly resting: number;
+  /** Claims whose outcome is not known yet. */
+  readonly undoing: number;
+}
+
+/**
+ * What gives addresses back, off the path of ADD and DEL: every step is repeated until the apiserver has given a
+ * definite answer. Nothing is deleted but the very object that was meant (uid, attachment, resourceVersion).
+ */
+export interface ReleaseQueue {
+  /**
+   * Marks the allocation as released, and deletes it when it has rested. The answer comes when the apiserver
+   * knows of it: marked, or deleted where there is no delay. Never rejects.
+   */
+  release(allocation: IPAllocation, options: ReleaseOptions): Promise<ReleaseOutcome>;
+  /**
+   * For a create whose outcome is unknown: deletes the object if it is there and names this attachment. The name
+   * stays in flight until that is settled, so that no claim of this process takes it meanwhile. Never rejects.
+   */
+  undo(name: string, attachment: Attachment): Promise<ReleaseOutcome>;
+  /**
+   * Takes over allocations that rest already, as they are found after a restart or in the cache of the agent:
+   * each is deleted when its pool's delay has passed since this process first saw it. Give it all there are, any
+   * number of times.
+   */
+  observeResting(allocations: Iterable<IPAllocation>): void;
+  pending(): PendingReleases;
+  /** Milliseconds until the first of the resting allocations of that pool is deleted; undefined if none rests. */
+  nextFreeInMs(pool: string): number | undefined;
+  /** Resolves when all that was asked for is done, but for what rests. */
+  settled(): Promise<void>;
+  /** Ends all work. What was not done is left to the sweep and to observeResting of the next process. */
+  stop(): void;
+}
+
+export interface ReleaseQueueParts {
+  readonly store: Pick<AllocationStore, 'get' | 'markReleased' | 'delete'>;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** The names that claims of this process are busy with: one set for claims and releases. */
+  readonly inFlight: Set<string>;
+  /** The reuse delay of a pool, for objects found resting. */
+  readonly reuseDelayMs: (pool: string) => number;
+  /** Told of each failure that will be tried again. */
+  readonly onRetry?: (name: string, error: unknown) => void;
+}
+
+/** What a step left to do: nothing more, or the object in the state in which it is now. */
+type Next = { readonly kind: 'done' } | { readonly kind: 'rest'; readonly allocation: IPAllocation };
+
+const DONE: Next = { kind: 'done' };
+
+/**
+ * How long after a create of unknown outcome a "not found" is asked for again: the request may still have been
+ * on its way. What commits even later is found by the sweep.
+ */
+export const UNKNOWN_SETTLES_MS = 2_000;
+
+export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
+  const { store, clock, random, inFlight, reuseDelayMs, onRetry } = parts;
+  const stopped = new AbortController();
+  const { signal } = stopped;
+  /** Releases by uid: what is asked for twice is done once. */
+  const releasing = new Map<string, Promise<ReleaseOutcome>>();
+  const undoing = new Map<string, Promise<ReleaseOutcome>>();
+  /** What rests, by uid: its pool, and when its delay is over. */
+  const resting = new Map<string, { readonly pool: string; readonly untilMs: number }>();
+  /** Deletions of what has rested, under way. */
+  const deleting = new Set<Promise<void>>();
+
+  return {
+    release(allocation, options) {
+      const { uid } = allocation.metadata;
+      const known = releasing.get(uid);
+      if (known !== undefined) return known;
+      if (resting.has(uid)) return Promise.resolve('released');
+      const work = untilDefinite(allocation.metadata.name, () =>
+        options.reuseDelayMs > 0 ? mark(allocation) : deleteExactly(allocation),
+      ).then((next) => {
+        releasing.delete(uid);
+        if (next === undefined) return 'stopped';
+        if (next.kind === 'rest') rest(next.allocation, options.reuseDelayMs);
+        return 'released';
+      });
+      releasing.set(uid, work);
+      return work;
+    },
+
+    undo(name, attachment) {
+      const key = `${name} ${attachmentID(attachment)}`;
+      const known = undoing.get(key);
+      if (known !== undefined) return known;
+      inFlight.add(name);
+      const sinceMs = clock.nowMs();
+      const work = untilDefinite(name, () => undoOnce(name, attachment, sinceMs)).then((next) => {
+        undoing.delete(key);
+        inFlight.delete(name);
+        return next === undefined ? 'stopped' : 'released';
+      });
+      undoing.set(key, work);
+      return work;
+    },
+
+    observeResting(allocations) {
+      for (const allocation of allocations) {
+        const { uid } = allocation.metadata;
+        if (!isResting(allocation) || resting.has(uid) || releasing.has(uid)) continue;
+        rest(allocation, reuseDelayMs(allocation.spec.pool));
+      }
+    },
+
+    pending: () => ({ releasing: releasing.size, resting: resting.size, undoing: undoing.size }),
+
+    nextFreeInMs(pool) {
+      const ends = [...resting.values()].filter((one) => one.pool === pool).map((one) => one.untilMs);
+      return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - clock.nowMs());
+    },
+
+    async settled() {
+      while (releasing.size + undoing.size + deleting.size > 0) {
+        await Promise.all([...releasing.values(), ...undoing.values(), ...deleting]);
+      }
+    },
+
+    stop() {
+      stopped.abort(new Error('the release queue was stopped'));
+    },
+  };
+
+  /** Marks the object that was meant, whatever version it has by now. */
+  async function mark(meant: IPAllocation): Promise<Next> {
+    let seen = meant;
+    while (!isResting(seen)) {
+      const outcome = await store.markReleased(seen, clock.wallTime(), signal);
+      if (outcome === 'gone') return DONE;
+      if (outcome === 'done') return { kind: 'rest', allocation: meant };
+      const found = await store.get(meant.metadata.name, signal);
+      if (found === undefined || !isSame(found, meant)) return DONE;
+      seen = found;
+    }
+    return { kind: 'rest', allocation: seen };
+  }
+
+  /** Deletes the object that was meant, whatever version it has by now. */
+  async function deleteExactly(meant: IPAllocation): Promise<Next> {
+    let seen = meant;
+    for (;;) {
+      if ((await store.delete(seen, signal)) !== 'changed') return DONE;
+      const found = await store.get(meant.metadata.name, signal);
+      if (found === undefined || !isSame(found, meant)) return DONE;
+      seen = found;
+    }
+  }
+
+  /** Waits out the delay, from now on, and deletes what rested if it still does. */
+  function rest(allocation: IPAllocation, delayMs: number): void {
+    const { name, uid } = allocation.metadata;
+    resting.set(uid, { pool: allocation.spec.pool, untilMs: clock.nowMs() + delayMs });
+    void clock.sleep(delayMs, signal).then(
+      () => {
+        const work = untilDefinite(name, () => deleteRested(allocation)).then(() => {
+          resting.delete(uid);
+          deleting.delete(work);
+        });
+        deleting.add(work);
+      },
+      () => undefined, // stopped: the next process finds it resting
+    );
+  }
+
+  async function deleteRested(meant: IPAllocation): Promise<Next> {
+    const found = await store.get(meant.metadata.name, signal);
+    // Somebody took the mark back: then it is in use, and the sweep's to judge.
+    if (found === undefined || !isSame(found, meant) || !isResting(found)) return DONE;
+    return deleteExactly(found);
+  }
+
+  async function undoOnce(name: string, attachment: Attachment, sinceMs: number): Promise<Next> {
+    for (;;) {
+      const found = await store.get(name, signal);
+      if (found !== undefined) {
+        return isOf(found, attachment) ? deleteExactly(found) : DONE;
+      }
+      const leftMs = sinceMs + UNKNOWN_SETTLES_MS - clock.nowMs();
+      if (leftMs <= 0) return DONE;
+      await clock.sleep(leftMs, signal);
+    }
+  }
+
+  /** Repeats a step until it answers; undefined once the queue is stopped. */
+  async function untilDefinite(name: string, step: () => Promise<Next>): Promise<Next | undefined> {
+    const backOff = jitteredBackOff(random, { firstMs: 100, maxMs: 30_000 });
+    for (;;) {
+      try {
+        signal.throwIfAborted();
+        return await step();
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        onRetry?.(name, error);
+        await clock.sleep(backOff.next(), signal).catch(() => undefined);
+      }
+    }
+  }
+}
+
+/** Whether the allocation was released and only waits for its reuse delay: it locks its name, and is not alive. */
+export function isResting(allocation: Pick<IPAllocation, 'status'>): boolean {
+  return allocation.status?.releasedAt !== undefined;
+}
+
+/** Whether the allocation is that attachment's. */
+export function isOf(allocation: IPAllocation, attachment: Attachment): boolean {
+  const { attachment: its } = allocation.spec;
+  return (
+    its !== undefined && attachmentID(its) === attachmentID(attachment) && its.network === attachment.network
+  );
+}
+
+/** Whether both are one object in the hands of one owner: the same uid, and the same attachment or holder. */
+function isSame(found: IPAllocation, meant: IPAllocation): boolean {
+  if (found.metadata.uid !== meant.metadata.uid) return false;
+  const { attachment } = meant.spec;
+  return attachment === undefined ? found.spec.holder === meant.spec.holder : isOf(found, attachment);
+}

@@ -1,0 +1,146 @@
+import { createHash } from 'node:crypto';
+import type { IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  ADDRESS_BITS,
+  cidrContains,
+  compareCIDRs,
+  firstAddress,
+  lastValue,
+  rangeOfCIDR,
+  subtractRanges,
+  type CIDR,
+  type Family,
+  type IPAddress,
+  type Range,
+} from '../net/index.ts';
+import { poolFamilies, servingCIDRs } from './pools.ts';
+
+/** The subnets that a node holds: those that carry its name and its Node's present UID. */
+export function ownSubnets(subnets: readonly NodeSubnet[], nodeName: string, nodeUID: string): NodeSubnet[] {
+  return subnets.filter(({ spec }) => spec.nodeName === nodeName && spec.nodeUID === nodeUID);
+}
+
+export interface Drawing {
+  readonly pool: IPPool;
+  readonly subnets: readonly NodeSubnet[];
+  readonly nodeName: string;
+  readonly nodeUID: string;
+  /** Names of subnets whose claim is not complete: no address before that (subnet-claim.ts). */
+  readonly unconfirmed?: ReadonlySet<string>;
+}
+
+/** The node's subnets that it may draw addresses of the pool from: its own, confirmed, not drained. */
+export function drawableSubnets({ pool, subnets, nodeName, nodeUID, unconfirmed }: Drawing): NodeSubnet[] {
+  return ownSubnets(subnets, nodeName, nodeUID).filter(
+    (subnet) => !isDrained(subnet, pool) && unconfirmed?.has(subnet.metadata.name) !== true,
+  );
+}
+
+/** Whether nothing new is drawn from the subnet: its pool is gone, another by now, or no longer lists its CIDR. */
+export function isDrained(subnet: NodeSubnet, pool: IPPool | undefined): boolean {
+  if (pool?.metadata.uid !== subnet.spec.poolUID) return true;
+  return !pool.spec.cidrs.some((cidr) => cidrContains(cidr, subnet.spec.cidr));
+}
+
+/** The node's own address in its subnet: the first, never handed out. */
+export function hostAddress(subnet: NodeSubnet): IPAddress {
+  return firstAddress(subnet.spec.cidr);
+}
+
+/** The addresses that a subnet hands out: all but the first. */
+export function usableRange(subnet: NodeSubnet): Range {
+  return { first: subnet.spec.cidr.first + 1n, last: lastValue(subnet.spec.cidr) };
+}
+
+/** The families in which a node can use the pool: those the pool lists and the node has an address of. */
+export function usableFamilies(pool: IPPool, nodeAddresses: readonly IPAddress[]): Family[] {
+  return poolFamilies(pool).filter((family) => nodeAddresses.some((address) => address.family === family));
+}
+
+export interface SubnetSearch {
+  readonly pool: IPPool;
+  readonly pools: readonly IPPool[];
+  readonly subnets: readonly NodeSubnet[];
+  readonly family: Family;
+  /** Found taken, but not in `subnets` yet. */
+  readonly taken?: readonly CIDR[];
+}
+
+/**
+ * A subnet that overlaps none of the known ones, or undefined if there is none. Sought in the gaps between them,
+ * never by enumeration (an IPv6 pool may hold 2^74), from a place that the node's UID decides, so that nodes
+ * which start together do not try the same names.
+ */
+export function freeSubnet(search: SubnetSearch & { readonly nodeUID: string }): CIDR | undefined {
+  const { pool, family, nodeUID } = search;
+  const slots = freeSlots(search);
+  const all = slots.reduce((sum, { count }) => sum + count, 0n);
+  if (all === 0n) return undefined;
+  const start = startOf(nodeUID) % all;
+  const spans = slots.flatMap(({ free }) => free);
+  const found = spans.find(({ last }) => last.position >= start) ?? spans[0];
+  if (found === undefined) return undefined;
+  const steps =
+    found.first.position >= start || found.last.position < start ? 0n : start - found.first.position;
+  const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
+  return { family, first: found.first.value + steps * sizeOf(family, prefixLength), prefixLength };
+}
+
+/** How many subnets a node could still claim. */
+export function countFreeSubnets(search: SubnetSearch): bigint {
+  return freeSlots(search)
+    .flatMap(({ free }) => free)
+    .reduce((sum, { first, last }) => sum + (last.position - first.position + 1n), 0n);
+}
+
+/** A place for a subnet: its number among all of the pool, and its first address. */
+interface Slot {
+  readonly position: bigint;
+  readonly value: bigint;
+}
+
+/** The places for subnets in one CIDR of the pool: how many, and the runs of free ones in order. */
+interface CIDRSlots {
+  readonly count: bigint;
+  readonly free: readonly { readonly first: Slot; readonly last: Slot }[];
+}
+
+function freeSlots({ pool, pools, subnets, family, taken = [] }: SubnetSearch): CIDRSlots[] {
+  const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
+  const size = sizeOf(family, prefixLength);
+  const takenRanges = [...subnets.map(({ spec }) => spec.cidr), ...taken]
+    .filter((cidr) => cidr.family === family)
+    .map(rangeOfCIDR);
+  let before = 0n;
+  return servingCIDRs(pool, pools)
+    .filter((cidr) => cidr.family === family && cidr.prefixLength <= prefixLength)
+    .sort(compareCIDRs)
+    .map((cidr) => {
+      const count = 1n << BigInt(prefixLength - cidr.prefixLength);
+      const offset = before;
+      before += count;
+      const slotOf = (index: bigint): Slot => ({
+        position: offset + index,
+        value: cidr.first + index * size,
+      });
+      const free = subtractRanges(rangeOfCIDR(cidr), takenRanges)
+        .map((gap) => ({
+          // Only whole subnets count: a gap may begin or end in the middle of one, where sizes once differed.
+          first: (gap.first - cidr.first + size - 1n) / size,
+          last: (gap.last - cidr.first + 1n) / size - 1n,
+        }))
+        .filter(({ first, last }) => first <= last)
+        .map(({ first, last }) => ({ first: slotOf(first), last: slotOf(last) }));
+      return { count, free };
+    });
+}
+
+/** How many addresses a subnet of that prefix length holds. */
+export function sizeOf(family: Family, prefixLength: number): bigint {
+  return 1n << BigInt(ADDRESS_BITS[family] - prefixLength);
+}
+
+/** Wider than any number of subnets, so that each place is as likely as any other. */
+function startOf(nodeUID: string): bigint {
+  return BigInt(`0x${createHash('sha256').update(nodeUID).digest('hex').slice(0, 40)}`);
+}
