@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { GROUP, SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION, VERSION, type Resource } from './group.ts';
 import { IP_ALLOCATION, IPAllocationSpec, IPAllocationStatus } from './ipallocation.ts';
 import { IP_POOL, IPPoolSpec, IPPoolStatus } from './ippool.ts';

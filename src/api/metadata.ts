@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** The metadata of a stored object, as far as weft reads it. */
 export const StoredMetadata = z.object({

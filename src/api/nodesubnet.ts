@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Resource } from './group.ts';
 import { AddressField, CIDRField } from './fields.ts';
 import { StoredMetadata } from './metadata.ts';
