@@ -49,7 +49,9 @@ export class CgroupBusyError extends Error {
   override name = 'CgroupBusyError' as const;
   readonly pids: readonly number[];
   constructor(path: string, pids: readonly number[]) {
-    super(`processes ${pids.join(', ')} of cgroup ${path} do not end though killed; ps -o stat,wchan says what for`);
+    super(
+      `processes ${pids.join(', ')} of cgroup ${path} do not end though killed; ps -o stat,wchan says what for`,
+    );
     this.pids = pids;
   }
 }
@@ -90,7 +92,13 @@ async function processesBelow(directory: string): Promise<number[]> {
   if (children === undefined) return [];
   const own = await readFile(join(directory, 'cgroup.procs'), 'utf8').catch(() => '');
   const below = await Promise.all(children.map((child) => processesBelow(join(directory, child))));
-  return [...own.split('\n').filter((line) => line !== '' && line !== '0').map(Number), ...below.flat()];
+  return [
+    ...own
+      .split('\n')
+      .filter((line) => line !== '' && line !== '0')
+      .map(Number),
+    ...below.flat(),
+  ];
 }
 
 async function removeTree(directory: string): Promise<void> {

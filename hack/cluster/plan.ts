@@ -25,7 +25,9 @@ export function planCluster(options: ClusterOptions): Plan {
     segments: Array.from({ length: options.segments + 1 }, (_, segment) => ({
       bridge: `seg${segment}`,
       gateway: { ipv4: `172.30.${segment}.1`, ipv6: `fd00:30:${segment}::1` },
-      advertised: nodes.some((node) => node.segment === segment && node.quirks.includes('router-advertisement')),
+      advertised: nodes.some(
+        (node) => node.segment === segment && node.quirks.includes('router-advertisement'),
+      ),
     })),
     nodes,
     controlPlane: { ipv4: '172.30.0.10', ipv6: 'fd00:30::10', port: 6443 },

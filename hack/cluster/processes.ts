@@ -55,10 +55,18 @@ export class ProcessEndedError extends Error {
 
 /** Undefined if there is no living process of that number. */
 export async function recordOf(pid: number): Promise<ProcessRecord | undefined> {
-  const startTime = await startTimeOf(pid);
-  if (startTime === undefined) return undefined;
-  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-  return { pid, startTime, bootId };
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  if (stat === undefined) return undefined;
+  return parseRecord(`${stat.trimEnd()}\n${await readFile('/proc/sys/kernel/random/boot_id', 'utf8')}`);
+}
+
+/** Reads a line of /proc/PID/stat and one with a boot ID. Undefined for a zombie, and for anything else. */
+export function parseRecord(text: string): ProcessRecord | undefined {
+  // The second field is the program's name in parentheses and may hold anything, so count from its end.
+  const match = /^([0-9]+) \(.*\) ([^ZX]) ([^\n]*)\n([0-9a-f-]+)\n$/s.exec(text);
+  const startTime = match?.[3]?.split(' ')[18];
+  if (match?.[1] === undefined || match[4] === undefined || startTime === undefined) return undefined;
+  return { pid: Number(match[1]), startTime, bootId: match[4] };
 }
 
 /** Whether exactly this process, not a later one of its number, is there and no zombie. */
@@ -86,12 +94,4 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
   }
-}
-
-async function startTimeOf(pid: number): Promise<string | undefined> {
-  // The second field is the program's name in parentheses and may hold anything, so count from its end.
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  if (stat === undefined) return undefined;
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
 }

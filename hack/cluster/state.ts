@@ -20,7 +20,12 @@ const ClusterState = z.strictObject({
     poolCidrs: z.array(z.string()),
   }),
   /** The one link in the host's namespace, marked by `alias`. */
-  hostLink: z.strictObject({ name: z.string(), alias: z.string(), host: z.string(), controlPlane: z.string() }),
+  hostLink: z.strictObject({
+    name: z.string(),
+    alias: z.string(),
+    host: z.string(),
+    controlPlane: z.string(),
+  }),
   /** The cgroup that all processes of the cluster are in, below each hierarchy's root. */
   cgroup: z.string(),
 });
@@ -100,13 +105,18 @@ export class ClusterNameError extends Error {
 export class StatePlaceError extends Error {
   override name = 'StatePlaceError' as const;
   constructor(directory: string) {
-    super(`${directory} cannot hold a cluster: nodes have a /run and /sys of their own. Set XDG_STATE_HOME elsewhere`);
+    super(
+      `${directory} cannot hold a cluster: nodes have a /run and /sys of their own. Set XDG_STATE_HOME elsewhere`,
+    );
   }
 }
 
 export class StateFileError extends Error {
   override name = 'StateFileError' as const;
   constructor(file: string, options: ErrorOptions) {
-    super(`${file} is not the state of a cluster as this version writes it; look at it and remove its folder`, options);
+    super(
+      `${file} is not the state of a cluster as this version writes it; look at it and remove its folder`,
+      options,
+    );
   }
 }
