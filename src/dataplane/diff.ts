@@ -1,0 +1,143 @@
+import {
+  ADDRESS_BITS,
+  cidrHasAddress,
+  formatAddress,
+  formatCIDR,
+  parseCIDR,
+  type CIDR,
+  type IPAddress,
+} from '../net/index.ts';
+import { NODE_ROUTE_PROTOCOL } from './state.ts';
+
+/** What must be done so that the kernel is as desired. Additions come first: replacing leaves no gap. */
+export interface Difference<Desired, Listed = Desired> {
+  readonly add: readonly Desired[];
+  readonly remove: readonly Listed[];
+}
+
+/** A route as the kernel has it, links by index; kernel/rtnetlink's Route fits. */
+export interface RouteFacts {
+  readonly dst: CIDR;
+  readonly type: string;
+  readonly via?: IPAddress | undefined;
+  readonly oif?: number | undefined;
+  readonly prefSrc?: IPAddress | undefined;
+  readonly metric: number;
+  readonly protocol: number;
+}
+
+/**
+ * The routes of node state to add and to remove. A listed route without our protocol number is another's and
+ * never removed. Where destination and metric of an added and a removed one agree, the added one takes the
+ * other's place. `keep`: destinations whose `unreachable` route stays though nothing asks for it.
+ */
+export function diffRoutes<Desired extends RouteFacts, Listed extends RouteFacts>(
+  desired: readonly Desired[],
+  listed: readonly Listed[],
+  keep: readonly CIDR[] = [],
+): Difference<Desired, Listed> {
+  const kept = new Set(keep.map(formatCIDR));
+  const ours = listed.filter(({ protocol }) => protocol === NODE_ROUTE_PROTOCOL);
+  const { add, remove } = difference(desired, ours, routeIdentity);
+  return {
+    add,
+    remove: remove.filter(({ dst, type }) => type !== 'unreachable' || !kept.has(formatCIDR(dst))),
+  };
+}
+
+/** An address on a link; kernel/rtnetlink's LinkAddress fits. */
+export interface AddressFacts {
+  readonly address: IPAddress;
+  readonly prefixLength: number;
+}
+
+/**
+ * The addresses to add to our own device and to remove from it. Everything on it is ours, but for the link-local
+ * address that it gave itself; `keep`: subnets whose first address stays though nothing asks for it.
+ */
+export function diffAddresses<Listed extends AddressFacts>(
+  desired: readonly IPAddress[],
+  listed: readonly Listed[],
+  keep: readonly CIDR[] = [],
+): Difference<AddressFacts, Listed> {
+  const hosts = desired.map((address) => ({ address, prefixLength: ADDRESS_BITS[address.family] }));
+  const { add, remove } = difference<AddressFacts, Listed>(
+    hosts,
+    listed,
+    ({ address, prefixLength }) => `${formatAddress(address)}/${prefixLength}`,
+  );
+  return {
+    add,
+    remove: remove.filter(
+      ({ address }) =>
+        !cidrHasAddress(LINK_LOCAL, address) && !keep.some((subnet) => cidrHasAddress(subnet, address)),
+    ),
+  };
+}
+
+/** Who has an address; kernel/rtnetlink's Neighbour fits. */
+export interface NeighbourFacts {
+  readonly address: IPAddress;
+  readonly mac: string | undefined;
+  readonly permanent: boolean;
+}
+
+/**
+ * The neighbours to set on our own device and to remove from it: all permanent ones there are ours; what the
+ * kernel learned or looks for is no state of anyone. Setting replaces the MAC of the same address.
+ */
+export function diffNeighbours<Listed extends NeighbourFacts>(
+  desired: readonly { readonly address: IPAddress; readonly mac: string }[],
+  listed: readonly Listed[],
+): Difference<{ readonly address: IPAddress; readonly mac: string }, Listed> {
+  const wanted = new Set(desired.map(({ address }) => formatAddress(address)));
+  const permanent = listed.filter((entry) => entry.permanent);
+  const { add, remove } = difference<{ address: IPAddress; mac: string | undefined }, Listed>(
+    desired,
+    permanent,
+    ({ address, mac }) => `${formatAddress(address)} ${mac}`,
+  );
+  return {
+    add: add.flatMap(({ address, mac }) => (mac === undefined ? [] : [{ address, mac }])),
+    remove: remove.filter(({ address }) => !wanted.has(formatAddress(address))),
+  };
+}
+
+/** Behind which node a MAC is; kernel/rtnetlink's FdbEntry fits. */
+export interface ForwardingFacts {
+  readonly mac: string;
+  readonly destination: IPAddress;
+}
+
+/** The FDB entries to set on our own device and to remove from it. Setting replaces those of the same MAC. */
+export function diffFdb<Listed extends ForwardingFacts>(
+  desired: readonly ForwardingFacts[],
+  listed: readonly Listed[],
+): Difference<ForwardingFacts, Listed> {
+  return difference<ForwardingFacts, Listed>(
+    desired,
+    listed,
+    ({ mac, destination }) => `${mac} ${formatAddress(destination)}`,
+  );
+}
+
+const LINK_LOCAL = parseCIDR('fe80::/10');
+
+/** What is only in the one and what is only in the other. */
+function difference<Desired, Listed>(
+  desired: readonly Desired[],
+  listed: readonly Listed[],
+  identity: (item: Desired | Listed) => string,
+): { readonly add: Desired[]; readonly remove: Listed[] } {
+  const wanted = new Set(desired.map(identity));
+  const present = new Set(listed.map(identity));
+  return {
+    add: desired.filter((item) => !present.has(identity(item))),
+    remove: listed.filter((item) => !wanted.has(identity(item))),
+  };
+}
+
+function routeIdentity({ dst, type, via, oif, prefSrc, metric }: RouteFacts): string {
+  const text = (address: IPAddress | undefined) => (address === undefined ? '-' : formatAddress(address));
+  return [formatCIDR(dst), type, text(via), oif ?? '-', text(prefSrc), metric].join(' ');
+}

@@ -1,0 +1,257 @@
+import type { IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  FAMILIES,
+  firstAddress,
+  formatAddress,
+  hostCIDR,
+  mergeRanges,
+  rangeOfCIDR,
+  type CIDR,
+  type Family,
+  type IPAddress,
+  type Range,
+} from '../net/index.ts';
+import { VXLAN_LINK } from './vxlan.ts';
+
+/** Our one table, in family inet. */
+export const FILTER_TABLE = 'weft';
+
+/** The host ends of pods' links, by name. */
+export const POD_LINK_PATTERN = 'weft*';
+
+/** Addresses of both families, each family's ranges merged and in order. */
+export type AddressSet = Readonly<Record<Family, readonly Range[]>>;
+
+/** What the filter rules depend on. */
+export interface FilterState {
+  /** Families that pods have. */
+  readonly families: readonly Family[];
+  /** All CIDRs of all pools and all subnets: a drained CIDR keeps its treatment. */
+  readonly pools: AddressSet;
+  /** Every next hop and every first address: by which nodes speak. */
+  readonly nodes: AddressSet;
+  /** The addresses of nodes that answer a pod's own address, since they are on one link with this one. */
+  readonly directNodes: AddressSet;
+  /** Destinations that the operator exempts from masquerade. */
+  readonly natExempt: AddressSet;
+  /** The pods of this node whose pool has natOutgoing. */
+  readonly natSources: AddressSet;
+  readonly vxlan: { readonly vni: number; readonly port: number };
+}
+
+export interface FilterInput {
+  readonly families: readonly Family[];
+  readonly pools: readonly IPPool[];
+  readonly subnets: readonly NodeSubnet[];
+  readonly ownSubnets: readonly NodeSubnet[];
+  readonly directNodes: readonly IPAddress[];
+  readonly config: { readonly vni: number; readonly port: number; readonly natExempt: readonly CIDR[] };
+}
+
+/** The filter of a node: a function of pools, subnets and of who is on one link with us (design, section 7). */
+export function desiredFilter(input: FilterInput): FilterState {
+  const { families, pools, subnets, ownSubnets, directNodes, config } = input;
+  const subnetCIDRs = subnets.map(({ spec }) => spec.cidr);
+  return {
+    families,
+    pools: addressSet([...pools.flatMap(({ spec }) => spec.cidrs), ...subnetCIDRs]),
+    nodes: addressSet([
+      ...subnetCIDRs.map((cidr) => hostCIDR(firstAddress(cidr))),
+      ...subnets.flatMap(({ spec }) => spec.nextHops.map(hostCIDR)),
+    ]),
+    directNodes: addressSet(directNodes.map(hostCIDR)),
+    natExempt: addressSet(config.natExempt),
+    natSources: addressSet(ownSubnets.filter(leavesMasqueraded(pools)).map(({ spec }) => spec.cidr)),
+    vxlan: { vni: config.vni, port: config.port },
+  };
+}
+
+/**
+ * The whole table as one transaction for `nft -j -f -`: it replaces what stood there at once. Only parsed
+ * addresses and numbers get into it, so nothing from an object can become a rule.
+ */
+export function renderFilter(state: FilterState): NftDocument {
+  const table = { family: 'inet', name: FILTER_TABLE };
+  return {
+    nftables: [
+      // Adding first makes the deletion succeed where there is no table yet.
+      { add: { table } },
+      { delete: { table } },
+      { add: { table } },
+      ...SETS.flatMap(({ name, of }) => FAMILIES.map((family) => addSet(name, family, of(state)[family]))),
+      ...antiSpoofing(),
+      ...vxlanGuard(state),
+      ...masquerade(state),
+    ],
+  };
+}
+
+/** Input of `nft -j`. */
+export interface NftDocument {
+  readonly nftables: readonly Readonly<Record<string, unknown>>[];
+}
+
+const SETS: readonly { readonly name: string; readonly of: (state: FilterState) => AddressSet }[] = [
+  { name: 'pools', of: ({ pools }) => pools },
+  { name: 'nodes', of: ({ nodes }) => nodes },
+  { name: 'direct_nodes', of: ({ directNodes }) => directNodes },
+  { name: 'nat_exempt', of: ({ natExempt }) => natExempt },
+  { name: 'nat_sources', of: ({ natSources }) => natSources },
+];
+
+const NFT_FAMILY = {
+  ipv4: { protocol: 'ip', type: 'ipv4_addr', suffix: '4' },
+  ipv6: { protocol: 'ip6', type: 'ipv6_addr', suffix: '6' },
+} as const satisfies Readonly<Record<Family, object>>;
+
+/** Before connection tracking, so that what is spoofed costs nothing. */
+const PRIORITY_RAW = -300;
+const PRIORITY_FILTER = 0;
+/** Before kube-proxy's chain at 100; whoever translates a connection first decides. */
+const PRIORITY_BEFORE_SOURCE_NAT = 90;
+
+/**
+ * A source is a pod's own if the way back to it is the link it came from: true for host routes to pods, and
+ * for link-local addresses. An advertisement from a pod would become the node's default route where new links
+ * inherit accept_ra=2.
+ */
+function antiSpoofing(): readonly NftCommand[] {
+  const chain = 'from_pods';
+  const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
+  return [
+    addBaseChain(chain, 'filter', 'prerouting', PRIORITY_RAW),
+    addRule(chain, 'no route back to its source', [
+      fromPod,
+      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
+      ...DROP,
+    ]),
+    addRule(chain, 'pods are no routers', [
+      fromPod,
+      match('==', payload('icmpv6', 'type'), { set: ['nd-router-advert', 'nd-redirect'] }),
+      ...DROP,
+    ]),
+    addRule(chain, 'pods are no routers', [
+      fromPod,
+      match('==', payload('icmp', 'type'), 'redirect'),
+      ...DROP,
+    ]),
+  ];
+}
+
+/**
+ * Packets of our VXLAN are believed from nodes only. A pod's are dropped wherever they go: masqueraded, they
+ * would come from a node. Matched by port and VNI, so that another's VXLAN on the same port is left alone.
+ */
+function vxlanGuard({ vxlan }: FilterState): readonly NftCommand[] {
+  const ours = [
+    match('==', payload('udp', 'dport'), vxlan.port),
+    match('==', { payload: { base: 'th', offset: VNI_OFFSET_BITS, len: VNI_BITS } }, vxlan.vni),
+  ];
+  const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
+  const guard = 'vxlan';
+  return [
+    addChain(guard),
+    addRule(guard, 'never from pods', [fromPod, ...DROP]),
+    ...FAMILIES.map((family) =>
+      addRule(guard, 'from nodes', [
+        match('==', address(family, 'saddr'), set('nodes', family)),
+        { return: null },
+      ]),
+    ),
+    addRule(guard, 'from others', DROP),
+    addBaseChain('input', 'filter', 'input', PRIORITY_FILTER),
+    addRule('input', 'our VXLAN', [...ours, { jump: { target: guard } }]),
+    addBaseChain('forward', 'filter', 'forward', PRIORITY_FILTER),
+    addRule('forward', 'never from pods', [...ours, fromPod, ...DROP]),
+  ];
+}
+
+/** The VXLAN header follows 8 bytes of UDP; the VNI is its bytes 4 to 6. */
+const VNI_OFFSET_BITS = 96;
+const VNI_BITS = 24;
+
+/**
+ * Two reasons to masquerade: a pod's packet that leaves the pools, and a packet of the node itself that a
+ * Service's address has turned into the tunnel after its source was chosen: the other side would answer the
+ * node's InternalIP outside the tunnel. Source ports are random, since a sequence can be guessed, and parallel
+ * requests of one pod (DNS) would collide.
+ */
+function masquerade({ families }: FilterState): readonly NftCommand[] {
+  const chain = 'masquerade';
+  return [
+    addBaseChain(chain, 'nat', 'postrouting', PRIORITY_BEFORE_SOURCE_NAT),
+    ...families.flatMap((family) => [
+      addRule(chain, 'of the node, into the tunnel', [
+        match('==', { meta: { key: 'oifname' } }, VXLAN_LINK),
+        match('==', { fib: { result: 'type', flags: ['saddr'] } }, 'local'),
+        match('!=', address(family, 'saddr'), set('pools', family)),
+        MASQUERADE,
+      ]),
+      addRule(chain, 'out of the pools', [
+        match('==', address(family, 'saddr'), set('nat_sources', family)),
+        ...['pools', 'direct_nodes', 'nat_exempt'].map((name) =>
+          match('!=', address(family, 'daddr'), set(name, family)),
+        ),
+        MASQUERADE,
+      ]),
+    ]),
+  ];
+}
+
+type NftCommand = Readonly<Record<string, unknown>>;
+
+const MASQUERADE: NftCommand = { masquerade: { flags: ['fully-random'] } };
+const DROP: readonly NftCommand[] = [{ counter: { packets: 0, bytes: 0 } }, { drop: null }];
+
+function addSet(name: string, family: Family, ranges: readonly Range[]): NftCommand {
+  const { type, suffix } = NFT_FAMILY[family];
+  const elements = ranges.length === 0 ? {} : { elem: ranges.map((range) => element(family, range)) };
+  const definition = { family: 'inet', table: FILTER_TABLE, name: name + suffix, type, flags: ['interval'] };
+  return { add: { set: { ...definition, ...elements } } };
+}
+
+function element(family: Family, { first, last }: Range): unknown {
+  const from = formatAddress({ family, value: first });
+  return first === last ? from : { range: [from, formatAddress({ family, value: last })] };
+}
+
+function addChain(name: string): NftCommand {
+  return { add: { chain: { family: 'inet', table: FILTER_TABLE, name } } };
+}
+
+function addBaseChain(name: string, type: 'filter' | 'nat', hook: string, prio: number): NftCommand {
+  const policy = 'accept';
+  return { add: { chain: { family: 'inet', table: FILTER_TABLE, name, type, hook, prio, policy } } };
+}
+
+function addRule(chain: string, comment: string, expr: readonly unknown[]): NftCommand {
+  return { add: { rule: { family: 'inet', table: FILTER_TABLE, chain, comment, expr } } };
+}
+
+function match(op: '==' | '!=', left: unknown, right: unknown): NftCommand {
+  return { match: { op, left, right } };
+}
+
+function payload(protocol: string, field: string): NftCommand {
+  return { payload: { protocol, field } };
+}
+
+function address(family: Family, field: 'saddr' | 'daddr'): NftCommand {
+  return payload(NFT_FAMILY[family].protocol, field);
+}
+
+function set(name: string, family: Family): string {
+  return `@${name}${NFT_FAMILY[family].suffix}`;
+}
+
+function addressSet(cidrs: readonly CIDR[]): AddressSet {
+  const ranges = (family: Family): readonly Range[] =>
+    mergeRanges(cidrs.filter((cidr) => cidr.family === family).map(rangeOfCIDR));
+  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
+}
+
+/** A subnet whose pool is missing keeps its pods connected: natOutgoing is what a pool has by default. */
+function leavesMasqueraded(pools: readonly IPPool[]): (subnet: NodeSubnet) => boolean {
+  const natOutgoing = new Map(pools.map(({ metadata, spec }) => [metadata.uid, spec.natOutgoing]));
+  return ({ spec }) => natOutgoing.get(spec.poolUID) ?? true;
+}

@@ -1,0 +1,7 @@
+/** The kernel state a node should have, and the difference from what it has. Pure: no I/O. */
+export * from './state.ts';
+export * from './vxlan.ts';
+export * from './peers.ts';
+export * from './filter.ts';
+export * from './desired.ts';
+export * from './diff.ts';
