@@ -1,6 +1,12 @@
 /** The Linux kernel: the only folder that touches it. */
 export * from './alias.ts';
+export * from './boot-id.ts';
+export * from './command.ts';
+export * from './iptables.ts';
 export * from './names.ts';
 export * from './namespaces.ts';
+export * from './nft.ts';
 export * from './pod-link.ts';
+export * from './pod-link-repair.ts';
 export * from './rtnetlink/index.ts';
+export * from './sysctl.ts';

@@ -22,7 +22,7 @@ import {
   type Link,
 } from './rtnetlink/links.ts';
 import { namespaceIdOf } from './rtnetlink/namespace-ids.ts';
-import { replaceNeighbourRequest } from './rtnetlink/neighbours.ts';
+import { replaceNeighbourRequest, type NeighbourSpec } from './rtnetlink/neighbours.ts';
 import { addRouteRequest, listRoutes, ROUTE_PROTOCOL, type Route } from './rtnetlink/routes.ts';
 import { throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
 
@@ -130,7 +130,7 @@ export function configurePodLink(
   host.execute([
     linkUpRequest(link.hostIndex),
     ...hostRoutes(link.hostIndex, wiring).map(addRouteRequest),
-    ...hostNeighbours(link.hostIndex, link.podMac, wiring),
+    ...hostNeighbourSpecs(link.hostIndex, link.podMac, wiring).map(replaceNeighbourRequest),
   ]);
   pod.execute(podRequests(link.podIndex, wiring));
   host.execute([alias]);
@@ -152,14 +152,12 @@ export function hostRoutes(
 }
 
 /** The host's neighbour entries for a pod. */
-export function hostNeighbours(
+export function hostNeighbourSpecs(
   hostIndex: number,
   mac: string,
   { addresses }: Pick<PodLinkWiring, 'addresses'>,
-): NetlinkRequest[] {
-  return addressList(addresses).map((address) =>
-    replaceNeighbourRequest({ linkIndex: hostIndex, address, mac }),
-  );
+): NeighbourSpec[] {
+  return addressList(addresses).map((address) => ({ linkIndex: hostIndex, address, mac }));
 }
 
 /**

@@ -4,6 +4,7 @@ export * from './errors.ts';
 export * from './fdb.ts';
 export * from './links.ts';
 export * from './neighbours.ts';
+export * from './notifications.ts';
 export * from './routes.ts';
 export { NetlinkSocket, openNetlinkSocket } from './socket.ts';
 export * from './namespace-ids.ts';

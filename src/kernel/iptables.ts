@@ -1,0 +1,216 @@
+import { readFile } from 'node:fs/promises';
+import { FAMILIES, type Family } from '../net/index.ts';
+import type { CommandRunner } from './command.ts';
+import { HOST_LINK_PREFIX } from './names.ts';
+import { applyNft, parseNft } from './nft.ts';
+
+/** Which of weft's packets foreign filters must let through. */
+export interface AcceptedTraffic {
+  /** The port of VXLAN, if this node uses it. Our own table drops what does not come from a node. */
+  readonly vxlanPort: number | undefined;
+  /** The families that have pods. */
+  readonly families: readonly Family[];
+}
+
+/** What stood in the way, and what was done. */
+export interface AcceptReport {
+  /** Rules that had to be inserted, as a person would write them; empty if none was missing. */
+  readonly inserted: readonly string[];
+  /** Base chains that drop and that weft leaves alone: `inet firewalld filter_FORWARD`. */
+  readonly unhandled: readonly string[];
+}
+
+export interface AcceptOptions {
+  readonly run: CommandRunner;
+  /** Name of weft's own nft table, which is not foreign. */
+  readonly ownTable: string;
+  /** The tables that xtables-legacy has loaded for a family; reading them never loads a module. */
+  readonly legacyTables?: (family: Family) => Promise<readonly string[]>;
+}
+
+/** One rule that a chain must hold. */
+interface AcceptRule {
+  readonly chain: 'FORWARD' | 'INPUT';
+  /** In nft's JSON. */
+  readonly expression: readonly unknown[];
+  /** For iptables, without `-A CHAIN`. */
+  readonly iptables: readonly string[];
+}
+
+interface Chain {
+  readonly family: string;
+  readonly table: string;
+  readonly name: string;
+  readonly hook: string;
+  readonly policy: string | undefined;
+}
+
+const NFT_FAMILY: Readonly<Record<Family, 'ip' | 'ip6'>> = { ipv4: 'ip', ipv6: 'ip6' };
+const LEGACY_PROGRAM: Readonly<Record<Family, string>> = {
+  ipv4: 'iptables-legacy',
+  ipv6: 'ip6tables-legacy',
+};
+const LEGACY_TABLES: Readonly<Record<Family, string>> = {
+  ipv4: '/proc/net/ip_tables_names',
+  ipv6: '/proc/net/ip6_tables_names',
+};
+
+/**
+ * Lets weft's packets through foreign base chains that end in a drop: an accept in a table of our own does not
+ * override a drop in another (design, section 7). Rules go to the head of `filter` FORWARD and INPUT of ip
+ * and ip6, by nft, or by xtables-legacy where the policy stands there. Call it again when a notification says that
+ * rules changed; what is there already is left as it is.
+ * @throws CommandError
+ */
+export async function ensureAccepted(
+  traffic: AcceptedTraffic,
+  { run, ownTable, legacyTables = readLegacyTables }: AcceptOptions,
+): Promise<AcceptReport> {
+  const chains = await listBaseChains(run);
+  const inserted: string[] = [];
+  for (const family of FAMILIES.filter((candidate) => traffic.families.includes(candidate))) {
+    const rules = acceptRules(traffic);
+    inserted.push(...(await insertByNft(run, family, rules, chains)));
+    if ((await legacyTables(family)).includes('filter')) {
+      inserted.push(...(await insertByLegacy(run, family, rules)));
+    }
+  }
+  return { inserted, unhandled: await unhandledChains(run, ownTable, chains) };
+}
+
+function acceptRules({ vxlanPort }: AcceptedTraffic): AcceptRule[] {
+  const pods = `${HOST_LINK_PREFIX}*`;
+  const forward = (['iifname', 'oifname'] as const).map((key): AcceptRule => ({
+    chain: 'FORWARD',
+    expression: [match({ meta: { key } }, pods), { accept: null }],
+    iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, '-j', 'ACCEPT'],
+  }));
+  if (vxlanPort === undefined) return forward;
+  return [
+    ...forward,
+    {
+      chain: 'INPUT',
+      expression: [match({ payload: { protocol: 'udp', field: 'dport' } }, vxlanPort), { accept: null }],
+      iptables: ['-p', 'udp', '-m', 'udp', '--dport', String(vxlanPort), '-j', 'ACCEPT'],
+    },
+  ];
+}
+
+async function insertByNft(
+  run: CommandRunner,
+  family: Family,
+  rules: readonly AcceptRule[],
+  chains: readonly Chain[],
+): Promise<string[]> {
+  const nftFamily = NFT_FAMILY[family];
+  const missing: AcceptRule[] = [];
+  for (const name of ['FORWARD', 'INPUT'] as const) {
+    const chain = chains.find((c) => c.family === nftFamily && c.table === 'filter' && c.name === name);
+    if (chain === undefined) continue;
+    const present = await listRules(run, chain);
+    if (!endsInDrop(chain, present)) continue;
+    missing.push(...rules.filter((rule) => rule.chain === name && !present.some((p) => sameRule(p, rule))));
+  }
+  if (missing.length === 0) return [];
+  const commands = missing.map(({ chain, expression }) => ({
+    insert: { rule: { family: nftFamily, table: 'filter', chain, expr: expression } },
+  }));
+  await applyNft(run, { nftables: commands });
+  return missing.map((rule) => `${nftFamily} filter ${describeRule(rule)}`);
+}
+
+async function insertByLegacy(
+  run: CommandRunner,
+  family: Family,
+  rules: readonly AcceptRule[],
+): Promise<string[]> {
+  const program = LEGACY_PROGRAM[family];
+  const inserted: string[] = [];
+  for (const rule of rules) {
+    const lines = (await run(program, ['-w', '-S', rule.chain])).split('\n');
+    const last = lines.findLast((line) => line.startsWith('-A')) ?? '';
+    const drops = lines.includes(`-P ${rule.chain} DROP`) || /^-A \S+ -j (DROP|REJECT)\b/.test(last);
+    if (!drops || lines.includes(`-A ${rule.chain} ${rule.iptables.join(' ')}`)) continue;
+    await run(program, ['-w', '-I', rule.chain, ...rule.iptables]);
+    inserted.push(`${program} ${describeRule(rule)}`);
+  }
+  return inserted;
+}
+
+async function unhandledChains(
+  run: CommandRunner,
+  ownTable: string,
+  chains: readonly Chain[],
+): Promise<string[]> {
+  const unhandled: string[] = [];
+  for (const chain of chains) {
+    const handled =
+      chain.table === 'filter' && ['FORWARD', 'INPUT'].includes(chain.name) && chain.family !== 'inet';
+    if (handled || chain.table === ownTable || !['forward', 'input'].includes(chain.hook)) continue;
+    if (endsInDrop(chain, await listRules(run, chain))) {
+      unhandled.push(`${chain.family} ${chain.table} ${chain.name}`);
+    }
+  }
+  return unhandled;
+}
+
+async function listBaseChains(run: CommandRunner): Promise<Chain[]> {
+  const { nftables } = parseNft(await run('nft', ['-j', 'list', 'chains']));
+  return nftables.flatMap(({ chain }) => {
+    if (!isRecord(chain) || typeof chain.hook !== 'string') return [];
+    const { family, table, name, hook, policy } = chain;
+    if (typeof family !== 'string' || typeof table !== 'string' || typeof name !== 'string') return [];
+    return [{ family, table, name, hook, policy: typeof policy === 'string' ? policy : undefined }];
+  });
+}
+
+/** The rules of a chain, each as its list of expressions, without counters. */
+async function listRules(run: CommandRunner, chain: Chain): Promise<unknown[][]> {
+  const { nftables } = parseNft(
+    await run('nft', ['-j', '-s', 'list', 'chain', chain.family, chain.table, chain.name]),
+  );
+  return nftables.flatMap(({ rule }) => {
+    if (!isRecord(rule) || !Array.isArray(rule.expr)) return [];
+    return [rule.expr.filter((expression) => !(isRecord(expression) && 'counter' in expression))];
+  });
+}
+
+/** By its policy, or by a last rule that drops or rejects whatever comes. */
+function endsInDrop(chain: Chain, rules: readonly (readonly unknown[])[]): boolean {
+  const last = rules.at(-1);
+  const verdict = last?.length === 1 ? last[0] : undefined;
+  return (
+    chain.policy === 'drop' ||
+    (isRecord(verdict) && ('drop' in verdict || 'reject' in verdict || isXtDrop(verdict)))
+  );
+}
+
+function isXtDrop({ xt }: Readonly<Record<string, unknown>>): boolean {
+  return isRecord(xt) && xt.type === 'target' && ['DROP', 'REJECT'].includes(String(xt.name));
+}
+
+function sameRule(present: readonly unknown[], rule: AcceptRule): boolean {
+  return JSON.stringify(present) === JSON.stringify(rule.expression);
+}
+
+function match(left: unknown, right: string | number): unknown {
+  return { match: { op: '==', left, right } };
+}
+
+function describeRule(rule: AcceptRule): string {
+  return `${rule.chain} ${rule.iptables.join(' ')}`;
+}
+
+async function readLegacyTables(family: Family): Promise<readonly string[]> {
+  try {
+    return (await readFile(LEGACY_TABLES[family], 'utf8')).split('\n').filter((name) => name !== '');
+  } catch (error) {
+    // Without xtables-legacy in the kernel there is no such file.
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
