@@ -1,0 +1,113 @@
+import type { NodeSubnet } from '../api/index.ts';
+import type { Clock, WriteOutcome } from '../ipam/index.ts';
+import type { IndexedAllocation } from './allocation-index.ts';
+import { DONE, type Reconcile, type ReconcileResult } from './queue.ts';
+
+/** What freeing gone nodes needs of the cluster. The first four answer from caches that have been complete once. */
+export interface GoneNodesCluster {
+  nodeIsKnown(nodeName: string): boolean;
+  subnetsOfNode(nodeName: string): readonly NodeSubnet[];
+  allocationsOfNode(nodeName: string): readonly IndexedAllocation[];
+  /** For how long an address of the pool rests after its release, in milliseconds; 0 if the pool is gone. */
+  reuseDelayMs(pool: string): number;
+  /** A quorum read: whether there is a Node of that name. */
+  nodeExists(nodeName: string, signal: AbortSignal): Promise<boolean>;
+  /** A consistent list of the allocations that name the node. */
+  listAllocationsOfNode(nodeName: string, signal: AbortSignal): Promise<readonly IndexedAllocation[]>;
+  deleteAllocation(seen: IndexedAllocation, signal: AbortSignal): Promise<WriteOutcome>;
+  deleteSubnet(seen: NodeSubnet, signal: AbortSignal): Promise<WriteOutcome>;
+}
+
+export interface GoneNodesParts {
+  readonly cluster: GoneNodesCluster;
+  readonly clock: Clock;
+  readonly quarantineMs: number;
+  /** Resolves when the next delete may be sent. */
+  readonly mayDelete: (signal: AbortSignal) => Promise<void>;
+  readonly onFreed: (freed: { nodeName: string; allocations: number; subnets: readonly string[] }) => void;
+}
+
+/** How many deletes one quorum read of the Node stands for: some seconds of them. */
+const BATCH = 100;
+
+/** How long after a write that met another version, or that a cache has not shown yet, to look again. */
+const LOOK_AGAIN_MS = 1_000;
+
+/**
+ * Frees what nodes that are gone held (design section 5). The key is the node's name.
+ *
+ * | Node of that name    | since                  | what happens                                             |
+ * |----------------------|------------------------|----------------------------------------------------------|
+ * | exists               |                        | nothing: its agent is the authority; the time starts anew |
+ * | gone                 | holds nothing          | forgotten                                                |
+ * | gone                 | less than quarantine   | looked at again when the quarantine is over              |
+ * | gone                 | longer                 | allocations, a batch after each quorum read of the Node  |
+ * | gone, none left      | longer                 | its subnets                                              |
+ *
+ * The time is counted in memory, monotonic, from when this process first saw the node missing: a new leader starts
+ * again, which only keeps things longer. Every delete names the version it means, so a deposed leader that was
+ * stopped in the middle can free nothing that has changed since.
+ */
+export function createGoneNodes({
+  cluster,
+  clock,
+  quarantineMs,
+  mayDelete,
+  onFreed,
+}: GoneNodesParts): Reconcile {
+  const missingSince = new Map<string, number>();
+
+  return async (nodeName, signal) => {
+    const holdsSomething =
+      cluster.subnetsOfNode(nodeName).length > 0 || freeable(cluster.allocationsOfNode(nodeName)).length > 0;
+    if (cluster.nodeIsKnown(nodeName) || !holdsSomething) {
+      missingSince.delete(nodeName);
+      return DONE;
+    }
+    const since = missingSince.get(nodeName) ?? clock.nowMs();
+    missingSince.set(nodeName, since);
+    const missingMs = clock.nowMs() - since;
+    if (missingMs < quarantineMs) return { kind: 'requeueAfter', ms: quarantineMs - missingMs };
+    if (await cluster.nodeExists(nodeName, signal)) {
+      missingSince.delete(nodeName);
+      return DONE;
+    }
+    return freeBatch(nodeName, missingMs, signal);
+  };
+
+  async function freeBatch(
+    nodeName: string,
+    missingMs: number,
+    signal: AbortSignal,
+  ): Promise<ReconcileResult> {
+    // From the apiserver, not from the cache: an allocation that a watch has not shown yet must keep the subnet.
+    const left = freeable(await cluster.listAllocationsOfNode(nodeName, signal));
+    const waitMs = (allocation: IndexedAllocation) => cluster.reuseDelayMs(allocation.spec.pool) - missingMs;
+    const ripe = left.filter((allocation) => waitMs(allocation) <= 0).slice(0, BATCH);
+    let freed = 0;
+    for (const allocation of ripe) {
+      await mayDelete(signal);
+      if ((await cluster.deleteAllocation(allocation, signal)) !== 'changed') freed++;
+    }
+    if (freed > 0) onFreed({ nodeName, allocations: freed, subnets: [] });
+    if (left.length === 0) return freeSubnets(nodeName, signal);
+    if (ripe.length > 0) return { kind: 'requeueAfter', ms: freed > 0 ? 0 : LOOK_AGAIN_MS };
+    return { kind: 'requeueAfter', ms: Math.min(...left.map(waitMs)) };
+  }
+
+  async function freeSubnets(nodeName: string, signal: AbortSignal): Promise<ReconcileResult> {
+    const subnets: string[] = [];
+    for (const subnet of cluster.subnetsOfNode(nodeName)) {
+      await mayDelete(signal);
+      if ((await cluster.deleteSubnet(subnet, signal)) === 'done') subnets.push(subnet.metadata.name);
+    }
+    if (subnets.length > 0) onFreed({ nodeName, allocations: 0, subnets });
+    // Until the watch has shown that nothing is left, or that something came after all.
+    return { kind: 'requeueAfter', ms: LOOK_AGAIN_MS };
+  }
+}
+
+/** Without those that a person holds by name: they outlive the node and its subnet. */
+function freeable(allocations: readonly IndexedAllocation[]): IndexedAllocation[] {
+  return allocations.filter(({ attached }) => attached);
+}

@@ -1,0 +1,232 @@
+import type { Condition, IPPool, IPPoolStatus, NodeSubnet, PoolUsage } from '../api/index.ts';
+import {
+  exhaustedFamilies,
+  isDrained,
+  poolUsage,
+  servingCIDRs,
+  whyNotServing,
+  type UsageInput,
+} from '../ipam/index.ts';
+import {
+  cidrHasAddress,
+  cidrsOverlap,
+  FAMILIES,
+  formatCIDR,
+  type CIDR,
+  type IPAddress,
+} from '../net/index.ts';
+
+/** What a pool's status is computed from: objects, never an earlier status. */
+export interface PoolFacts extends UsageInput {
+  /** The InternalIPs of all nodes. */
+  readonly nodeAddresses: readonly IPAddress[];
+  /** The ranges of Services; undefined where the cluster does not tell (before Kubernetes 1.33). */
+  readonly serviceCIDRs: readonly CIDR[] | undefined;
+  /** The share of addresses or subnets in use, 0 to 1, from which a pool counts as nearly exhausted. */
+  readonly nearlyExhausted: number;
+}
+
+/**
+ * The status that the pool should have. A condition that stands as before keeps its lastTransitionTime; `now` is
+ * that of the others.
+ */
+export function poolStatus(facts: PoolFacts, now: Date): IPPoolStatus {
+  const { pool } = facts;
+  const usage = poolUsage(facts);
+  const found = [
+    ready(facts),
+    exhausted(facts),
+    nearlyExhausted(usage, facts.nearlyExhausted),
+    overlapping(facts),
+    draining(facts),
+  ];
+  return {
+    ...(pool.metadata.generation === undefined ? {} : { observedGeneration: pool.metadata.generation }),
+    ...usage,
+    conditions: found.map((finding) => asCondition(finding, pool, now)),
+  };
+}
+
+/** Whether the difference must be shown at once: a condition turned, or the spec is a newer one. */
+export function isUrgent(current: IPPoolStatus | undefined, desired: IPPoolStatus): boolean {
+  const gist = (status: IPPoolStatus | undefined) => [
+    status?.observedGeneration,
+    ...(status?.conditions ?? []).map(({ type, status, reason }) => `${type} ${status} ${reason}`),
+  ];
+  return JSON.stringify(gist(current)) !== JSON.stringify(gist(desired));
+}
+
+/** Whether there is nothing to write. */
+export function sameStatus(current: IPPoolStatus | undefined, desired: IPPoolStatus): boolean {
+  return JSON.stringify(sorted(current)) === JSON.stringify(sorted(desired));
+}
+
+/** At most so many names in one message. */
+const MOST_NAMED = 10;
+
+/** "10.244.1.0/26 of node-a, …": the subnets that someone waits for, as text. */
+export function namedSubnets(subnets: readonly NodeSubnet[]): string {
+  const named = subnets
+    .slice(0, MOST_NAMED)
+    .map(({ spec }) => `${formatCIDR(spec.cidr)} of ${spec.nodeName}`);
+  const more = subnets.length - named.length;
+  return [...named, ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
+}
+
+interface Finding {
+  readonly type: 'Ready' | 'Exhausted' | 'NearlyExhausted' | 'Overlapping' | 'Draining';
+  readonly holds: boolean;
+  readonly reason: string;
+  readonly message: string;
+}
+
+function ready({ pool, pools, subnets }: PoolFacts): Finding {
+  const why = whyNotServing(pool, { pools, subnets });
+  if (why === undefined) {
+    return { type: 'Ready', holds: true, reason: 'Serving', message: 'pods get addresses from this pool' };
+  }
+  if (pool.metadata.deletionTimestamp === undefined) {
+    return {
+      type: 'Ready',
+      holds: false,
+      reason: 'Overlapping',
+      message: `nothing is drawn from it: ${why}`,
+    };
+  }
+  const held = subnetsOf(pool, subnets);
+  const message =
+    held.length === 0
+      ? 'deleted; it goes as soon as no claim from before the deletion can be under way'
+      : `deleted; it waits for ${held.length} node subnets, which go when their pods are gone: ${namedSubnets(held)}`;
+  return { type: 'Ready', holds: false, reason: 'Deleting', message };
+}
+
+function exhausted(facts: PoolFacts): Finding {
+  const families = exhaustedFamilies(facts);
+  if (families.length === 0) {
+    return {
+      type: 'Exhausted',
+      holds: false,
+      reason: 'AddressesLeft',
+      message: 'every node can get addresses',
+    };
+  }
+  return {
+    type: 'Exhausted',
+    holds: true,
+    reason: 'NoSubnetFree',
+    message: `no ${families.join(' and no ')} subnet is free, and a node's subnets are full: add a CIDR to spec.cidrs`,
+  };
+}
+
+function nearlyExhausted(usage: Partial<Record<'ipv4' | 'ipv6', PoolUsage>>, threshold: number): Finding {
+  const short = FAMILIES.filter((family) => {
+    const counts = usage[family];
+    return counts !== undefined && shareInUse(counts) >= threshold;
+  });
+  return short.length > 0
+    ? {
+        type: 'NearlyExhausted',
+        holds: true,
+        reason: 'FewLeft',
+        message: `${Math.round(threshold * 100)} % or more of its ${short.join(' and ')} addresses or subnets are in use`,
+      }
+    : {
+        type: 'NearlyExhausted',
+        holds: false,
+        reason: 'EnoughLeft',
+        message: 'addresses and subnets are left',
+      };
+}
+
+/** The larger of the shares of addresses and of subnets that are in use, 0 to 1. */
+function shareInUse({ capacity, free, nodeSubnets, freeSubnets }: PoolUsage): number {
+  const addresses = 1 - Number(free) / Number(capacity);
+  const subnets = nodeSubnets / (nodeSubnets + Number(freeSubnets));
+  // A pool that never could hold a subnet divides nothing by nothing: all of it is in use.
+  return Math.max(...[addresses, subnets].map((share) => (Number.isNaN(share) ? 1 : share)));
+}
+
+function overlapping({ pool, pools, nodeAddresses, serviceCIDRs }: PoolFacts): Finding {
+  const serving = new Set(servingCIDRs(pool, pools));
+  const losers = pool.spec.cidrs
+    .filter((cidr) => !serving.has(cidr))
+    .map((cidr) => {
+      const others = pools.filter(
+        ({ metadata, spec }) =>
+          metadata.name !== pool.metadata.name && spec.cidrs.some((other) => cidrsOverlap(other, cidr)),
+      );
+      return `${formatCIDR(cidr)} overlaps IPPool ${others.map(({ metadata }) => metadata.name).join(', ')}, which is older: nothing new is claimed from it`;
+    });
+  const services = (serviceCIDRs ?? []).flatMap((service) =>
+    pool.spec.cidrs
+      .filter((cidr) => cidrsOverlap(cidr, service))
+      .map((cidr) => `${formatCIDR(cidr)} overlaps the Services' ${formatCIDR(service)}`),
+  );
+  const nodes = pool.spec.cidrs
+    .filter((cidr) => nodeAddresses.some((address) => cidrHasAddress(cidr, address)))
+    .map((cidr) => `${formatCIDR(cidr)} holds addresses of nodes`);
+  const messages = [...losers, ...services, ...nodes];
+  if (messages.length > 0) {
+    const reason = losers.length > 0 ? 'OlderPool' : services.length > 0 ? 'ServiceRange' : 'NodeAddresses';
+    return { type: 'Overlapping', holds: true, reason, message: messages.slice(0, MOST_NAMED).join('; ') };
+  }
+  const unknown = serviceCIDRs === undefined ? '; the ranges of Services are unknown' : '';
+  return {
+    type: 'Overlapping',
+    holds: false,
+    reason: 'Disjoint',
+    message: `no older IPPool and no node lies in its ranges${unknown}`,
+  };
+}
+
+function draining({ pool, subnets }: PoolFacts): Finding {
+  const held = subnetsOf(pool, subnets);
+  const drained =
+    pool.metadata.deletionTimestamp === undefined ? held.filter((subnet) => isDrained(subnet, pool)) : held;
+  return drained.length > 0
+    ? {
+        type: 'Draining',
+        holds: true,
+        reason: pool.metadata.deletionTimestamp === undefined ? 'RangeRemoved' : 'Deleting',
+        message: `nothing new is drawn from ${drained.length} node subnets, which go when their pods are gone: ${namedSubnets(drained)}`,
+      }
+    : {
+        type: 'Draining',
+        holds: false,
+        reason: 'NothingLeft',
+        message: 'no node holds a subnet outside its ranges',
+      };
+}
+
+/** The subnets claimed from exactly this pool, not from an earlier one of its name; in the order of their names. */
+export function subnetsOf(pool: IPPool, subnets: readonly NodeSubnet[]): NodeSubnet[] {
+  return subnets
+    .filter(({ spec }) => spec.poolUID === pool.metadata.uid)
+    .sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
+}
+
+function asCondition({ type, holds, reason, message }: Finding, pool: IPPool, now: Date): Condition {
+  const status = holds ? 'True' : 'False';
+  const before = pool.status?.conditions?.find((condition) => condition.type === type);
+  return {
+    type,
+    status,
+    reason,
+    message,
+    lastTransitionTime: before?.status === status ? before.lastTransitionTime : now.toISOString(),
+    ...(pool.metadata.generation === undefined ? {} : { observedGeneration: pool.metadata.generation }),
+  };
+}
+
+/** The same value with the keys of all objects in order, so that equal ones have equal text. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, part]) => part !== undefined)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, part]) => [key, sorted(part)]),
+  );
+}
