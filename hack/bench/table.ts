@@ -1,0 +1,56 @@
+import { verdictOf, type Figure, type Target } from './figures.ts';
+
+/** The figures as one aligned table, with lines about machine and method above and below. Ends with a newline. */
+export function renderTable(
+  figures: readonly Figure[],
+  above: readonly string[],
+  below: readonly string[],
+): string {
+  const rows = [HEADINGS, ...figures.map(cellsOf)];
+  const widths = HEADINGS.map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) =>
+        isText(column) ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+      )
+      .join('  ')
+      .trimEnd(),
+  );
+  return `${[...above, '', ...lines, '', ...below].join('\n').trimEnd()}\n`;
+}
+
+const HEADINGS = ['part', 'what', 'of', 'n', 'p50', 'p99', 'rate', 'memory', 'ratio', 'to reach', ''];
+
+/** Text is aligned to the left, numbers to the right. */
+const isText = (column: number) => column < 3 || column > 8;
+
+function cellsOf(figure: Figure): string[] {
+  return [
+    figure.part,
+    figure.what,
+    figure.who,
+    String(figure.count),
+    shown(figure.p50Ms, milliseconds),
+    shown(figure.p99Ms, milliseconds),
+    shown(figure.perSecond, (rate) => `${rounded(rate)}/s`),
+    shown(figure.megabytes, (size) => `${size.toFixed(1)} MB`),
+    shown(figure.ratio, (ratio) => ratio.toFixed(2)),
+    figure.target === undefined ? '' : targetText(figure.target),
+    verdictOf(figure) ?? '',
+  ];
+}
+
+const shown = (value: number | undefined, text: (value: number) => string): string =>
+  value === undefined ? '' : text(value);
+
+const milliseconds = (ms: number): string => `${rounded(ms)} ms`;
+
+/** Three digits that count, or all before the point. */
+const rounded = (value: number): string => value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);
+
+const UNITS = { p50Ms: ' ms', ratio: '', megabytes: ' MB' } as const;
+const NAMES = { p50Ms: 'p50', ratio: 'ratio', megabytes: 'memory' } as const;
+
+function targetText({ value, bound, limit }: Target): string {
+  return `${NAMES[value]} ${bound === 'at most' ? '≤' : '≥'} ${limit}${UNITS[value]}`;
+}
