@@ -230,29 +230,29 @@ function addressScript(plan: Plan, node: NodePlan): string[] {
 async function mountOwnFolders(context: NodeContext, node: NodePlan, holder: ProcessRecord): Promise<void> {
   const directory = join(context.directory, 'nodes', node.name);
   const overlay = (name: string) =>
-    `mount -t overlay overlay -o "lowerdir=/${name},upperdir=$node/${name},workdir=$node/${name}.work" /${name}`;
+    `mount -n -t overlay overlay -o "lowerdir=/${name},upperdir=$node/${name},workdir=$node/${name}.work" /${name}`;
   const script = [
     `hostname ${node.name}`,
     // sysfs shows the network of whoever mounts it, and a new one lacks the cgroups: carry them over.
-    'mount --rbind /sys/fs/cgroup "$directory/sys"',
-    'mount -t sysfs sysfs /sys',
-    'mount --rbind "$directory/sys" /sys/fs/cgroup',
-    'umount --recursive --lazy "$directory/sys"',
+    'mount -n --rbind /sys/fs/cgroup "$directory/sys"',
+    'mount -n -t sysfs sysfs /sys',
+    'mount -n --rbind "$directory/sys" /sys/fs/cgroup',
+    'umount -n --recursive --lazy "$directory/sys"',
     // Filled before it hides the old one, in which our own folders may lie.
-    'mount -t tmpfs -o mode=0755 tmpfs "$directory/run"',
+    'mount -n -t tmpfs -o mode=0755 tmpfs "$directory/run"',
     'mkdir -p "$directory/run/local-cluster/node" "$directory/run/local-cluster/bin" "$directory/run/lock"',
-    'mount --bind "$directory" "$directory/run/local-cluster/node"',
-    'mount --bind "$binaries" "$directory/run/local-cluster/bin"',
-    'mount --move "$directory/run" /run',
+    'mount -n --bind "$directory" "$directory/run/local-cluster/node"',
+    'mount -n --bind "$binaries" "$directory/run/local-cluster/bin"',
+    'mount -n --move "$directory/run" /run',
     `node=${NODE_DIRECTORY}`,
     overlay('etc'),
     overlay('opt'),
-    'mount --bind "$node/lib" /var/lib',
-    'mount --bind "$node/log" /var/log',
+    'mount -n --bind "$node/lib" /var/lib',
+    'mount -n --bind "$node/log" /var/log',
     // Nodes share a kernel, not a boot: what asks for the boot ID gets the node's own.
     `echo ${randomUUID()} >/run/weft-boot-id`,
-    'mount --bind /run/weft-boot-id /proc/sys/kernel/random/boot_id',
-    'mount --make-rshared /',
+    'mount -n --bind /run/weft-boot-id /proc/sys/kernel/random/boot_id',
+    'mount -n --make-rshared /',
   ];
   const [command = 'nsenter', ...enter] = entering(holder, NODE_NAMESPACES);
   await execa(command, [...enter, 'sh', '-eu'], {
