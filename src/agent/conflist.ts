@@ -54,9 +54,7 @@ export async function writeConflist(directory: string, text: string): Promise<bo
 /** Configurations that a runtime would load instead of ours, because their names sort before it. */
 export async function earlierConfigurations(directory: string): Promise<string[]> {
   const names = await readdir(directory);
-  return names
-    .filter((name) => /\.(conf|conflist|json)$/.test(name) && name < CONFLIST_FILE)
-    .sort();
+  return names.filter((name) => /\.(conf|conflist|json)$/.test(name) && name < CONFLIST_FILE).sort();
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

@@ -1,0 +1,153 @@
+import type { Attachment, IPAllocation } from '../api/index.ts';
+import type { AddRequest } from '../cni/request.ts';
+import type { AddResult } from '../cni/result.ts';
+import type { AttachmentKey } from '../ipam/index.ts';
+import {
+  configurePodLink,
+  createPodLink,
+  dyingPodLink,
+  formatAlias,
+  getLink,
+  hostLinkName,
+  inspectPodLink,
+  LinkExistsError,
+  openNamespaceSocket,
+  type AttachmentAlias,
+  type NamespaceSocket,
+  type PodLink,
+} from '../kernel/index.ts';
+import { FAMILIES, sameAddress, type Family, type IPAddress } from '../net/index.ts';
+import { allocationsOf, findHostEnd, namespacePath, releaseAll } from './attachments.ts';
+import { addResult } from './add-result.ts';
+import { claimFor } from './claim.ts';
+import type { AgentParts } from './parts.ts';
+import { createUndoStack } from './undo.ts';
+
+/**
+ * ADD: claims the sandbox's addresses while it makes the interface, wires the two together, and answers. Said
+ * again for an attachment that stands it answers the same; whatever fails takes back all that was done.
+ */
+export function createAdd(
+  parts: AgentParts,
+): (request: AddRequest, signal: AbortSignal) => Promise<AddResult> {
+  return (request, signal) =>
+    parts.locks.run(request.attachment, (ends) => add(parts, request, ends), { signal });
+}
+
+async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal): Promise<AddResult> {
+  parts.observe('add:accepted');
+  const undo = createUndoStack((what, error) => {
+    parts.log.error({ err: error, attachment: request.attachment }, `could not take back ${what}`);
+  });
+  const pod = openNamespaceSocket(parts.ownNamespace, namespacePath(request.netns));
+  try {
+    const standing = standingAttachment(parts, request, pod);
+    if (standing !== undefined) return standing;
+    clearLeftovers(parts, request, pod);
+
+    const attachment = attachmentOf(parts, request, pod);
+    const claiming = claimFor(parts, { attachment, pod: request.pod, pool: request.pool }, signal);
+    undo.push('the claim', () => discardClaim(parts, claiming));
+    parts.observe('add:claim-sent');
+
+    const link = createPodLink(parts.host, pod, {
+      containerID: attachment.containerID,
+      ifName: attachment.ifName,
+      mtu: request.mtu ?? parts.dataPath.podMTU(),
+    });
+    undo.push('the interface', () => {
+      if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
+    });
+    parts.observe('add:link-made');
+
+    const claimed = await claiming;
+    parts.observe('add:claimed');
+    signal.throwIfAborted();
+
+    const addresses = addressesOf(claimed);
+    configurePodLink(parts.host, pod.socket, link, {
+      addresses,
+      destinations: 'default',
+      hostSources: parts.dataPath.hostSources(),
+      alias: formatAlias({ ...request.attachment, addresses, podUID: request.pod?.uid }),
+    });
+    parts.observe('add:wired');
+
+    parts.ages.born(attachment);
+    undo.drop();
+    return addResult(request, link, addresses);
+  } catch (error) {
+    await undo.unwind();
+    throw error;
+  } finally {
+    pod.close();
+  }
+}
+
+/** The answer for an attachment that an earlier ADD made and that still stands whole, with its objects. */
+function standingAttachment(
+  parts: AgentParts,
+  request: AddRequest,
+  pod: NamespaceSocket,
+): AddResult | undefined {
+  const { attachment } = request;
+  const alias = findHostEnd(parts, attachment)?.alias;
+  if (alias === undefined || alias.network !== attachment.network) return undefined;
+  const standing = inspectPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName));
+  if (standing === undefined || standing.podLink.name !== attachment.ifName || !standing.podLink.up) {
+    return undefined;
+  }
+  if (!holdsItsObjects(parts, attachment, alias)) return undefined;
+  const link: PodLink = {
+    hostName: standing.hostLink.name,
+    hostIndex: standing.hostLink.index,
+    podIndex: standing.podLink.index,
+    podMac: standing.podLink.mac ?? '',
+  };
+  return addResult(request, link, alias.addresses);
+}
+
+/** Whether each address of the interface is in an object that names this attachment and is not released. */
+function holdsItsObjects(parts: AgentParts, key: AttachmentKey, alias: AttachmentAlias): boolean {
+  const held = allocationsOf(parts.allocations, key);
+  const addresses = FAMILIES.flatMap((family) => alias.addresses[family] ?? []);
+  return (
+    addresses.length > 0 &&
+    addresses.every((address) => held.some(({ spec }) => sameAddress(spec.address, address)))
+  );
+}
+
+/**
+ * Removes what an ADD that did not end left of this attachment: its half-made interface, and its addresses, of
+ * which another is claimed, since a late release of the old one may still be on its way.
+ * @throws LinkExistsError if the sandbox has an interface of that name which is not weft's: it stays untouched
+ */
+function clearLeftovers(parts: AgentParts, request: AddRequest, pod: NamespaceSocket): void {
+  const { attachment } = request;
+  if (dyingPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName))) {
+    parts.reaper.wake();
+  }
+  if (getLink(pod.socket, { name: attachment.ifName }) !== undefined) {
+    throw new LinkExistsError(attachment.ifName, 'pod', undefined);
+  }
+  releaseAll(parts, attachment);
+}
+
+function attachmentOf(parts: AgentParts, request: AddRequest, pod: NamespaceSocket): Attachment {
+  return {
+    ...request.attachment,
+    kind: 'Interface',
+    netns: { path: request.netns, inode: Number(pod.identity.inode), bootID: parts.bootID },
+  };
+}
+
+/** The addresses were never used: they come free at once. */
+async function discardClaim(parts: AgentParts, claiming: Promise<IPAllocation[]>): Promise<void> {
+  const claimed = await claiming.catch(() => []);
+  // The release goes on by itself: the one who waits for the ADD's error need not wait for it.
+  for (const allocation of claimed) void parts.releases.release(allocation, { reuseDelayMs: 0 });
+}
+
+function addressesOf(claimed: readonly IPAllocation[]): Partial<Record<Family, IPAddress>> {
+  return Object.fromEntries(claimed.map(({ spec }) => [spec.address.family, spec.address]));
+}

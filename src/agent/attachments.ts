@@ -1,0 +1,77 @@
+import type { IPAllocation } from '../api/index.ts';
+import { attachmentID, isResting, type AttachmentKey } from '../ipam/index.ts';
+import {
+  dyingPodLink,
+  getLink,
+  hostLinkName,
+  InvalidNamespaceError,
+  openNamespaceSocket,
+  parseAlias,
+  type AttachmentAlias,
+  type Link,
+  type NamespaceSocket,
+} from '../kernel/index.ts';
+import { reuseDelayMs, type AgentParts, type OwnAllocations } from './parts.ts';
+
+/** The host end of an attachment, and what its alias says; without one it is half-made. */
+export interface HostEnd {
+  readonly link: Link;
+  readonly alias: AttachmentAlias | undefined;
+}
+
+/** The host end of that attachment, if there is one. */
+export function findHostEnd(parts: Pick<AgentParts, 'host'>, key: AttachmentKey): HostEnd | undefined {
+  const link = getLink(parts.host, { name: hostLinkName(key.containerID, key.ifName) });
+  return link === undefined ? undefined : { link, alias: parseAlias(link.alias) };
+}
+
+/** The allocations that name the attachment and do not rest. */
+export function allocationsOf(allocations: OwnAllocations, key: AttachmentKey): IPAllocation[] {
+  const id = attachmentID(key);
+  const found: IPAllocation[] = [];
+  for (const allocation of allocations.values()) {
+    const { attachment } = allocation.spec;
+    if (attachment !== undefined && attachmentID(attachment) === id && !isResting(allocation)) {
+      found.push(allocation);
+    }
+  }
+  return found;
+}
+
+/**
+ * Takes the attachment's interface down, if it stands. The namespace may be gone or be another pod's by now: then
+ * only the host end is touched, and that is enough, since the other end goes with it.
+ */
+export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string): void {
+  const pod = openIfThere(parts, netns);
+  try {
+    if (dyingPodLink(parts.host, pod, hostLinkName(key.containerID, key.ifName))) parts.reaper.wake();
+  } finally {
+    pod?.close();
+  }
+}
+
+/** Gives back all addresses of the attachment, each resting as long as its pool says. Does not wait. */
+export function releaseAll(parts: AgentParts, key: AttachmentKey): void {
+  for (const allocation of allocationsOf(parts.allocations, key)) {
+    void parts.releases.release(allocation, {
+      reuseDelayMs: reuseDelayMs(parts.pools(), allocation.spec.pool),
+    });
+  }
+}
+
+/** Runtimes say /var/run/netns, and the agent's container has /run/netns alone. */
+export function namespacePath(netns: string): string {
+  return netns.startsWith('/var/run/netns/') ? netns.slice('/var'.length) : netns;
+}
+
+function openIfThere(parts: AgentParts, netns: string): NamespaceSocket | undefined {
+  if (netns === '') return undefined;
+  try {
+    return openNamespaceSocket(parts.ownNamespace, namespacePath(netns));
+  } catch (error) {
+    // Whatever is wrong with the path, nothing behind it is to be touched.
+    if (error instanceof InvalidNamespaceError) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,101 @@
+import { CheckFailedError } from '../cni/error.ts';
+import type { CheckRequest } from '../cni/request.ts';
+import {
+  hostLinkName,
+  inspectPodLink,
+  openNamespaceSocket,
+  POD_GATEWAYS,
+  type NamespaceSocket,
+  type PodEnd,
+} from '../kernel/index.ts';
+import { cidrSize, FAMILIES, formatAddress, sameAddress, type IPAddress } from '../net/index.ts';
+import { allocationsOf, findHostEnd, namespacePath } from './attachments.ts';
+import type { AgentParts } from './parts.ts';
+
+/**
+ * CHECK: whether what ADD answered, the allocation objects and the kernel still agree about the attachment.
+ * @throws CheckFailedError that names the first difference
+ */
+export function createCheck(
+  parts: AgentParts,
+): (request: CheckRequest, signal: AbortSignal) => Promise<void> {
+  return (request, signal) =>
+    parts.locks.run(request.attachment, async () => check(parts, request), { signal });
+}
+
+function check(parts: AgentParts, request: CheckRequest): void {
+  const { attachment } = request;
+  const pod = openNamespaceSocket(parts.ownNamespace, namespacePath(request.netns));
+  try {
+    const alias = findHostEnd(parts, attachment)?.alias;
+    const where = `interface ${attachment.ifName} of container ${attachment.containerID}`;
+    if (alias === undefined) throw new CheckFailedError(`${where}: weft has no such attachment on this node`);
+    const addresses = FAMILIES.flatMap((family) => alias.addresses[family] ?? []);
+    comparePreviousResult(where, request.prevAddresses, addresses);
+    compareAllocations(parts, request, where, addresses);
+    compareKernel(parts, pod, request, where, addresses);
+  } finally {
+    pod.close();
+  }
+}
+
+function comparePreviousResult(
+  where: string,
+  previous: readonly IPAddress[],
+  addresses: readonly IPAddress[],
+): void {
+  const same =
+    previous.length === addresses.length &&
+    previous.every((address) => addresses.some((other) => sameAddress(address, other)));
+  if (!same) {
+    throw new CheckFailedError(`${where}: prevResult says ${list(previous)}, weft gave it ${list(addresses)}`);
+  }
+}
+
+function compareAllocations(
+  parts: AgentParts,
+  { attachment }: CheckRequest,
+  where: string,
+  addresses: readonly IPAddress[],
+): void {
+  const held = allocationsOf(parts.allocations, attachment).map(({ spec }) => spec.address);
+  for (const address of addresses) {
+    if (!held.some((other) => sameAddress(other, address))) {
+      throw new CheckFailedError(`${where}: no IPAllocation gives it ${formatAddress(address)}`);
+    }
+  }
+}
+
+function compareKernel(
+  parts: AgentParts,
+  pod: NamespaceSocket,
+  { attachment }: CheckRequest,
+  where: string,
+  addresses: readonly IPAddress[],
+): void {
+  const standing = inspectPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName));
+  if (standing === undefined) throw new CheckFailedError(`${where}: it is not in the sandbox's namespace`);
+  const { podLink, hostLink } = standing;
+  if (podLink.name !== attachment.ifName) {
+    throw new CheckFailedError(`${where}: it is called ${podLink.name} by now`);
+  }
+  if (!podLink.up || !hostLink.up) throw new CheckFailedError(`${where}: it is down`);
+  for (const address of addresses) compareAddress(standing, where, address);
+}
+
+function compareAddress({ addresses, routes }: PodEnd, where: string, address: IPAddress): void {
+  if (!addresses.some((found) => sameAddress(found.address, address))) {
+    throw new CheckFailedError(`${where}: it lacks its address ${formatAddress(address)}`);
+  }
+  const gateway = POD_GATEWAYS[address.family];
+  const leadsOut = routes.some(
+    ({ dst, via }) => via !== undefined && sameAddress(via, gateway) && cidrSize(dst) > 1n,
+  );
+  if (!leadsOut) {
+    throw new CheckFailedError(`${where}: it has no ${address.family} route via ${formatAddress(gateway)}`);
+  }
+}
+
+function list(addresses: readonly IPAddress[]): string {
+  return addresses.length === 0 ? 'no address' : addresses.map(formatAddress).join(', ');
+}

@@ -1,0 +1,94 @@
+import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/index.ts';
+import { choosePools, claimAddresses, PoolExhaustedError, SubnetUnavailableError } from '../ipam/index.ts';
+import type { AgentParts } from './parts.ts';
+
+/** Who asks for addresses. */
+export interface Claimant {
+  readonly attachment: Attachment;
+  readonly pod: PodReference | undefined;
+  /** The pool that the network configuration names, if it names one. */
+  readonly pool: string | undefined;
+}
+
+/**
+ * Claims the attachment's addresses from the first pool that has them, with one more subnet for the node where
+ * its own are full.
+ * @throws NoPoolError, PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
+ */
+export async function claimFor(
+  parts: AgentParts,
+  claimant: Claimant,
+  signal: AbortSignal,
+): Promise<IPAllocation[]> {
+  const pools = choosePools({
+    pools: parts.pools(),
+    subnets: parts.subnets(),
+    ...(claimant.pool === undefined ? {} : { requestedPool: claimant.pool }),
+  });
+  let refusal: unknown;
+  for (const pool of pools) {
+    try {
+      return await claimFromPool(parts, claimant, pool, signal);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      // The first pool's reason is the one that its people look for.
+      refusal ??= error;
+    }
+  }
+  throw refusal;
+}
+
+async function claimFromPool(
+  parts: AgentParts,
+  claimant: Claimant,
+  pool: IPPool,
+  signal: AbortSignal,
+): Promise<IPAllocation[]> {
+  const families = parts.subnetSource.families(pool);
+  if (families.length === 0) {
+    throw new SubnetUnavailableError(
+      pool.metadata.name,
+      undefined,
+      'the node has no address of its families',
+    );
+  }
+  const startedMs = parts.claims.clock.nowMs();
+  for (;;) {
+    try {
+      return await claimAddresses(parts.claims, {
+        pool,
+        subnets: parts.subnetSource.drawable(pool),
+        families,
+        nodeName: parts.nodeName,
+        attachment: claimant.attachment,
+        ...(claimant.pod === undefined ? {} : { pod: claimant.pod }),
+        allocations: parts.allocations,
+        deadlineMs: parts.settings.addDeadlineMs,
+        signal,
+      });
+    } catch (error) {
+      if (!(error instanceof PoolExhaustedError)) throw error;
+      if (parts.claims.clock.nowMs() - startedMs > parts.settings.subnetWaitMs) throw error;
+      await oneMoreSubnet(parts, pool, error, signal);
+    }
+  }
+}
+
+/** A node that is full gets another subnet; where the pool has none left, being full is the error to show. */
+async function oneMoreSubnet(
+  parts: AgentParts,
+  pool: IPPool,
+  full: PoolExhaustedError,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await parts.subnetSource.claimMore(pool, full.family, signal);
+  } catch (error) {
+    if (!(error instanceof SubnetUnavailableError)) throw error;
+    throw full.subnets.length === 0 ? error : full;
+  }
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof PoolExhaustedError || error instanceof SubnetUnavailableError;
+}

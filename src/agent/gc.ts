@@ -1,0 +1,38 @@
+import type { GcRequest } from '../cni/request.ts';
+import { attachmentID, type AttachmentKey } from '../ipam/index.ts';
+import { findPodLinks } from '../kernel/index.ts';
+import { releaseAll, takeDown } from './attachments.ts';
+import type { AgentParts } from './parts.ts';
+
+/**
+ * GC: what the runtime does not list is torn down and released, even where its interface still stands. Only
+ * attachments of the request's network are looked at, and none younger than the grace: the runtime may have read
+ * its list before their ADD.
+ */
+export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortSignal) => Promise<void> {
+  return async ({ network, validAttachments }, signal) => {
+    const valid = new Set(validAttachments.map(attachmentID));
+    const known = new Map<string, AttachmentKey>();
+    const candidates = [
+      ...[...parts.allocations.values()].map(({ spec }) => spec.attachment),
+      ...findPodLinks(parts.host).map(({ attachment }) => attachment),
+    ];
+    for (const attachment of candidates) {
+      if (attachment !== undefined && attachment.network === network) {
+        known.set(attachmentID(attachment), attachment);
+      }
+    }
+    for (const [id, key] of known) {
+      if (valid.has(id) || parts.ages.ageMs(key) < parts.settings.graceMs) continue;
+      signal.throwIfAborted();
+      await parts.locks.run(key, async () => {
+        // An ADD may have made it anew while this waited for its turn.
+        if (parts.ages.ageMs(key) < parts.settings.graceMs) return;
+        parts.log.info({ attachment: key }, 'removing an attachment that the runtime does not list');
+        takeDown(parts, key, '');
+        parts.ages.forget(key);
+        releaseAll(parts, key);
+      });
+    }
+  };
+}

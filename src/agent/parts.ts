@@ -1,0 +1,67 @@
+import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
+import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue } from '../ipam/index.ts';
+import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
+import type { Family, IPAddress } from '../net/index.ts';
+import type { AttachmentAges } from './ages.ts';
+import type { Reaper } from './reaper.ts';
+import type { StepObserver } from './steps.ts';
+
+/** This node's allocations by name: the cache with this process's own writes laid over it. */
+export interface OwnAllocations extends NamesInUse {
+  get(name: string): IPAllocation | undefined;
+  values(): Iterable<IPAllocation>;
+}
+
+/** Where the node's own subnets come from when an ADD finds none. */
+export interface SubnetSource {
+  /** The node's subnets of the pool that may be drawn from. */
+  drawable(pool: IPPool): NodeSubnet[];
+  /** Claims one more subnet of that family; all who ask meanwhile get the same. */
+  claimMore(pool: IPPool, family: Family, signal: AbortSignal): Promise<void>;
+  /** The families in which this node can use the pool. */
+  families(pool: IPPool): Family[];
+}
+
+/** What the node's data path says to those who wire pods. */
+export interface DataPath {
+  /** MTU of the pods' links, bytes. */
+  podMTU(): number;
+  /** Preferred source of the node's own packets to pods. */
+  hostSources(): Readonly<Partial<Record<Family, IPAddress>>>;
+}
+
+/** What the verbs of one agent share. Made once, in main.ts. */
+export interface AgentParts {
+  readonly nodeName: string;
+  readonly bootID: string;
+  /** rtnetlink in the host's namespace. */
+  readonly host: NetlinkSocket;
+  readonly ownNamespace: Namespace;
+  readonly pools: () => readonly IPPool[];
+  readonly subnets: () => readonly NodeSubnet[];
+  readonly allocations: OwnAllocations;
+  readonly subnetSource: SubnetSource;
+  readonly dataPath: DataPath;
+  readonly claims: ClaimParts;
+  readonly releases: ReleaseQueue;
+  readonly locks: AttachmentLocks;
+  readonly reaper: Reaper;
+  readonly ages: AttachmentAges;
+  readonly settings: {
+    readonly addDeadlineMs: number;
+    readonly subnetWaitMs: number;
+    readonly graceMs: number;
+  };
+  readonly observe: StepObserver;
+  readonly log: {
+    info(facts: object, message: string): void;
+    warn(facts: object, message: string): void;
+    error(facts: object, message: string): void;
+  };
+}
+
+/** How long an address of the pool rests; a pool that is gone no longer says. */
+export function reuseDelayMs(pools: readonly IPPool[], poolName: string): number {
+  const pool = pools.find(({ metadata }) => metadata.name === poolName);
+  return (pool?.spec.reuseDelaySeconds ?? 30) * 1000;
+}

@@ -1,0 +1,155 @@
+import type { IPAllocation, IPAllocationSpec, PodReference } from '../api/index.ts';
+import {
+  EMPTY_SWEEP_MEMORY,
+  isResting,
+  judgeSweep,
+  poolOfAddress,
+  type LiveAttachment,
+  type NamespaceState,
+  type SweepConflict,
+} from '../ipam/index.ts';
+import { deleteLink, findPodLinks, getLink, parseAlias, type FoundPodLink } from '../kernel/index.ts';
+import { FAMILIES, formatAddress, type IPAddress } from '../net/index.ts';
+import type { AllocationStore } from '../ipam/index.ts';
+import { findHostEnd } from './attachments.ts';
+import { reuseDelayMs, type AgentParts } from './parts.ts';
+
+/** What the sweep needs besides the parts of the verbs. */
+export interface SweepFacts {
+  /** Whether the cache of allocations is complete and its watch lives: otherwise nothing is judged. */
+  readonly cacheIsLiving: () => boolean;
+  readonly store: Pick<AllocationStore, 'create' | 'get'>;
+  readonly namespaceState: (netns: { readonly path: string; readonly inode: number }) => NamespaceState;
+  readonly podOf: (podUID: string) => PodReference | undefined;
+  /** Monotonic. */
+  readonly nowMs: () => number;
+}
+
+/** What one sweep did. */
+export interface SweepSummary {
+  readonly judged: boolean;
+  readonly released: number;
+  readonly readopted: number;
+  readonly conflicts: number;
+  readonly linksRemoved: number;
+}
+
+const NOTHING: SweepSummary = { judged: false, released: 0, readopted: 0, conflicts: 0, linksRemoved: 0 };
+
+/**
+ * The garbage collector: compares this node's allocations with the interfaces that are alive and repairs both
+ * ways. The allocations are read first, then the kernel; what it decides is looked at once more right before it
+ * acts, under the attachment's lock.
+ */
+export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise<SweepSummary> {
+  let memory = EMPTY_SWEEP_MEMORY;
+  return async () => {
+    // Links that died and could not be deleted yet.
+    parts.reaper.wake();
+    if (!facts.cacheIsLiving()) return NOTHING;
+    const allocations = [...parts.allocations.values()];
+    parts.releases.observeResting(allocations);
+    const judgement = judgeSweep({
+      allocations,
+      links: findPodLinks(parts.host).map(liveAttachment),
+      bootID: parts.bootID,
+      namespaceState: facts.namespaceState,
+      memory,
+      nowMs: facts.nowMs(),
+      graceMs: parts.settings.graceMs,
+      inFlight: parts.locks.inFlight(),
+      nodeName: parts.nodeName,
+      poolOf: (address) => poolOfAddress(address, parts.pools(), parts.subnets())?.poolName,
+      podOf: facts.podOf,
+    });
+    memory = judgement.memory;
+    let released = 0;
+    for (const allocation of judgement.release) if (await release(parts, facts, allocation)) released++;
+    let readopted = 0;
+    for (const spec of judgement.readopt) if (await readopt(parts, facts, spec)) readopted++;
+    for (const link of judgement.removeLinks) removeHalfMade(parts, link);
+    for (const conflict of judgement.conflicts) report(parts, conflict);
+    return {
+      judged: true,
+      released,
+      readopted,
+      conflicts: judgement.conflicts.length,
+      linksRemoved: judgement.removeLinks.length,
+    };
+  };
+}
+
+function liveAttachment({ link, attachment }: FoundPodLink): LiveAttachment {
+  const linkIndex = link.index;
+  if (attachment === undefined) {
+    return { containerID: '', ifName: '', network: '', addresses: [], linkIndex, complete: false };
+  }
+  const { containerID, ifName, network, podUID } = attachment;
+  const addresses = FAMILIES.flatMap((family) => attachment.addresses[family] ?? []);
+  const known = { containerID, ifName, network, addresses, linkIndex, complete: true };
+  return podUID === undefined ? known : { ...known, podUID };
+}
+
+/** @returns whether the release was begun */
+async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocation): Promise<boolean> {
+  const { attachment } = judged.spec;
+  if (attachment === undefined) return false;
+  return parts.locks.run(attachment, async () => {
+    if (standsWith(parts, judged.spec.address, attachment)) return false;
+    const found = await facts.store.get(judged.metadata.name);
+    if (found === undefined || found.metadata.uid !== judged.metadata.uid || isResting(found)) return false;
+    parts.log.info(
+      { address: found.metadata.name, attachment, pod: found.spec.pod },
+      'releasing an address whose sandbox is gone',
+    );
+    void parts.releases.release(found, { reuseDelayMs: reuseDelayMs(parts.pools(), found.spec.pool) });
+    return true;
+  });
+}
+
+/** @returns whether the object was created */
+async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationSpec): Promise<boolean> {
+  const { attachment } = spec;
+  if (attachment === undefined) return false;
+  return parts.locks.run(attachment, async () => {
+    if (!standsWith(parts, spec.address, attachment)) return false;
+    const outcome = await facts.store.create(spec);
+    const address = formatAddress(spec.address);
+    if (outcome.kind === 'created') {
+      parts.log.warn(
+        { address, attachment },
+        'a living sandbox had lost its IPAllocation; it was created again',
+      );
+      return true;
+    }
+    parts.log.error({ address, attachment }, 'the address of a living sandbox belongs to another by now');
+    return false;
+  });
+}
+
+/** Whether the attachment's interface is there with that address. */
+function standsWith(
+  parts: AgentParts,
+  address: IPAddress,
+  attachment: { readonly containerID: string; readonly ifName: string },
+): boolean {
+  const alias = findHostEnd(parts, attachment)?.alias;
+  return alias?.addresses[address.family]?.value === address.value;
+}
+
+function removeHalfMade(parts: AgentParts, { linkIndex }: LiveAttachment): void {
+  const link = getLink(parts.host, { index: linkIndex });
+  // An ADD may have completed it since, and the kernel gives indices to other links in time.
+  if (link === undefined || !link.name.startsWith('weft') || parseAlias(link.alias) !== undefined) return;
+  parts.log.warn({ link: link.name }, 'removing an interface that an ADD left half-made');
+  deleteLink(parts.host, linkIndex);
+}
+
+function report(parts: AgentParts, { address, attachment, allocation }: SweepConflict): void {
+  parts.log.error(
+    { address: formatAddress(address), attachment, owner: allocation?.spec },
+    allocation === undefined
+      ? 'a living sandbox has an address of no pool'
+      : 'a living sandbox has an address that the book gives to another',
+  );
+}

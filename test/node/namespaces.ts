@@ -1,0 +1,47 @@
+import { readlink } from 'node:fs/promises';
+import { execa } from 'execa';
+
+/**
+ * Tests of this folder and of test/kernel change routes, filters and mounts. They do so in the network and mount
+ * namespaces that `npm test` made for them, never in the machine's own.
+ */
+export async function requirePrivateNamespaces(): Promise<void> {
+  for (const kind of ['net', 'mnt']) {
+    if ((await readlink(`/proc/self/ns/${kind}`)) === (await readlink(`/proc/1/ns/${kind}`))) {
+      throw new Error(
+        `these tests want a ${kind} namespace of their own: run them by "npm test -- node", or below ` +
+          '"unshare --net --mount --propagation private --"',
+      );
+    }
+  }
+}
+
+/** Where the test node's uplink leads and what it is called. */
+export const UPLINK = {
+  name: 'eth0',
+  addresses: ['192.0.2.10', '2001:db8:2::10'],
+  prefixes: ['192.0.2.10/24', '2001:db8:2::10/64'],
+} as const;
+
+/** Loopback, and an uplink whose other end stands in the same namespace. */
+export async function makeUplink(): Promise<void> {
+  await ip('link', 'set', 'lo', 'up');
+  await ip('link', 'add', UPLINK.name, 'type', 'veth', 'peer', 'name', 'fabric0');
+  for (const prefix of UPLINK.prefixes) {
+    await ip('address', 'add', prefix, 'dev', UPLINK.name, ...(prefix.includes(':') ? ['nodad'] : []));
+  }
+  await ip('link', 'set', 'fabric0', 'up');
+  await ip('link', 'set', UPLINK.name, 'up');
+}
+
+/** Empty directories over those that the node's parts use: nothing of the machine's shows or changes. */
+export async function coverDirectories(directories: readonly string[]): Promise<void> {
+  for (const directory of directories) {
+    await execa('mkdir', ['-p', directory]);
+    await execa('mount', ['-t', 'tmpfs', '-o', 'mode=0755', 'weft-test', directory]);
+  }
+}
+
+export async function ip(...args: string[]): Promise<string> {
+  return (await execa('ip', args)).stdout;
+}
