@@ -31,6 +31,10 @@ export const fstatfs = process_.func('int fstatfs(int, void *)') as KoffiFunc<
   (fd: number, status: Uint8Array) => number
 >;
 
+export const flock = process_.func('int flock(int, int)') as KoffiFunc<
+  (fd: number, operation: number) => number
+>;
+
 /** errno of the last call above, as a positive number. Read it before anything else is called. */
 export function lastErrno(): number {
   return koffi.errno();
