@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
 import { afterAll } from 'vitest';
 import {
   createCommandRunner,
+  getLink,
   openNamespaceSocket,
   openOwnNamespace,
   type CommandRunner,
@@ -18,10 +20,15 @@ export interface Throwaway {
   readonly sh: (command: string) => string;
   /** For functions that start programs. */
   readonly run: CommandRunner;
+  /** Adds a veth whose other end is in the same namespace, both up, and returns its index. */
+  readonly addLink: (name: string, mac?: string) => number;
 }
+
+const NAME_PREFIX = 'weft-test-';
 
 /** Makes namespaces and removes them after the file's last test, also when a test fails. */
 export function useThrowaways(): { own: Namespace; make: (label: string) => Throwaway } {
+  removeLeftovers();
   const own = openOwnNamespace();
   const made: Throwaway[] = [];
   afterAll(() => {
@@ -32,21 +39,30 @@ export function useThrowaways(): { own: Namespace; make: (label: string) => Thro
     own.close();
   });
   const make = (label: string): Throwaway => {
-    const name = `weft-test-${process.pid}-${made.length}-${label}`;
+    const name = `${NAME_PREFIX}${process.pid}-${made.length}-${label}`;
     const path = `/run/netns/${name}`;
     execFileSync('ip', ['netns', 'add', name]);
     const prefix = ['ip', 'netns', 'exec', name];
-    const throwaway = {
-      name,
-      path,
-      namespace: openNamespaceSocket(own, path),
-      sh: (command: string) =>
-        execFileSync('ip', ['netns', 'exec', name, 'sh', '-c', command], { encoding: 'utf8' }),
-      run: createCommandRunner({ prefix }),
+    const namespace = openNamespaceSocket(own, path);
+    const sh = (command: string) =>
+      execFileSync('ip', ['netns', 'exec', name, 'sh', '-c', command], { encoding: 'utf8' });
+    const addLink = (link: string, mac = '02:00:00:00:00:01') => {
+      sh(`ip link add ${link} address ${mac} type veth peer name ${link}-peer`);
+      sh(`ip link set ${link}-peer up && ip link set ${link} up`);
+      return getLink(namespace.socket, { name: link })?.index ?? 0;
     };
+    const throwaway = { name, path, namespace, sh, addLink, run: createCommandRunner({ prefix }) };
     made.push(throwaway);
     throwaway.sh('ip link set lo up');
     return throwaway;
   };
   return { own, make };
+}
+
+/** Of runs that were killed. */
+function removeLeftovers(): void {
+  for (const name of existsSync('/run/netns') ? readdirSync('/run/netns') : []) {
+    const pid = new RegExp(`^${NAME_PREFIX}(\\d+)-`).exec(name)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) execFileSync('ip', ['netns', 'del', name]);
+  }
 }

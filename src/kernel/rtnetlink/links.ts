@@ -241,19 +241,6 @@ export function createVxlan(socket: NetlinkSocket, spec: VxlanSpec): void {
   ]);
 }
 
-/** Makes a dummy device: a link that goes nowhere, to hold addresses. */
-export function createDummy(socket: NetlinkSocket, spec: VethEnd): void {
-  socket.execute([
-    {
-      type: NEWLINK,
-      flags: CREATE | EXCLUSIVE,
-      header: linkHeader(),
-      attributes: [...endAttributes(spec), linkInfo('dummy', [])],
-      describe: () => `create dummy link ${spec.name}`,
-    },
-  ]);
-}
-
 /**
  * Makes a veth pair in one message, MACs included; the peer appears in the namespace of that descriptor under
  * its final name. The kernel says EEXIST without saying which of the names is taken.
