@@ -20,7 +20,7 @@ RUN set -eu; \
 
 # What changes least comes first, so that an upgrade moves few bytes.
 COPY dist/cni/ /weft/cni/
-COPY dist/ /weft/
+COPY dist/*.* /weft/
 
 ENV NODE_ENV=production
 ENTRYPOINT ["node"]
