@@ -1,3 +1,4 @@
+import { orAborted } from './deadline.ts';
 import { SupersededError } from './errors.ts';
 
 /** What identifies an attachment: the sandbox and its interface. Never a pod's name. */
@@ -51,7 +52,7 @@ export function createAttachmentLocks(): AttachmentLocks {
       const ends =
         signal === undefined ? mine.controller.signal : AbortSignal.any([mine.controller.signal, signal]);
       try {
-        await turnOf(previous, ends);
+        await orAborted(previous, ends);
         ends.throwIfAborted();
         return await fn(ends);
       } finally {
@@ -72,19 +73,4 @@ interface Run {
   readonly controller: AbortController;
   /** Resolves when the run and all before it have ended. Never rejects. */
   readonly ended: Promise<undefined>;
-}
-
-/** Waits for one's turn, but no longer than until the signal aborts. */
-async function turnOf(previous: Promise<undefined>, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = () => {
-    aborted.reject(signal.reason as Error);
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    await Promise.race([previous, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

@@ -33,6 +33,8 @@ export interface CandidateSearch {
 
 export interface Candidate {
   readonly address: IPAddress;
+  /** The name of its allocation. */
+  readonly name: string;
   readonly subnet: NodeSubnet;
 }
 
@@ -50,7 +52,8 @@ export function* addressCandidates({ subnets, inUse, cursor }: CandidateSearch):
     do {
       value = value >= last ? first : value + 1n;
       const address: IPAddress = { family, value };
-      if (!inUse.has(allocationName(address))) yield { address, subnet };
+      const name = allocationName(address);
+      if (!inUse.has(name)) yield { address, name, subnet };
     } while (value !== previous);
   }
 }

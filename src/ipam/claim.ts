@@ -1,20 +1,15 @@
-import {
-  allocationName,
-  type Attachment,
-  type IPAllocation,
-  type IPPool,
-  type NodeSubnet,
-  type PodReference,
+import type {
+  Attachment,
+  IPAllocation,
+  IPAllocationSpec,
+  IPPool,
+  NodeSubnet,
+  PodReference,
 } from '../api/index.ts';
-import type { CIDR, Family } from '../net/index.ts';
-import {
-  addressCandidates,
-  countInUse,
-  type Candidate,
-  type NamesInUse,
-  type RingCursor,
-} from './candidates.ts';
+import { cidrHasAddress, countAddresses, type Family } from '../net/index.ts';
+import { addressCandidates, type Candidate, type NamesInUse, type RingCursor } from './candidates.ts';
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
+import { startDeadline } from './deadline.ts';
 import { ClaimDeadlineError, PoolExhaustedError } from './errors.ts';
 import { poolFamilies } from './pools.ts';
 import { isOf, isResting, type ReleaseQueue } from './release.ts';
@@ -63,5 +58,162 @@ export interface ClaimRequest {
  * @throws PoolExhaustedError if a family has no free address, ClaimDeadlineError, or the signal's reason
  */
 export async function claimAddresses(parts: ClaimParts, request: ClaimRequest): Promise<IPAllocation[]> {
-  throw new Error(`${parts.clock.nowMs()} ${request.nodeName} not built yet`);
+  const { clock, releases } = parts;
+  const walks = startWalks(parts, request);
+  const startedMs = clock.nowMs();
+  const deadline = startDeadline(clock, request.deadlineMs);
+  /** One family alone is of no use: where one fails the others stop too. */
+  const failed = new AbortController();
+  const signal = AbortSignal.any([
+    failed.signal,
+    deadline.signal,
+    ...(request.signal === undefined ? [] : [request.signal]),
+  ]);
+  const results = await Promise.allSettled(
+    walks.map(async (walk) => {
+      try {
+        return await claimFirstFree(parts, request, walk, signal);
+      } catch (error) {
+        failed.abort(error);
+        throw error;
+      }
+    }),
+  );
+  deadline.end();
+
+  const claimed = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+  if (claimed.length === walks.length && request.signal?.aborted !== true) return claimed;
+  for (const allocation of claimed) void releases.release(allocation, { reuseDelayMs: NEVER_USED });
+  if (deadline.passed()) {
+    const cause: unknown = walks.map((walk) => walk.lastFailure).find((failure) => failure !== undefined);
+    throw new ClaimDeadlineError(request.pool.metadata.name, clock.nowMs() - startedMs, cause);
+  }
+  throw signal.reason;
+}
+
+/** Nobody ever had the address, so it needs no rest. */
+const NEVER_USED = 0;
+
+/** The search of one family: the name it is at, which is marked in flight, and those to come. */
+interface Walk {
+  readonly family: Family;
+  readonly rest: Generator<Candidate>;
+  current: Candidate;
+  lastFailure: unknown;
+}
+
+/** Finds a first candidate for every family before anything is written: an exhausted pool costs no write. */
+function startWalks(parts: ClaimParts, request: ClaimRequest): Walk[] {
+  parts.taken.forgetShown(request.allocations);
+  const walks: Walk[] = [];
+  for (const family of request.families ?? poolFamilies(request.pool)) {
+    const rest = freeCandidates(parts, request, family);
+    const first = rest.next();
+    if (first.done === true) {
+      for (const { current } of walks) parts.inFlight.delete(current.name);
+      throw exhausted(parts, request, family);
+    }
+    walks.push({ family, rest, current: first.value, lastFailure: undefined });
+  }
+  return walks;
+}
+
+/** Candidates that no source calls used. Each that is handed out is marked in flight, and the ring moves on. */
+function* freeCandidates(parts: ClaimParts, request: ClaimRequest, family: Family): Generator<Candidate> {
+  const { cursor, inFlight, taken } = parts;
+  const subnets = request.subnets.filter(({ spec }) => spec.cidr.family === family);
+  for (const candidate of addressCandidates({ subnets, inUse: request.allocations, cursor })) {
+    const { name } = candidate;
+    if (inFlight.has(name) || taken.has(name) || request.alsoInUse?.has(name) === true) continue;
+    inFlight.add(name);
+    cursor.handedOut(candidate.subnet, candidate.address);
+    yield candidate;
+  }
+}
+
+async function claimFirstFree(
+  parts: ClaimParts,
+  request: ClaimRequest,
+  walk: Walk,
+  signal: AbortSignal,
+): Promise<IPAllocation> {
+  for (;;) {
+    const answer = await claimName(parts, request, walk, signal);
+    if (answer !== 'taken') return answer;
+    const next = walk.rest.next();
+    if (next.done === true) throw exhausted(parts, request, walk.family);
+    walk.current = next.value;
+  }
+}
+
+/** Creates the object of one name, until the answer is definite. On giving up an open outcome goes to be undone. */
+async function claimName(
+  { store, clock, random, inFlight, taken, releases }: ClaimParts,
+  { pool, nodeName, attachment, pod }: ClaimRequest,
+  walk: Walk,
+  signal: AbortSignal,
+): Promise<IPAllocation | 'taken'> {
+  const { address, name } = walk.current;
+  const spec: IPAllocationSpec = {
+    address,
+    pool: pool.metadata.name,
+    nodeName,
+    attachment,
+    ...(pod === undefined ? {} : { pod }),
+  };
+  const backOff = jitteredBackOff(random);
+  /** Whether a create of ours may have committed without our knowing. */
+  let open = false;
+  try {
+    for (;;) {
+      try {
+        signal.throwIfAborted();
+        const mayBeOurs = open;
+        open = true;
+        const outcome = await store.create(spec, signal);
+        if (outcome.kind === 'created') {
+          open = false;
+          return outcome.object;
+        }
+        const found = mayBeOurs ? await store.get(name, signal) : undefined;
+        if (!mayBeOurs || found !== undefined) {
+          open = false;
+          // One that rests is an earlier claim's, on its way out.
+          if (found !== undefined && isOf(found, attachment) && !isResting(found)) return found;
+          taken.remember(name);
+          return 'taken';
+        }
+        // It was there and has gone: whose it was nobody can say. The same name again.
+      } catch (error) {
+        if (signal.aborted) throw error;
+        walk.lastFailure = error;
+      }
+      await clock.sleep(backOff.next(), signal);
+    }
+  } finally {
+    if (open) void releases.undo(name, attachment);
+    else inFlight.delete(name);
+  }
+}
+
+/** What there is to say when every address is in use by someone: what does not rest is held. */
+function exhausted(parts: ClaimParts, request: ClaimRequest, family: Family): PoolExhaustedError {
+  const subnets = request.subnets.filter(({ spec }) => spec.cidr.family === family);
+  const usable = countAddresses(subnets.map(usableRange));
+  let resting = 0;
+  for (const name of request.allocations.keys()) {
+    const allocation = request.allocations.get(name);
+    if (allocation === undefined || !isResting(allocation)) continue;
+    if (subnets.some(({ spec }) => cidrHasAddress(spec.cidr, allocation.spec.address))) resting++;
+  }
+  const nextFreeInMs = parts.releases.nextFreeInMs(request.pool.metadata.name);
+  return new PoolExhaustedError({
+    pool: request.pool.metadata.name,
+    family,
+    subnets: subnets.map(({ spec }) => spec.cidr),
+    usable,
+    inUse: Number(usable) - resting,
+    resting,
+    ...(resting === 0 || nextFreeInMs === undefined ? {} : { nextFreeInMs }),
+  });
 }

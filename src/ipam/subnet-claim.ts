@@ -1,7 +1,23 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
-import type { CIDR, Family, IPAddress } from '../net/index.ts';
-import type { Clock, Random } from './clock.ts';
+import {
+  nodeSubnetName,
+  POOL_FINALIZER,
+  type IPPool,
+  type NodeSubnet,
+  type NodeSubnetSpec,
+} from '../api/index.ts';
+import {
+  cidrContains,
+  cidrsOverlap,
+  formatCIDR,
+  type CIDR,
+  type Family,
+  type IPAddress,
+} from '../net/index.ts';
+import { jitteredBackOff, type Clock, type Random } from './clock.ts';
+import { orAborted, startDeadline } from './deadline.ts';
+import { messageOf, SubnetUnavailableError } from './errors.ts';
 import type { NodeSubnetStore, PoolStore } from './store.ts';
+import { freeSubnet, ownSubnets, usableFamilies } from './subnets.ts';
 
 /** The node that claims: its Node object's name, UID and InternalIPs in their order. */
 export interface ClaimingNode {
@@ -14,14 +30,14 @@ export interface ClaimingNode {
 export interface SubnetClaimState {
   /** Names of own subnets whose claim is not complete: drawn from by nobody (drawableSubnets leaves them out). */
   readonly unconfirmed: Set<string>;
-  /** CIDRs that were found taken before the cache showed them. */
-  readonly taken: Map<string, CIDR>;
+  /** Those of them for which this process sent a create: they have no address yet, so they may be deleted. */
+  readonly created: Set<string>;
   /** Claims under way, by pool UID and family: who asks meanwhile gets the same. */
   readonly running: Map<string, Promise<NodeSubnet>>;
 }
 
 export function createSubnetClaimState(): SubnetClaimState {
-  return { unconfirmed: new Set(), taken: new Map(), running: new Map() };
+  return { unconfirmed: new Set(), created: new Set(), running: new Map() };
 }
 
 export interface SubnetClaimParts {
@@ -35,40 +51,268 @@ export interface SubnetClaimParts {
   readonly state: SubnetClaimState;
   readonly clock: Clock;
   readonly random: Random;
-  /** Of one call. */
+  /** For the claim of one subnet; callers may stop waiting for it earlier. */
   readonly deadlineMs: number;
 }
 
 export interface SubnetClaimOptions {
   /** Default: those the pool lists and the node has an address of. */
   readonly families?: readonly Family[];
+  /** Ends the waiting. The claim itself goes on: the node needs the subnet all the same. */
   readonly signal?: AbortSignal;
 }
 
 /**
  * Claims one subnet per family for the node, by creating the objects that are named by their CIDRs (design
  * section 5): create, then GET the pool (same uid, not terminating, our finalizer there, CIDR still listed), then
- * wait until the watch has delivered our own create: what overlaps in the cache at that moment is older, and ours
- * is deleted. No address is drawn before that.
+ * wait until the watch has delivered our own create: a watch is in revision order, so what overlaps in the cache
+ * at that moment is older, and ours is deleted. No address is drawn before that.
  * @throws SubnetUnavailableError, or the signal's reason
  */
 export async function claimNodeSubnets(
   parts: SubnetClaimParts,
   pool: IPPool,
-  options: SubnetClaimOptions = {},
+  { families = usableFamilies(pool, parts.node.addresses), signal }: SubnetClaimOptions = {},
 ): Promise<NodeSubnet[]> {
-  throw new Error(`${parts.clock.nowMs()} ${pool.metadata.name} ${options.families?.length} not built yet`);
+  const { name } = pool.metadata;
+  if (families.length === 0) {
+    throw new SubnetUnavailableError(
+      name,
+      undefined,
+      `node ${parts.node.name} has no InternalIP of a family that the pool lists. Give the node one, or the pool a CIDR of the other family`,
+    );
+  }
+  const results = await Promise.allSettled(
+    families.map(async (family) => {
+      const claim = claimOnce(parts, pool, family);
+      return signal === undefined ? claim : orAborted(claim, signal);
+    }),
+  );
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+}
+
+/** What came of own subnets found at start. */
+export interface Confirmation {
+  readonly confirmed: readonly NodeSubnet[];
+  /** Not drawn from: each with the reason, a part of a sentence. */
+  readonly refused: readonly { readonly subnet: NodeSubnet; readonly reason: string }[];
 }
 
 /**
- * Completes the claim of own subnets found in the cache: at start, since a process may have been killed between
- * the steps. Those that may not be kept are deleted.
- * @returns the confirmed ones
+ * Completes the claims of own subnets that this process did not make, before it draws from them: at start, since
+ * the process before may have been killed between the steps. Nothing is deleted: they may have addresses in use.
+ * May be repeated for those that were refused.
  */
 export async function confirmNodeSubnets(
   parts: SubnetClaimParts,
   subnets: readonly NodeSubnet[],
-  signal?: AbortSignal,
-): Promise<NodeSubnet[]> {
-  throw new Error(`${parts.clock.nowMs()} ${subnets.length} ${signal?.aborted} not built yet`);
+  signal: AbortSignal,
+): Promise<Confirmation> {
+  const { unconfirmed } = parts.state;
+  for (const subnet of subnets) unconfirmed.add(subnet.metadata.name);
+  const judged = await Promise.all(
+    subnets.map(async (subnet) => {
+      // The finalizer holds the pool for us. Whether it still lists the CIDR is judged at each draw (isDrained).
+      await retried(parts, signal, () => secureFinalizer(parts, subnet, signal));
+      return { subnet, reason: whyOverlapping(parts, subnet) };
+    }),
+  );
+  const refused: { subnet: NodeSubnet; reason: string }[] = [];
+  const confirmed: NodeSubnet[] = [];
+  for (const { subnet, reason } of judged) {
+    if (reason !== undefined) {
+      refused.push({ subnet, reason });
+    } else {
+      unconfirmed.delete(subnet.metadata.name);
+      confirmed.push(subnet);
+    }
+  }
+  return { confirmed, refused };
+}
+
+/** One claim per pool and family at a time: all who need a subnet at the same moment share it. */
+function claimOnce(parts: SubnetClaimParts, pool: IPPool, family: Family): Promise<NodeSubnet> {
+  const { running } = parts.state;
+  const key = `${pool.metadata.uid}/${family}`;
+  const known = running.get(key);
+  if (known !== undefined) return known;
+  const claim = claimWithin(parts, pool, family).finally(() => running.delete(key));
+  running.set(key, claim);
+  return claim;
+}
+
+async function claimWithin(parts: SubnetClaimParts, pool: IPPool, family: Family): Promise<NodeSubnet> {
+  const deadline = startDeadline(parts.clock, parts.deadlineMs);
+  try {
+    return await claimSubnet(parts, pool, family, deadline.signal);
+  } catch (error) {
+    if (error instanceof SubnetUnavailableError) throw error;
+    throw new SubnetUnavailableError(pool.metadata.name, family, messageOf(error), { cause: error });
+  } finally {
+    deadline.end();
+  }
+}
+
+async function claimSubnet(
+  parts: SubnetClaimParts,
+  pool: IPPool,
+  family: Family,
+  signal: AbortSignal,
+): Promise<NodeSubnet> {
+  /** Found taken by others in this claim: the cache may not show them yet. */
+  const taken: CIDR[] = [];
+  for (;;) {
+    // One whose claim failed half-way comes first: created by us, drawn from by nobody.
+    const subnet =
+      leftBehind(parts, pool, family) ?? (await createSubnet(parts, pool, family, taken, signal));
+    if (subnet === undefined) continue;
+    const poolProblem = await retried(parts, signal, () => secureFinalizer(parts, subnet, signal));
+    if (poolProblem !== undefined) {
+      await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
+      throw new SubnetUnavailableError(pool.metadata.name, family, poolProblem);
+    }
+    await parts.waitDelivered(subnet.metadata.name, signal);
+    if (whyOverlapping(parts, subnet) === undefined) {
+      settle(parts, subnet);
+      return subnet;
+    }
+    await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
+    taken.push(subnet.spec.cidr);
+  }
+}
+
+function leftBehind(parts: SubnetClaimParts, pool: IPPool, family: Family): NodeSubnet | undefined {
+  const { created } = parts.state;
+  return ownSubnets(parts.subnets(), parts.node.name, parts.node.uid).find(
+    ({ metadata, spec }) =>
+      created.has(metadata.name) && spec.poolUID === pool.metadata.uid && spec.cidr.family === family,
+  );
+}
+
+/** Creates the object of one free CIDR; undefined if it turned out to be another's, which `taken` notes. */
+async function createSubnet(
+  parts: SubnetClaimParts,
+  pool: IPPool,
+  family: Family,
+  taken: CIDR[],
+  signal: AbortSignal,
+): Promise<NodeSubnet | undefined> {
+  const { stores, node, state } = parts;
+  const cidr = freeSubnet({
+    pool,
+    pools: parts.pools(),
+    subnets: parts.subnets(),
+    family,
+    nodeUID: node.uid,
+    taken,
+  });
+  if (cidr === undefined) {
+    throw new SubnetUnavailableError(
+      pool.metadata.name,
+      family,
+      `no /${pool.spec.nodeSubnetPrefixLength[family]} is free in its CIDRs. Add a CIDR to the pool`,
+    );
+  }
+  const name = nodeSubnetName(cidr);
+  const spec: NodeSubnetSpec = {
+    cidr,
+    pool: pool.metadata.name,
+    poolUID: pool.metadata.uid,
+    nodeName: node.name,
+    nodeUID: node.uid,
+    nextHops: [...node.addresses],
+  };
+  state.unconfirmed.add(name);
+  state.created.add(name);
+  return retried(parts, signal, async () => {
+    for (;;) {
+      const outcome = await stores.subnets.create(spec, signal);
+      if (outcome.kind === 'created') return outcome.object;
+      const found = await stores.subnets.get(name, signal);
+      if (found === undefined) continue; // deleted in between: the name is free again
+      const { nodeName, nodeUID, poolUID } = found.spec;
+      if (nodeName === node.name && nodeUID === node.uid && poolUID === pool.metadata.uid) return found;
+      settleName(parts, name);
+      taken.push(cidr);
+      return undefined;
+    }
+  });
+}
+
+/** Sees to it that the pool cannot go while the subnet is there. Answers why that is not possible, if it is not. */
+async function secureFinalizer(
+  { stores }: SubnetClaimParts,
+  { spec }: NodeSubnet,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  for (;;) {
+    const pool = await stores.pools.get(spec.pool, signal);
+    if (pool === undefined) return 'the pool has been deleted';
+    const { uid, deletionTimestamp, finalizers } = pool.metadata;
+    if (uid !== spec.poolUID) return 'the pool has been deleted and made anew. Try again';
+    if (deletionTimestamp !== undefined) return 'the pool is being deleted';
+    const isHeld =
+      finalizers.includes(POOL_FINALIZER) || (await stores.pools.addFinalizer(pool, signal)) === 'done';
+    if (!isHeld) continue; // the pool has changed: look again
+    const isListed = pool.spec.cidrs.some((cidr) => cidrContains(cidr, spec.cidr));
+    return isListed ? undefined : `the pool does not list ${formatCIDR(spec.cidr)} any more. Try again`;
+  }
+}
+
+function whyOverlapping(parts: SubnetClaimParts, subnet: NodeSubnet): string | undefined {
+  const other = parts
+    .subnets()
+    .find(
+      ({ metadata, spec }) =>
+        metadata.name !== subnet.metadata.name && cidrsOverlap(spec.cidr, subnet.spec.cidr),
+    );
+  if (other === undefined) return undefined;
+  return `it overlaps ${formatCIDR(other.spec.cidr)} of node ${other.spec.nodeName}`;
+}
+
+/** Deletes a subnet that this process created and from which nothing was drawn. */
+async function deleteOwn(parts: SubnetClaimParts, subnet: NodeSubnet, signal: AbortSignal): Promise<void> {
+  const { subnets } = parts.stores;
+  let seen = subnet;
+  while ((await subnets.delete(seen, signal)) === 'changed') {
+    const found = await subnets.get(subnet.metadata.name, signal);
+    if (found?.metadata.uid !== subnet.metadata.uid) break;
+    seen = found;
+  }
+  settle(parts, subnet);
+}
+
+function settle(parts: SubnetClaimParts, { metadata }: NodeSubnet): void {
+  settleName(parts, metadata.name);
+}
+
+function settleName({ state }: SubnetClaimParts, name: string): void {
+  state.unconfirmed.delete(name);
+  state.created.delete(name);
+}
+
+/** Repeats a step until it does not throw: whatever it wrote may have committed, so it must bear repeating. */
+async function retried<T>(
+  { clock, random }: SubnetClaimParts,
+  signal: AbortSignal,
+  step: () => Promise<T>,
+): Promise<T> {
+  const backOff = jitteredBackOff(random);
+  let lastFailure: unknown;
+  for (;;) {
+    try {
+      signal.throwIfAborted();
+      return await step();
+    } catch (error) {
+      if (signal.aborted) throw new Error(endText(signal, lastFailure), { cause: error });
+      lastFailure = error;
+      await clock.sleep(backOff.next(), signal).catch(() => undefined);
+    }
+  }
+}
+
+function endText(signal: AbortSignal, lastFailure: unknown): string {
+  const last = lastFailure === undefined ? '' : `; the last failure was: ${messageOf(lastFailure)}`;
+  return `${messageOf(signal.reason)}${last}`;
 }

@@ -93,6 +93,14 @@ export function countFreeSubnets(search: SubnetSearch): bigint {
     .reduce((sum, { first, last }) => sum + (last.position - first.position + 1n), 0n);
 }
 
+/** The addresses of all subnets that a node could still claim, whole subnets only. */
+export function freeSubnetRanges(search: SubnetSearch): Range[] {
+  const size = sizeOf(search.family, search.pool.spec.nodeSubnetPrefixLength[search.family]);
+  return freeSlots(search)
+    .flatMap(({ free }) => free)
+    .map(({ first, last }) => ({ first: first.value, last: last.value + size - 1n }));
+}
+
 /** A place for a subnet: its number among all of the pool, and its first address. */
 interface Slot {
   readonly position: bigint;

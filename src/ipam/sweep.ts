@@ -1,5 +1,7 @@
-import type { IPAllocation, IPAllocationSpec, PodReference } from '../api/index.ts';
-import type { IPAddress } from '../net/index.ts';
+import { allocationName, type IPAllocation, type IPAllocationSpec, type PodReference } from '../api/index.ts';
+import { sameAddress, type IPAddress } from '../net/index.ts';
+import { attachmentID } from './attachment-lock.ts';
+import { isResting } from './release.ts';
 
 /** An interface of ours as the kernel shows it: what its alias says, which is the local record. */
 export interface LiveAttachment {
@@ -32,10 +34,14 @@ export interface SweepMemory {
 
 export const EMPTY_SWEEP_MEMORY: SweepMemory = { allocations: new Map(), links: new Map() };
 
+/**
+ * One observation. It counts only if the dump of links was complete and the informer synced with a living watch:
+ * whoever could not see both whole does not judge.
+ */
 export interface SweepInput {
   /** This node's, from the cache, read before the kernel was. */
   readonly allocations: readonly IPAllocation[];
-  /** All links of ours, from one complete dump; those that DEL is taking down left out. */
+  /** All links of ours; those that DEL is taking down left out. */
   readonly links: readonly LiveAttachment[];
   /** The present boot's. */
   readonly bootID: string;
@@ -52,7 +58,7 @@ export interface SweepInput {
   readonly podOf: (podUID: string) => PodReference | undefined;
 }
 
-/** A living attachment whose address is another's, or no pool's. For people: nothing is changed. */
+/** A living attachment whose address is another's by the book, or no pool's. For people: nothing is changed. */
 export interface SweepConflict {
   readonly address: IPAddress;
   readonly attachment: LiveAttachment;
@@ -62,15 +68,130 @@ export interface SweepConflict {
 
 export interface SweepJudgement {
   /** To be released, after a last look at the kernel and a GET, under the attachment's lock. */
-  readonly release: IPAllocation[];
-  /** To be created again, for living attachments that lost their object. */
-  readonly readopt: IPAllocationSpec[];
-  readonly conflicts: SweepConflict[];
+  readonly release: readonly IPAllocation[];
+  /** To be created again, for living attachments that lost their object. `taken` is answered: a conflict. */
+  readonly readopt: readonly IPAllocationSpec[];
+  readonly conflicts: readonly SweepConflict[];
   /** Half-made links, older than the grace. */
-  readonly removeLinks: LiveAttachment[];
+  readonly removeLinks: readonly LiveAttachment[];
   readonly memory: SweepMemory;
 }
 
+/**
+ * Compares a node's allocations with the attachments alive (design section 6):
+ *
+ * | allocation                                   | seen                                         | verdict          |
+ * |----------------------------------------------|----------------------------------------------|------------------|
+ * | held, resting, or its attachment in flight   | -                                            | not judged       |
+ * | any                                          | a complete link of it with that address      | alive            |
+ * | of another boot                              | no such link                                 | dead, at once    |
+ * | Interface                                    | no such link                                 | suspect          |
+ * | AddressOnly                                  | its namespace: alive, or cannot tell         | alive            |
+ * | AddressOnly                                  | no namespace of that inode at that path      | suspect          |
+ *
+ * A suspect that was seen twice, and for as long as the grace, is dead. Nothing is dead because a list was empty
+ * or a pod is missing. Pure: what it remembers goes in and comes out.
+ */
 export function judgeSweep(input: SweepInput): SweepJudgement {
-  throw new Error(`${input.nowMs} not built yet`);
+  const live = input.links.filter((link) => link.complete && !input.inFlight.has(attachmentID(link)));
+  const halfMade = input.links.filter((link) => !link.complete);
+  const suspects = input.allocations.filter((allocation) => verdictOn(allocation, input) === 'suspect');
+  const allocations = observe(
+    suspects.map(({ metadata }) => metadata.uid),
+    input.memory.allocations,
+    input.nowMs,
+  );
+  const links = observe(
+    halfMade.map(({ linkIndex }) => linkIndex),
+    input.memory.links,
+    input.nowMs,
+  );
+  return {
+    release: input.allocations.filter((allocation) => {
+      const verdict = verdictOn(allocation, input);
+      return (
+        verdict === 'dead' ||
+        (verdict === 'suspect' && isProven(allocations.get(allocation.metadata.uid), input))
+      );
+    }),
+    removeLinks: halfMade.filter(({ linkIndex }) => isProven(links.get(linkIndex), input)),
+    ...judgeLive(live, input),
+    memory: { allocations, links },
+  };
+}
+
+function verdictOn(allocation: IPAllocation, input: SweepInput): 'alive' | 'suspect' | 'dead' | 'not judged' {
+  const { attachment, address } = allocation.spec;
+  if (attachment === undefined || isResting(allocation)) return 'not judged';
+  if (input.inFlight.has(attachmentID(attachment))) return 'not judged';
+  const hasLink = input.links.some(
+    (link) =>
+      link.complete &&
+      attachmentID(link) === attachmentID(attachment) &&
+      link.addresses.some((its) => sameAddress(its, address)),
+  );
+  if (hasLink) return 'alive';
+  const { netns } = attachment;
+  if (netns !== undefined && netns.bootID !== input.bootID) return 'dead';
+  if (attachment.kind === 'Interface') return 'suspect';
+  return netns !== undefined && input.namespaceState(netns) === 'dead' ? 'suspect' : 'alive';
+}
+
+/** Counts this observation. What is not seen any more is forgotten: its next time is its first. */
+function observe<K>(seen: readonly K[], before: ReadonlyMap<K, Suspicion>, nowMs: number): Map<K, Suspicion> {
+  return new Map(
+    seen.map((key) => {
+      const earlier = before.get(key);
+      return [
+        key,
+        { sinceMs: earlier?.sinceMs ?? nowMs, observations: (earlier?.observations ?? 0) + 1 },
+      ] as const;
+    }),
+  );
+}
+
+function isProven(suspicion: Suspicion | undefined, { nowMs, graceMs }: SweepInput): boolean {
+  return suspicion !== undefined && suspicion.observations >= 2 && nowMs - suspicion.sinceMs >= graceMs;
+}
+
+/** Every address of a living attachment needs its object: another's is a conflict, none is made again. */
+function judgeLive(
+  live: readonly LiveAttachment[],
+  input: SweepInput,
+): Pick<SweepJudgement, 'readopt' | 'conflicts'> {
+  const byName = new Map(input.allocations.map((allocation) => [allocation.metadata.name, allocation]));
+  const readopt: IPAllocationSpec[] = [];
+  const conflicts: SweepConflict[] = [];
+  for (const attachment of live) {
+    for (const address of attachment.addresses) {
+      const allocation = byName.get(allocationName(address));
+      const pool = input.poolOf(address);
+      if (allocation?.spec.attachment !== undefined && isOfLink(allocation, attachment)) continue;
+      if (allocation !== undefined) conflicts.push({ address, attachment, allocation });
+      else if (pool === undefined) conflicts.push({ address, attachment });
+      else readopt.push(recoveredSpec(address, pool, attachment, input));
+    }
+  }
+  return { readopt, conflicts };
+}
+
+function isOfLink({ spec }: IPAllocation, link: LiveAttachment): boolean {
+  return spec.attachment !== undefined && attachmentID(spec.attachment) === attachmentID(link);
+}
+
+/** What the kernel remembers of an allocation. Its namespace is not part of that, so `netns` is left out. */
+function recoveredSpec(
+  address: IPAddress,
+  pool: string,
+  { network, containerID, ifName, podUID }: LiveAttachment,
+  { nodeName, podOf }: SweepInput,
+): IPAllocationSpec {
+  const pod = podUID === undefined ? undefined : podOf(podUID);
+  return {
+    address,
+    pool,
+    nodeName,
+    attachment: { network, containerID, ifName, kind: 'Interface' },
+    ...(pod === undefined ? {} : { pod }),
+  };
 }

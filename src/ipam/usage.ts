@@ -1,9 +1,19 @@
 import type { IPAllocation, IPPool, NodeSubnet, PoolUsage } from '../api/index.ts';
-import type { Family } from '../net/index.ts';
+import {
+  countAddresses,
+  mergeRanges,
+  rangeOfCIDR,
+  type Family,
+  type IPAddress,
+  type Range,
+} from '../net/index.ts';
+import { poolFamilies } from './pools.ts';
+import { isResting } from './release.ts';
+import { countFreeSubnets, freeSubnetRanges, isDrained, sizeOf, usableRange } from './subnets.ts';
 
 /** An allocation, as far as counting needs it: whole objects need not be kept. */
 export interface CountedAllocation {
-  readonly spec: Pick<IPAllocation['spec'], 'address' | 'pool'>;
+  readonly spec: { readonly address: IPAddress; readonly pool: string };
   readonly status?: IPAllocation['status'];
 }
 
@@ -14,15 +24,116 @@ export interface UsageInput {
   readonly allocations: readonly CountedAllocation[];
 }
 
+/**
+ * What the pool has and what of it is used, per family, computed from the objects.
+ * `capacity`: every address of its CIDRs, and of its NodeSubnets in CIDRs that were taken out of the list.
+ * `allocated`, `resting`: its allocations, alive and released. `free`: what a pod could still get.
+ * `reserved`: the rest, which nobody gets: the first address of every subnet, what is drained, and what others
+ * hold. So capacity = allocated + resting + free + reserved.
+ */
 export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>> {
-  throw new Error(`${input.pool.metadata.name} not built yet`);
+  const families = new Set(poolFamilies(input.pool));
+  // A family that was taken out of the list is counted for as long as something of it is left.
+  for (const subnet of ofPool(input)) families.add(subnet.spec.cidr.family);
+  for (const { spec } of input.allocations) {
+    if (spec.pool === input.pool.metadata.name) families.add(spec.address.family);
+  }
+  return Object.fromEntries([...families].map((family) => [family, familyUsage(family, input)]));
 }
 
-/** Families in which no subnet is free and a node's subnets of the pool are full. */
-export function exhaustedFamilies(input: UsageInput): Family[] {
-  throw new Error(`${input.pool.metadata.name} not built yet`);
-}
-
+/** Whether, in some family, a node got all the addresses it can get from this pool, and needs more than it has. */
 export function isExhausted(input: UsageInput): boolean {
   return exhaustedFamilies(input).length > 0;
+}
+
+/** Families in which no subnet is free and some node's subnets of the pool are full. */
+export function exhaustedFamilies(input: UsageInput): Family[] {
+  return poolFamilies(input.pool).filter(
+    (family) => countFreeSubnets({ ...input, family }) === 0n && fullNodes(family, input).length > 0,
+  );
+}
+
+/** The names of the nodes that hold subnets of the pool in this family, all of them full. */
+export function fullNodes(family: Family, input: UsageInput): string[] {
+  // All subnets of a pool have one size and lie at multiples of it, so an address tells its subnet.
+  const size = sizeOf(family, input.pool.spec.nodeSubnetPrefixLength[family]);
+  const usedOf = new Map<bigint, bigint>();
+  for (const { spec } of input.allocations) {
+    const { value, family: its } = spec.address;
+    const first = value - (value % size);
+    if (its === family && value !== first) usedOf.set(first, (usedOf.get(first) ?? 0n) + 1n);
+  }
+  const freeOfNode = new Map<string, bigint>();
+  for (const subnet of ofPool(input)) {
+    const { nodeName, cidr } = subnet.spec;
+    if (cidr.family !== family || isDrained(subnet, input.pool)) continue;
+    const free = countAddresses([usableRange(subnet)]) - (usedOf.get(cidr.first) ?? 0n);
+    freeOfNode.set(nodeName, (freeOfNode.get(nodeName) ?? 0n) + free);
+  }
+  return [...freeOfNode].filter(([, free]) => free === 0n).map(([nodeName]) => nodeName);
+}
+
+function ofPool({ pool, subnets }: UsageInput): NodeSubnet[] {
+  return subnets.filter(({ spec }) => spec.poolUID === pool.metadata.uid);
+}
+
+function familyUsage(family: Family, input: UsageInput): PoolUsage {
+  const { pool } = input;
+  const listed = pool.spec.cidrs.filter((cidr) => cidr.family === family).map(rangeOfCIDR);
+  const held = ofPool(input).filter(({ spec }) => spec.cidr.family === family);
+  const ofFamily = input.allocations.filter(({ spec }) => spec.address.family === family);
+  const own = ofFamily.filter(({ spec }) => spec.pool === pool.metadata.name);
+
+  const territory = mergeRanges([...listed, ...held.map(({ spec }) => rangeOfCIDR(spec.cidr))]);
+  const strays = own.filter(({ spec }) => !isInRanges(spec.address.value, territory)).length;
+  const capacity = countAddresses(territory) + BigInt(strays);
+
+  const freeSubnets = countFreeSubnets({ ...input, family });
+  const resting = own.filter(isResting).length;
+  const allocated = own.length - resting;
+  const free = countFree(family, held, ofFamily, input);
+  return {
+    capacity: String(capacity),
+    allocated,
+    resting,
+    reserved: String(capacity - BigInt(own.length) - free),
+    free: String(free),
+    nodeSubnets: held.length,
+    freeSubnets: String(freeSubnets),
+  };
+}
+
+/** Addresses that a claim could get: those of the subnets drawn from and of the free ones, less what is used. */
+function countFree(
+  family: Family,
+  held: readonly NodeSubnet[],
+  allocations: readonly CountedAllocation[],
+  input: UsageInput,
+): bigint {
+  const drawn = held.filter((subnet) => !isDrained(subnet, input.pool));
+  const free = freeSubnetRanges({ ...input, family });
+  const size = sizeOf(family, input.pool.spec.nodeSubnetPrefixLength[family]);
+  const drawable = mergeRanges([...drawn.map(({ spec }) => rangeOfCIDR(spec.cidr)), ...free]);
+  const hosts = new Set(drawn.map(({ spec }) => spec.cidr.first));
+  // Subnets are aligned to their size, so the first address of a free one is a multiple of it.
+  const isHost = (value: bigint) => hosts.has(value) || (value % size === 0n && isInRanges(value, free));
+  const used = allocations.filter(
+    ({ spec }) => isInRanges(spec.address.value, drawable) && !isHost(spec.address.value),
+  );
+  const hostCount = BigInt(hosts.size) + countFreeSubnets({ ...input, family });
+  return countAddresses(drawable) - hostCount - BigInt(used.length);
+}
+
+/** Whether one of the ranges, sorted and disjoint, holds the address. */
+function isInRanges(value: bigint, ranges: readonly Range[]): boolean {
+  let [low, high] = [0, ranges.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const range = ranges[middle];
+    if (range === undefined) return false;
+    if (value < range.first) high = middle;
+    else if (value > range.last) low = middle + 1;
+    else return true;
+  }
+  return false;
 }
