@@ -1,20 +1,33 @@
-import { mkdir, readFile, readdir, rmdir } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { signalProcess } from './processes.ts';
 
 /**
  * All processes of a cluster are in one cgroup of its own, and what they start is born there: so they are found
- * and ended without a name or a list, also those that a killed `up` had no time to write down. Works with
- * cgroup v1, v2 and both mounted beside each other.
+ * and ended without a name or a list, also those that a killed `up` had no time to write down. The cgroup is
+ * made in every hierarchy, so that the containers of a node can be below it. Works with cgroup v1, v2 (by the
+ * kernel's documentation; tried with v1) and both mounted beside each other.
  */
 export async function makeCgroup(path: string): Promise<void> {
-  await mkdir(join(await processHierarchy(), path), { recursive: true });
+  const mounts = await cgroupMounts();
+  for (const mount of mounts) {
+    let parent = mount.path;
+    for (const [depth, name] of path.split('/').entries()) {
+      const child = join(parent, name);
+      await mkdir(child, { recursive: true });
+      // A cpuset takes no process before it has CPUs and memory nodes.
+      if (mount.options.includes('cpuset')) await inheritCpuset(parent, child);
+      // What is deeper belongs to a node, which does it itself.
+      if (mount.version === 2 && mounts.length === 1 && depth < 2) await delegateControllers(parent);
+      parent = child;
+    }
+  }
 }
 
-/** The file that a process writes its number to, to be in the cgroup. */
-export async function procsFile(path: string): Promise<string> {
-  return join(await processHierarchy(), path, 'cgroup.procs');
+/** The files that a process writes its number to, to be in the cgroup. */
+export async function procsFiles(path: string): Promise<string[]> {
+  return (await hierarchies()).map((root) => join(root, path, 'cgroup.procs'));
 }
 
 export async function cgroupExists(path: string): Promise<boolean> {
@@ -56,17 +69,16 @@ export class CgroupBusyError extends Error {
   }
 }
 
-/** Where every cgroup hierarchy is mounted. */
-async function hierarchies(): Promise<string[]> {
-  return (await cgroupMounts()).map((mount) => mount.path);
+/** Moves a process into the cgroup. */
+export async function moveInto(path: string, pid: number): Promise<void> {
+  for (const file of await procsFiles(path)) await writeFile(file, `${pid}`);
 }
 
-/** The hierarchy that counts for our own processes: version 2 where it is alone, else that of `pids`. */
-async function processHierarchy(): Promise<string> {
+/** Where every cgroup hierarchy is mounted. Throws NoCgroupsError. */
+export async function hierarchies(): Promise<string[]> {
   const mounts = await cgroupMounts();
-  const chosen = mounts.find((mount) => mount.options.includes('pids')) ?? mounts[0];
-  if (chosen === undefined) throw new NoCgroupsError();
-  return chosen.path;
+  if (mounts.length === 0) throw new NoCgroupsError();
+  return mounts.map((mount) => mount.path);
 }
 
 export class NoCgroupsError extends Error {
@@ -76,14 +88,29 @@ export class NoCgroupsError extends Error {
   }
 }
 
-/** From /proc/self/mountinfo: path, and the options of the file system (v1 names its controllers there). */
-async function cgroupMounts(): Promise<{ readonly path: string; readonly options: readonly string[] }[]> {
+async function inheritCpuset(parent: string, child: string): Promise<void> {
+  for (const file of ['cpuset.cpus', 'cpuset.mems']) {
+    const own = (await readFile(join(child, file), 'utf8')).trim();
+    if (own === '') await writeFile(join(child, file), await readFile(join(parent, file)));
+  }
+}
+
+async function delegateControllers(parent: string): Promise<void> {
+  const available = (await readFile(join(parent, 'cgroup.controllers'), 'utf8')).trim().split(' ');
+  await writeFile(join(parent, 'cgroup.subtree_control'), available.map((name) => `+${name}`).join(' '));
+}
+
+type CgroupMount = { readonly path: string; readonly version: 1 | 2; readonly options: readonly string[] };
+
+/** From /proc/self/mountinfo; a hierarchy of version 1 names its controllers among its options. */
+async function cgroupMounts(): Promise<CgroupMount[]> {
   const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
   return lines.flatMap((line) => {
     const [before = '', after = ''] = line.split(' - ');
     const [type = '', , options = ''] = after.split(' ');
     const path = before.split(' ')[4];
-    return path !== undefined && type.startsWith('cgroup') ? [{ path, options: options.split(',') }] : [];
+    if (path === undefined || !type.startsWith('cgroup')) return [];
+    return [{ path, version: type === 'cgroup2' ? (2 as const) : (1 as const), options: options.split(',') }];
   });
 }
 

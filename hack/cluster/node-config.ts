@@ -43,8 +43,8 @@ SystemdCgroup = false
 `;
 }
 
-/** KubeletConfiguration; `podCgroup` is where its pods' cgroups go, so that they end with the node. */
-export function kubeletConfig(plan: Plan, podCgroup: string): object {
+/** KubeletConfiguration. */
+export function kubeletConfig(plan: Plan): object {
   return {
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
     kind: 'KubeletConfiguration',
@@ -61,7 +61,6 @@ export function kubeletConfig(plan: Plan, podCgroup: string): object {
     // All nodes share the machine's cgroups and disks: nothing here may judge or divide them.
     failCgroupV1: false,
     cgroupDriver: 'cgroupfs',
-    cgroupRoot: podCgroup,
     cgroupsPerQOS: false,
     enforceNodeAllocatable: [],
     localStorageCapacityIsolation: false,

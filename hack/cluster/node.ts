@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { REFERENCE_PLUGINS } from './binaries.ts';
 import { writeKubeconfig } from './certificates.ts';
-import { killCgroup, makeCgroup, procsFile } from './cgroups.ts';
+import { hierarchies, killCgroup, makeCgroup, moveInto } from './cgroups.ts';
 import type { ControlPlaneCredentials } from './control-plane.ts';
 import { addressed, connectNode, runInside, type Fabric } from './fabric.ts';
 import {
@@ -15,7 +15,7 @@ import {
   NODE_BINARIES,
   NODE_DIRECTORY,
 } from './node-config.ts';
-import { entering, holderPart, namespacesReady, type NamespaceKind, type Parts } from './parts.ts';
+import { entering, holderPart, joining, namespacesReady, type NamespaceKind, type Parts } from './parts.ts';
 import type { NodePlan, Plan, Quirk } from './plan.ts';
 import type { ProcessRecord } from './processes.ts';
 
@@ -30,7 +30,10 @@ export type NodeContext = {
   readonly credentials: ControlPlaneCredentials;
 };
 
-const NODE_NAMESPACES: readonly NamespaceKind[] = ['net', 'mnt', 'uts'];
+const NODE_NAMESPACES: readonly NamespaceKind[] = ['net', 'mnt', 'uts', 'cgroup'];
+
+/** Below the node's cgroup, whose other children are its containers: in version 2, processes are in leaves. */
+const DAEMONS = 'daemons';
 
 /**
  * Makes sure that the node's machine is on: its namespaces, cable, addresses and mounts. A node that is off is
@@ -42,6 +45,7 @@ export async function bootNode(context: NodeContext, node: NodePlan): Promise<Pr
   if (running !== undefined && (await parts.isSetUp(node.name))) return running;
   await turnOffNode(context, node.name);
   await writeNodeFiles(context, node);
+  await makeCgroup(join(context.cgroup, node.name, DAEMONS));
   const { record } = await parts.ensure(holderPart(node.name, node.name, NODE_NAMESPACES));
   await namespacesReady(record, NODE_NAMESPACES);
   await runInside(record, beforeCableScript(node));
@@ -112,18 +116,8 @@ export async function nodeCommand(
   command: readonly string[],
 ): Promise<[string, ...string[]]> {
   const environment = [`PATH=${NODE_BINARIES}:${process.env.PATH ?? ''}`, 'CNI_PATH=/opt/cni/bin'];
-  const cgroup = join(context.cgroup, nodeName);
-  return joining(await procsFile(cgroup), [
-    ...entering(holder, NODE_NAMESPACES),
-    'env',
-    ...environment,
-    ...command,
-  ]);
-}
-
-/** A command line that joins the cgroup of that procs file first. */
-export function joining(procs: string, command: readonly string[]): [string, ...string[]] {
-  return ['sh', '-euc', 'echo $$ >"$1"; shift; exec "$@"', 'sh', procs, ...command];
+  const enter = entering(holder, NODE_NAMESPACES);
+  return joining(join(context.cgroup, nodeName, DAEMONS), [...enter, 'env', ...environment, ...command]);
 }
 
 /** A node or its runtime does not come up. */
@@ -141,7 +135,7 @@ const daemon = (node: NodePlan, holder: ProcessRecord, name: string, args: reado
   const path = `${NODE_BINARIES}:${process.env.PATH ?? ''}`;
   return {
     name: `${node.name}.${name}`,
-    group: node.name,
+    group: join(node.name, DAEMONS),
     command,
     args: [...enter, `${NODE_BINARIES}/${name}`, ...args],
     env: { PATH: path },
@@ -153,10 +147,21 @@ async function writeNodeFiles(context: NodeContext, node: NodePlan): Promise<voi
   const { plan, credentials } = context;
   const directory = join(context.directory, 'nodes', node.name);
   const config = join(directory, 'config');
-  for (const folder of ['config', 'etc', 'etc.work', 'opt/cni/bin', 'opt.work', 'lib', 'log', 'sys', 'run']) {
+  for (const folder of [
+    'config',
+    'etc',
+    'etc.work',
+    'opt',
+    'opt.work',
+    'cni/config/net.d',
+    'cni/plugins/bin',
+    'lib',
+    'log',
+    'sys',
+    'run',
+  ]) {
     await mkdir(join(directory, folder), { recursive: true });
   }
-  await makeCgroup(join(context.cgroup, node.name));
   await copyFile(credentials.authority.certificateFile, join(config, 'ca.crt'));
   const server = `https://${plan.controlPlane.ipv4}:${plan.controlPlane.port}`;
   const users = {
@@ -169,13 +174,15 @@ async function writeNodeFiles(context: NodeContext, node: NodePlan): Promise<voi
   }
   const json = (name: string, content: object) =>
     writeFile(join(config, name), `${JSON.stringify(content, null, 2)}\n`);
-  await json('kubelet.json', kubeletConfig(plan, `/${context.cgroup}/${node.name}/pods`));
+  await json('kubelet.json', kubeletConfig(plan));
   await json('kube-proxy.json', kubeProxyConfig(plan, node.name));
   await writeFile(join(config, 'containerd.toml'), containerdConfig(await snapshotterFor(directory)));
   await writeFile(join(directory, 'etc', 'resolv.conf'), 'nameserver 203.0.113.1\n');
   await writeFile(join(directory, 'etc', 'hostname'), `${node.name}\n`);
   for (const plugin of REFERENCE_PLUGINS) {
-    await cp(join(context.binaries, plugin), join(directory, 'opt/cni/bin', plugin), { dereference: true });
+    await cp(join(context.binaries, plugin), join(directory, 'cni/plugins/bin', plugin), {
+      dereference: true,
+    });
   }
 }
 
@@ -233,11 +240,15 @@ async function mountOwnFolders(context: NodeContext, node: NodePlan, holder: Pro
     `mount -n -t overlay overlay -o "lowerdir=/${name},upperdir=$node/${name},workdir=$node/${name}.work" /${name}`;
   const script = [
     `hostname ${node.name}`,
-    // sysfs shows the network of whoever mounts it, and a new one lacks the cgroups: carry them over.
+    // sysfs shows the network of whoever mounts it, and a new one lacks the cgroups: carry them over, of each
+    // hierarchy only what is below the node's own. The holder itself moves to a leaf.
     'mount -n --rbind /sys/fs/cgroup "$directory/sys"',
     'mount -n -t sysfs sysfs /sys',
     'mount -n --rbind "$directory/sys" /sys/fs/cgroup',
     'umount -n --recursive --lazy "$directory/sys"',
+    ...(await hierarchies()).map(
+      (root) => `mount -n --bind ${join(root, context.cgroup, node.name)} ${root}`,
+    ),
     // Filled before it hides the old one, in which our own folders may lie.
     'mount -n -t tmpfs -o mode=0755 tmpfs "$directory/run"',
     'mkdir -p "$directory/run/local-cluster/node" "$directory/run/local-cluster/bin" "$directory/run/lock"',
@@ -247,6 +258,10 @@ async function mountOwnFolders(context: NodeContext, node: NodePlan, holder: Pro
     `node=${NODE_DIRECTORY}`,
     overlay('etc'),
     overlay('opt'),
+    // Not merged with the host's: a network configuration there is not the node's.
+    'mkdir -p /etc/cni /opt/cni',
+    'mount -n --bind "$node/cni/config" /etc/cni',
+    'mount -n --bind "$node/cni/plugins" /opt/cni',
     'mount -n --bind "$node/lib" /var/lib',
     'mount -n --bind "$node/log" /var/log',
     // Nodes share a kernel, not a boot: what asks for the boot ID gets the node's own.
@@ -259,6 +274,7 @@ async function mountOwnFolders(context: NodeContext, node: NodePlan, holder: Pro
     input: `${script.join('\n')}\n`,
     env: { directory, binaries: context.binaries },
   });
+  await moveInto(join(context.cgroup, node.name, DAEMONS), holder.pid);
 }
 
 /** Waits for the router's first advertisement. */

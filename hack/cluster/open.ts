@@ -1,10 +1,9 @@
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { findFabric } from './fabric.ts';
-import { joining, nodeCommand } from './node.ts';
-import { entering, openParts } from './parts.ts';
+import { nodeCommand } from './node.ts';
+import { entering, joining, openParts } from './parts.ts';
 import { planCluster, type Plan } from './plan.ts';
-import { procsFile } from './cgroups.ts';
 import type { ProcessRecord } from './processes.ts';
 import { readState, stateDirectory } from './state.ts';
 
@@ -54,7 +53,7 @@ export async function openCluster(name: string): Promise<Cluster> {
     const places = { fabric: fabric.bridges, router: fabric.router, 'control-plane': fabric.controlPlane };
     const holder = Object.entries(places).find(([known]) => known === place)?.[1];
     if (holder === undefined) throw new NoSuchPlaceError(place, [...nodes, ...Object.keys(places)]);
-    return joining(await procsFile(join(state.cgroup, 'fabric')), [...entering(holder, ['net']), ...command]);
+    return joining(join(state.cgroup, 'fabric'), [...entering(holder, ['net']), ...command]);
   };
   const nodes = plan.nodes.map((node) => node.name);
 

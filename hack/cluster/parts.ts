@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { readFile, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { makeCgroup, procsFile } from './cgroups.ts';
+import { makeCgroup, procsFiles } from './cgroups.ts';
 import { isAlive, parseRecord, ProcessEndedError, stopProcess, type ProcessRecord } from './processes.ts';
 
 /** A long-lived process of a cluster. */
@@ -34,18 +34,18 @@ export function openParts(directory: string, cgroup: string): Parts {
     mkdirSync(join(directory, 'logs'), { recursive: true });
     const log = openSync(logFile(part.name), 'a');
     // The process records itself before it becomes the program: so no kill of ours leaves one unrecorded.
-    const enter =
-      'echo $$ >"$1"; cat /proc/$$/stat /proc/sys/kernel/random/boot_id >"$2.new"; mv "$2.new" "$2"';
-    const places = [await procsFile(join(cgroup, part.group)), recordFile(part.name)];
-    const child = spawn(
-      'sh',
-      ['-euc', `${enter}; shift 2; exec "$@"`, 'sh', ...places, part.command, ...part.args],
-      {
-        detached: true,
-        stdio: ['ignore', log, log],
-        env: { ...process.env, ...part.env },
-      },
-    );
+    const recording = 'cat /proc/$$/stat /proc/sys/kernel/random/boot_id >"$1.new"; mv "$1.new" "$1"; shift';
+    const recorded = ['sh', '-euc', `${recording}; exec "$@"`, 'sh', recordFile(part.name)];
+    const [command, ...args] = await joining(join(cgroup, part.group), [
+      ...recorded,
+      part.command,
+      ...part.args,
+    ]);
+    const child = spawn(command, args, {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: { ...process.env, ...part.env },
+    });
     closeSync(log);
     child.unref();
     const ended = new Promise<'ended'>((resolve) => {
@@ -99,13 +99,25 @@ export type Parts = {
   logFile(name: string): string;
 };
 
-export type NamespaceKind = 'net' | 'mnt' | 'uts';
+/** A command line that joins the cgroup first, so that whatever the command starts ends with the cgroup. */
+export async function joining(cgroup: string, command: readonly string[]): Promise<[string, ...string[]]> {
+  const join = 'for file in $1; do echo $$ >"$file"; done; shift; exec "$@"';
+  return ['sh', '-euc', join, 'sh', (await procsFiles(cgroup)).join(' '), ...command];
+}
+
+export type NamespaceKind = 'net' | 'mnt' | 'uts' | 'cgroup';
 const UNSHARE: Record<NamespaceKind, readonly string[]> = {
   net: ['--net'],
   mnt: ['--mount', '--propagation', 'private'],
   uts: ['--uts'],
+  cgroup: ['--cgroup'],
 };
-const NSENTER: Record<NamespaceKind, string> = { net: '--net', mnt: '--mount', uts: '--uts' };
+const NSENTER: Record<NamespaceKind, string> = {
+  net: '--net',
+  mnt: '--mount',
+  uts: '--uts',
+  cgroup: '--cgroup',
+};
 
 /**
  * A process that does nothing but hold namespaces: they have no name and no mount, and so vanish with the last
