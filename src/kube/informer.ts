@@ -1,0 +1,325 @@
+import { jitteredBackOff, type Clock, type Random } from '../ipam/clock.ts';
+import type { KubeClient } from './client.ts';
+import { GoneError, ServerError } from './errors.ts';
+import { listAll } from './list.ts';
+import { compareRevisions, identityOf } from './objects.ts';
+import { createOverlay, type Entry } from './overlay.ts';
+import { readWatch } from './watch.ts';
+
+/** A cache of one kind's objects that follows the apiserver. Keys are names, `namespace/name` where namespaced. */
+export interface Informer<T> {
+  /** Undefined also for an object that cannot be read: see `unreadable`. */
+  get(key: string): T | undefined;
+  has(key: string): boolean;
+  keys(): Iterable<string>;
+  list(): T[];
+  /** Keys of objects that are there, but are not what this version of weft can read. */
+  readonly unreadable: ReadonlySet<string>;
+  /** Resolves when the cache has been complete once. */
+  readonly synced: Promise<void>;
+  readonly isSynced: boolean;
+  /** Whether the watch lives: it is open, and has said something within the idle timeout. */
+  isAlive(): boolean;
+  /** How far the cache is; undefined before the first complete list. */
+  readonly revision: string | undefined;
+  /** Calls the listener for each change from now on, own writes included; answers how to end that. */
+  onChange(listener: (change: Change<T>) => void): () => void;
+  /** Resolves as soon as the predicate holds; looked at now and after each step of the cache. */
+  waitFor(predicate: () => boolean, signal: AbortSignal): Promise<void>;
+  /** Resolves when the watch itself, not only an own write laid over the cache, has delivered that object. */
+  waitDelivered(key: string, signal: AbortSignal): Promise<void>;
+  /** This process's own create or update, as the apiserver answered it: counts at once. */
+  wrote(object: unknown): void;
+  /** This process's own delete: counts at once. */
+  removed(uid: string, key: string): void;
+  /** Ends the watch; the cache stays as it is. */
+  stop(): Promise<void>;
+}
+
+export interface Change<T> {
+  readonly key: string;
+  readonly before: T | undefined;
+  readonly after: T | undefined;
+}
+
+export interface Log {
+  info(facts: object, message: string): void;
+  warn(facts: object, message: string): void;
+  error(facts: object, message: string): void;
+}
+
+/** What the informers of one process share. */
+export interface InformerParts {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Bookmarks come every minute or so; a watch silent for longer than this is broken. Default 90 s. */
+  readonly idleTimeoutMs?: number;
+  /** After a 410 all informers of all nodes would list at once: each waits up to this long. Default 60 s. */
+  readonly relistJitterMs?: number;
+}
+
+export interface InformerSource<T> {
+  readonly path: string;
+  readonly fieldSelector?: string;
+  /** What to ask for instead of whole objects. */
+  readonly accept?: string;
+  /** Reads an object; what it throws makes the object unreadable. */
+  readonly parse: (object: unknown) => T;
+}
+
+/** Before another try. */
+const BACK_OFF = { firstMs: 100, maxMs: 30_000 };
+
+/** A watch that lived so long worked: what breaks it is a new trouble, not the old one again. */
+const LIVED_MS = 2_000;
+
+/** For how long on end the apiserver may say that it is not as far as we are, before we believe it. */
+const TOO_LARGE_BELIEVED_MS = 60_000;
+
+/**
+ * Starts to list and watch. A broken or idle watch resumes from its last revision; only 410 lists again, after a
+ * jitter, the old cache staying in use (design section 8). Nothing that the apiserver sends or refuses ends it.
+ */
+export function startInformer<T>(parts: InformerParts, source: InformerSource<T>): Informer<T> {
+  const { client, clock, random, log } = parts;
+  const { path } = source;
+  const idleTimeoutMs = parts.idleTimeoutMs ?? 90_000;
+  const relistJitterMs = parts.relistJitterMs ?? 60_000;
+  const selected = {
+    path,
+    ...(source.fieldSelector === undefined ? {} : { fieldSelector: source.fieldSelector }),
+    ...(source.accept === undefined ? {} : { accept: source.accept }),
+  };
+
+  /** What the watch has delivered; undefined values are unreadable objects. */
+  const shown = new Map<string, Entry<T | undefined>>();
+  const overlay = createOverlay<T | undefined>();
+  /** What is there: `shown` with the overlay over it. */
+  const view = new Map<string, Entry<T | undefined>>();
+  const unreadable = new Set<string>();
+  const listeners = new Set<(change: Change<T>) => void>();
+  const waiters = new Set<() => void>();
+  const synced = Promise.withResolvers<undefined>();
+  const stopped = new AbortController();
+  let isSynced = false;
+  let revision: string | undefined;
+  let heardAtMs: number | undefined;
+  /** For how long the last watch was open. */
+  let livedMs = 0;
+
+  const running = run();
+
+  return {
+    get: (key) => view.get(key)?.value,
+    has: (key) => view.has(key),
+    keys: () => view.keys(),
+    list: () => [...view.values()].flatMap(({ value }) => (value === undefined ? [] : [value])),
+    unreadable,
+    synced: synced.promise,
+    get isSynced() {
+      return isSynced;
+    },
+    isAlive: () => heardAtMs !== undefined && clock.nowMs() - heardAtMs <= idleTimeoutMs,
+    get revision() {
+      return revision;
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    waitFor,
+    waitDelivered: (key, signal) => waitFor(() => shown.has(key) && !overlay.pending(key), signal),
+    wrote(object) {
+      const entry = entryOf(object);
+      overlay.wrote(entry, revision);
+      refresh(entry.key);
+    },
+    removed(uid, key) {
+      overlay.removed(uid, key);
+      refresh(key);
+    },
+    async stop() {
+      stopped.abort(new Error('the informer was stopped'));
+      await running;
+    },
+  };
+
+  async function run(): Promise<void> {
+    let backOff = jitteredBackOff(random, BACK_OFF);
+    let tooLargeSinceMs: number | undefined;
+    let mustList = true;
+    while (!stopped.signal.aborted) {
+      try {
+        livedMs = 0;
+        if (mustList) {
+          await relist();
+          mustList = false;
+        }
+        await followWatch();
+      } catch (error) {
+        if (stopped.signal.aborted) break;
+        if (livedMs >= LIVED_MS) {
+          backOff = jitteredBackOff(random, BACK_OFF);
+          tooLargeSinceMs = undefined;
+        }
+        if (error instanceof GoneError && !mustList) {
+          log.warn({ path, revision, err: error }, 'the watch is too far behind: listing again');
+          mustList = true;
+          await pause(random() * relistJitterMs);
+          continue;
+        }
+        if (error instanceof ServerError && error.isTooLargeResourceVersion) {
+          tooLargeSinceMs ??= clock.nowMs();
+          if (clock.nowMs() - tooLargeSinceMs >= TOO_LARGE_BELIEVED_MS) {
+            log.error(
+              { path, revision },
+              'the apiserver does not reach the revision it once had: starting afresh',
+            );
+            revision = undefined;
+            mustList = true;
+          }
+        }
+        log.warn({ path, revision, err: error }, 'the watch broke: trying again');
+        await pause(backOff.next());
+      }
+    }
+    heardAtMs = undefined;
+  }
+
+  async function pause(ms: number): Promise<void> {
+    await clock.sleep(ms, stopped.signal).catch(() => undefined); // stopped: the loop ends by itself
+  }
+
+  /** The old cache stays in use until the new list is complete. */
+  async function relist(): Promise<void> {
+    const listed = await listAll(client, {
+      ...selected,
+      signal: stopped.signal,
+      ...(revision === undefined ? {} : { notOlderThan: revision }),
+    });
+    const now = new Map(
+      listed.items.map((item) => {
+        const entry = entryOf(item);
+        return [entry.key, entry] as const;
+      }),
+    );
+    for (const { key, uid } of [...shown.values()]) {
+      if (now.get(key)?.uid !== uid) overlay.ended(uid);
+      if (!now.has(key)) shown.delete(key);
+    }
+    for (const [key, entry] of now) shown.set(key, entry);
+    overlay.listed(new Set([...now.values()].map(({ uid }) => uid)));
+    advance(listed.resourceVersion);
+    for (const key of new Set([...view.keys(), ...shown.keys()])) refresh(key);
+    if (!isSynced) {
+      isSynced = true;
+      synced.resolve(undefined);
+    }
+    wakeWaiters();
+  }
+
+  async function followWatch(): Promise<void> {
+    const from = revision;
+    if (from === undefined) return;
+    let openedAtMs: number | undefined;
+    try {
+      await readWatch(
+        { client, clock, random },
+        { ...selected, resourceVersion: from, idleTimeoutMs, signal: stopped.signal },
+        {
+          onOpen: () => {
+            openedAtMs = heardAtMs = clock.nowMs();
+          },
+          onEvent({ type, object }) {
+            const entry = entryOf(object);
+            if (type === 'DELETED') {
+              shown.delete(entry.key);
+              overlay.ended(entry.uid);
+            } else {
+              shown.set(entry.key, entry);
+            }
+            advance(entry.resourceVersion);
+            refresh(entry.key);
+          },
+          onRevision(reached) {
+            heardAtMs = clock.nowMs();
+            advance(reached);
+            wakeWaiters();
+          },
+        },
+      );
+    } finally {
+      heardAtMs = undefined;
+      livedMs = openedAtMs === undefined ? 0 : clock.nowMs() - openedAtMs;
+    }
+    // One that ends at once again and again would otherwise spin.
+    if (livedMs < LIVED_MS) await pause(500 + random() * 500);
+  }
+
+  function advance(reached: string): void {
+    if (revision === undefined || compareRevisions(reached, revision) > 0) revision = reached;
+    for (const key of overlay.reached(reached)) refresh(key);
+  }
+
+  /** Brings one key of the view up to date, and tells of it. */
+  function refresh(key: string): void {
+    const before = view.get(key);
+    const after = overlay.over(key, shown.get(key));
+    if (after === undefined) view.delete(key);
+    else view.set(key, after);
+    if (after !== undefined && after.value === undefined) unreadable.add(key);
+    else unreadable.delete(key);
+    if (before?.uid === after?.uid && before?.resourceVersion === after?.resourceVersion) return;
+    for (const listener of listeners) {
+      try {
+        listener({ key, before: before?.value, after: after?.value });
+      } catch (error) {
+        log.error({ path, key, err: error }, 'a listener of the cache failed');
+      }
+    }
+    wakeWaiters();
+  }
+
+  function wakeWaiters(): void {
+    for (const look of [...waiters]) look();
+  }
+
+  function waitFor(predicate: () => boolean, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void) => {
+        waiters.delete(look);
+        signal.removeEventListener('abort', onAbort);
+        settle();
+      };
+      const onAbort = () =>
+        end(() => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted')));
+      const look = () => {
+        try {
+          if (predicate()) end(resolve);
+        } catch (error) {
+          end(() => reject(error instanceof Error ? error : new Error(String(error))));
+        }
+      };
+      if (signal.aborted) return onAbort();
+      waiters.add(look);
+      signal.addEventListener('abort', onAbort, { once: true });
+      look();
+    });
+  }
+
+  /** An object that cannot be read keeps its key: it is there, and nobody may conclude otherwise. */
+  function entryOf(object: unknown): Entry<T | undefined> {
+    const identity = identityOf(object);
+    try {
+      return { ...identity, value: source.parse(object) };
+    } catch (error) {
+      log.error(
+        { path, ...identity, err: error },
+        'an object is not what this version of weft can read: it counts as there, and is left alone',
+      );
+      return { ...identity, value: undefined };
+    }
+  }
+}

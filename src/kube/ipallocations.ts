@@ -1,0 +1,66 @@
+import { allocationName, API_VERSION, IP_ALLOCATION, IPAllocation, IPAllocationSpec } from '../api/index.ts';
+import type { AllocationStore } from '../ipam/store.ts';
+import type { KubeClient } from './client.ts';
+import { startInformer, type Informer, type InformerParts } from './informer.ts';
+import { listAll } from './list.ts';
+import { pathOf } from './paths.ts';
+import { conditionalWrites, type WriteFeed } from './writes.ts';
+
+const PATH = pathOf(IP_ALLOCATION);
+
+/** The IPAllocations in the apiserver. `feed` is the informer that must show own writes at once. */
+export function allocationStore(client: KubeClient, feed?: WriteFeed): AllocationStore & AllocationLists {
+  const parse = (object: unknown) => IPAllocation.parse(object);
+  const writes = conditionalWrites(client, PATH, parse, feed);
+  return {
+    create: (spec, signal) =>
+      writes.create(
+        {
+          apiVersion: API_VERSION,
+          kind: IP_ALLOCATION.kind,
+          metadata: { name: allocationName(spec.address) },
+          spec: IPAllocationSpec.encode(spec),
+        },
+        signal,
+      ),
+    get: writes.get,
+    markReleased: (seen, releasedAt, signal) =>
+      writes.patch(
+        seen,
+        { status: { releasedAt: releasedAt.toISOString() } },
+        { subresource: 'status', signal },
+      ),
+    delete: writes.delete,
+    async listOfNode(nodeName, signal) {
+      const { items } = await listAll(client, {
+        path: PATH,
+        fieldSelector: `spec.nodeName=${nodeName}`,
+        ...(signal === undefined ? {} : { signal }),
+      });
+      return items.map(parse);
+    },
+  };
+}
+
+/** Lists cost the apiserver time linear in all objects: the controller's, and never in a loop. */
+export interface AllocationLists {
+  /** A consistent list. Throws if one of them cannot be read. */
+  listOfNode(nodeName: string, signal?: AbortSignal): Promise<IPAllocation[]>;
+}
+
+/** Watches IPAllocations: a node's own, or all of them read as what `parse` keeps of each. */
+export function watchAllocationsOfNode(parts: InformerParts, nodeName: string): Informer<IPAllocation> {
+  return startInformer(parts, {
+    path: PATH,
+    fieldSelector: `spec.nodeName=${nodeName}`,
+    parse: (object) => IPAllocation.parse(object),
+  });
+}
+
+/** Watches all IPAllocations. `keep` makes the little of each that is kept in memory. */
+export function watchAllAllocations<T>(
+  parts: InformerParts,
+  keep: (allocation: IPAllocation) => T,
+): Informer<T> {
+  return startInformer(parts, { path: PATH, parse: (object) => keep(IPAllocation.parse(object)) });
+}

@@ -1,0 +1,110 @@
+import * as z from 'zod';
+import { tryParseAddress, type IPAddress } from '../net/index.ts';
+import { STRATEGIC_MERGE_PATCH, type KubeClient } from './client.ts';
+import { NotFoundError } from './errors.ts';
+import { startInformer, type Informer, type InformerParts } from './informer.ts';
+import { NODES } from './paths.ts';
+
+/** What weft reads of a Node. */
+export interface Node {
+  readonly name: string;
+  readonly uid: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Its InternalIPs in the order of the object, of both families. */
+  readonly addresses: readonly IPAddress[];
+  readonly isReady: boolean;
+  /** Whether the Node says that its network does not work yet; undefined: it says nothing. */
+  readonly networkUnavailable: boolean | undefined;
+}
+
+/** @throws ZodError */
+export function parseNode(object: unknown): Node {
+  const { metadata, status } = NodeObject.parse(object);
+  const condition = (type: string) => status.conditions.find((one) => one.type === type)?.status;
+  const unavailable = condition('NetworkUnavailable');
+  return {
+    name: metadata.name,
+    uid: metadata.uid,
+    labels: metadata.labels,
+    addresses: status.addresses
+      .filter(({ type }) => type === 'InternalIP')
+      .flatMap(({ address }) => tryParseAddress(address) ?? []),
+    isReady: condition('Ready') === 'True',
+    networkUnavailable: unavailable === undefined ? undefined : unavailable !== 'False',
+  };
+}
+
+/** Watches one Node; the informer's key is its name. */
+export function watchNode(parts: InformerParts, nodeName: string): Informer<Node> {
+  return startInformer(parts, {
+    path: NODES,
+    fieldSelector: `metadata.name=${nodeName}`,
+    parse: parseNode,
+  });
+}
+
+/** Watches all Nodes. */
+export function watchNodes(parts: InformerParts): Informer<Node> {
+  return startInformer(parts, { path: NODES, parse: parseNode });
+}
+
+/** A quorum read. Undefined: there is no Node of that name. */
+export async function getNode(
+  client: KubeClient,
+  nodeName: string,
+  signal?: AbortSignal,
+): Promise<Node | undefined> {
+  try {
+    const path = `${NODES}/${nodeName}`;
+    return parseNode(
+      await client.request({ method: 'GET', path, ...(signal === undefined ? {} : { signal }) }),
+    );
+  } catch (error) {
+    if (error instanceof NotFoundError) return undefined;
+    throw error;
+  }
+}
+
+/** Tells the scheduler that the node's network works: condition NetworkUnavailable=False. */
+export async function patchNodeNetworkAvailable(
+  client: KubeClient,
+  nodeName: string,
+  now: Date,
+  signal?: AbortSignal,
+): Promise<void> {
+  const time = `${now.toISOString().slice(0, 19)}Z`;
+  await client.request({
+    method: 'PATCH',
+    path: `${NODES}/${nodeName}/status`,
+    contentType: STRATEGIC_MERGE_PATCH,
+    body: {
+      status: {
+        conditions: [
+          {
+            type: 'NetworkUnavailable',
+            status: 'False',
+            reason: 'WeftIsUp',
+            message: 'weft serves the pods of this node',
+            lastHeartbeatTime: time,
+            lastTransitionTime: time,
+          },
+        ],
+      },
+    },
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+const NodeObject = z.object({
+  metadata: z.object({
+    name: z.string(),
+    uid: z.string(),
+    labels: z.record(z.string(), z.string()).default({}),
+  }),
+  status: z
+    .object({
+      addresses: z.array(z.object({ type: z.string(), address: z.string() })).default([]),
+      conditions: z.array(z.object({ type: z.string(), status: z.string() })).default([]),
+    })
+    .prefault({}),
+});

@@ -1,0 +1,84 @@
+import { compareRevisions, type Identity } from './objects.ts';
+
+/** One object of a cache: who it is, and what it was read as. */
+export interface Entry<T> extends Identity {
+  readonly value: T;
+}
+
+/**
+ * Lays this process's own writes over what its watch has delivered so far: a watch lags, and one's own writes count
+ * at once (design section 1). Creates and updates are told from what the watch delivers by resourceVersion,
+ * deletes by uid, since a delete answers no version. Pure: it holds no object that the watch has shown.
+ */
+export interface Overlay<T> {
+  /** A create or update was answered. `revision`: how far the watch is. */
+  wrote(entry: Entry<T>, revision: string | undefined): void;
+  /** A delete was answered. */
+  removed(uid: string, key: string): void;
+  /** The watch, or a list, is as far as this revision: own writes up to it have been shown. */
+  reached(revision: string): string[];
+  /** The watch has shown the end of this object. */
+  ended(uid: string): void;
+  /** A complete list has been read, and these uids are all there are. */
+  listed(uids: ReadonlySet<string>): void;
+  /** What stands under that key, `shown` being what the watch has delivered. */
+  over(key: string, shown: Entry<T> | undefined): Entry<T> | undefined;
+  /** Whether an own write under that key has not been shown yet. */
+  pending(key: string): boolean;
+}
+
+/** How many ended objects are remembered, for a delete whose answer comes after the watch has shown it. */
+const ENDED_REMEMBERED = 1_000;
+
+export function createOverlay<T>(): Overlay<T> {
+  const written = new Map<string, Entry<T>>();
+  const removedUIDs = new Set<string>();
+  const endedUIDs = new Set<string>();
+
+  return {
+    wrote(entry, revision) {
+      if (revision !== undefined && compareRevisions(entry.resourceVersion, revision) <= 0) return;
+      if (removedUIDs.has(entry.uid) || endedUIDs.has(entry.uid)) return;
+      const earlier = written.get(entry.key);
+      if (earlier !== undefined && compareRevisions(entry.resourceVersion, earlier.resourceVersion) < 0)
+        return;
+      written.set(entry.key, entry);
+    },
+
+    removed(uid, key) {
+      if (written.get(key)?.uid === uid) written.delete(key);
+      if (!endedUIDs.has(uid)) removedUIDs.add(uid);
+    },
+
+    reached(revision) {
+      const shown = [...written.values()].filter(
+        (entry) => compareRevisions(entry.resourceVersion, revision) <= 0,
+      );
+      for (const { key } of shown) written.delete(key);
+      return shown.map(({ key }) => key);
+    },
+
+    ended(uid) {
+      removedUIDs.delete(uid);
+      endedUIDs.add(uid);
+      if (endedUIDs.size > ENDED_REMEMBERED) {
+        for (const oldest of endedUIDs) {
+          endedUIDs.delete(oldest);
+          break;
+        }
+      }
+    },
+
+    listed(uids) {
+      for (const uid of removedUIDs) if (!uids.has(uid)) removedUIDs.delete(uid);
+    },
+
+    over(key, shown) {
+      const own = written.get(key);
+      if (own !== undefined) return own;
+      return shown !== undefined && removedUIDs.has(shown.uid) ? undefined : shown;
+    },
+
+    pending: (key) => written.has(key),
+  };
+}

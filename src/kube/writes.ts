@@ -1,0 +1,104 @@
+import type { CreateOutcome, WriteOutcome } from '../ipam/store.ts';
+import { MERGE_PATCH, type KubeClient } from './client.ts';
+import { AlreadyExistsError, ConflictError, NotFoundError } from './errors.ts';
+
+/** Where this process's own writes are laid over its cache: an informer, or nothing. */
+export interface WriteFeed {
+  wrote(object: unknown): void;
+  removed(uid: string, key: string): void;
+}
+
+/** What a write must still find: the object as it was seen. */
+export interface Seen {
+  readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+}
+
+export interface ConditionalWrites<T> {
+  /** One POST, no read. Only "somebody has the name" is an answer; any other failure throws. */
+  create(object: object, signal?: AbortSignal): Promise<CreateOutcome<T>>;
+  get(name: string, signal?: AbortSignal): Promise<T | undefined>;
+  /**
+   * A merge patch under the resourceVersion of `seen`. The uid would be no precondition: on the status
+   * subresource a wrong one is ignored.
+   */
+  patch(
+    seen: Seen,
+    change: { readonly metadata?: object; readonly spec?: object; readonly status?: object },
+    options?: { readonly subresource?: 'status'; readonly signal?: AbortSignal | undefined },
+  ): Promise<WriteOutcome>;
+  /** Deletes under uid and resourceVersion of `seen`. */
+  delete(seen: Seen, signal?: AbortSignal): Promise<WriteOutcome>;
+}
+
+/** The writes that all of weft's stores consist of, for one kind. Each is sent once. */
+export function conditionalWrites<T>(
+  client: KubeClient,
+  path: string,
+  parse: (object: unknown) => T,
+  feed?: WriteFeed,
+): ConditionalWrites<T> {
+  return {
+    async create(object, signal) {
+      let answer: unknown;
+      try {
+        answer = await client.request({ method: 'POST', path, body: object, ...given(signal) });
+      } catch (error) {
+        if (error instanceof AlreadyExistsError) return { kind: 'taken' };
+        throw error;
+      }
+      feed?.wrote(answer);
+      return { kind: 'created', object: parse(answer) };
+    },
+
+    async get(name, signal) {
+      try {
+        return parse(await client.request({ method: 'GET', path: `${path}/${name}`, ...given(signal) }));
+      } catch (error) {
+        if (error instanceof NotFoundError) return undefined;
+        throw error;
+      }
+    },
+
+    patch(seen, change, { subresource, signal } = {}) {
+      const { name, resourceVersion } = seen.metadata;
+      return outcomeOf(async () => {
+        const answer = await client.request({
+          method: 'PATCH',
+          path: `${path}/${name}${subresource === undefined ? '' : `/${subresource}`}`,
+          body: { ...change, metadata: { ...change.metadata, resourceVersion } },
+          contentType: MERGE_PATCH,
+          ...given(signal),
+        });
+        feed?.wrote(answer);
+      });
+    },
+
+    delete(seen, signal) {
+      const { name, uid, resourceVersion } = seen.metadata;
+      return outcomeOf(async () => {
+        await client.request({
+          method: 'DELETE',
+          path: `${path}/${name}`,
+          body: { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid, resourceVersion } },
+          ...given(signal),
+        });
+        feed?.removed(uid, name);
+      });
+    },
+  };
+}
+
+async function outcomeOf(write: () => Promise<void>): Promise<WriteOutcome> {
+  try {
+    await write();
+    return 'done';
+  } catch (error) {
+    if (error instanceof NotFoundError) return 'gone';
+    if (error instanceof ConflictError) return 'changed';
+    throw error;
+  }
+}
+
+function given(signal: AbortSignal | undefined): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
+}
