@@ -1,6 +1,5 @@
 import type { Attachment, IPAllocation } from '../api/index.ts';
-import type { AddRequest } from '../cni/request.ts';
-import type { AddResult } from '../cni/result.ts';
+import type { AddRequest, AddResult } from '../cni/index.ts';
 import type { AttachmentKey } from '../ipam/index.ts';
 import {
   configurePodLink,
@@ -17,7 +16,7 @@ import {
   type PodLink,
 } from '../kernel/index.ts';
 import { FAMILIES, sameAddress, type Family, type IPAddress } from '../net/index.ts';
-import { allocationsOf, findHostEnd, namespacePath, releaseAll } from './attachments.ts';
+import { allocationsOf, findHostEnd, releaseAll } from './attachments.ts';
 import { addResult } from './add-result.ts';
 import { claimFor } from './claim.ts';
 import type { AgentParts } from './parts.ts';
@@ -39,22 +38,23 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
   const undo = createUndoStack((what, error) => {
     parts.log.error({ err: error, attachment: request.attachment }, `could not take back ${what}`);
   });
-  const pod = openNamespaceSocket(parts.ownNamespace, namespacePath(request.netns));
+  const pod = openNamespaceSocket(parts.ownNamespace, request.netns);
   try {
     const standing = standingAttachment(parts, request, pod);
     if (standing !== undefined) return standing;
     clearLeftovers(parts, request, pod);
 
     const attachment = attachmentOf(parts, request, pod);
-    const claiming = claimFor(parts, { attachment, pod: request.pod, pool: request.pool }, signal);
+    const claiming = claimFor(
+      parts,
+      { attachment, pod: request.pod, pool: request.configuration.pool },
+      signal,
+    );
     undo.push('the claim', () => discardClaim(parts, claiming));
     parts.observe('add:claim-sent');
 
-    const link = createPodLink(parts.host, pod, {
-      containerID: attachment.containerID,
-      ifName: attachment.ifName,
-      mtu: request.mtu ?? parts.dataPath.podMTU(),
-    });
+    const mtu = request.configuration.mtu ?? parts.dataPath.podMTU();
+    const link = createPodLink(parts.host, pod, { ...request.attachment, mtu });
     undo.push('the interface', () => {
       if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
     });
@@ -75,7 +75,7 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
 
     parts.ages.born(attachment);
     undo.drop();
-    return addResult(request, link, addresses);
+    return addResult(request, link, mtu, addresses);
   } catch (error) {
     await undo.unwind();
     throw error;
@@ -104,7 +104,7 @@ function standingAttachment(
     podIndex: standing.podLink.index,
     podMac: standing.podLink.mac ?? '',
   };
-  return addResult(request, link, alias.addresses);
+  return addResult(request, link, standing.podLink.mtu, alias.addresses);
 }
 
 /** Whether each address of the interface is in an object that names this attachment and is not released. */

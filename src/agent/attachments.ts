@@ -42,7 +42,7 @@ export function allocationsOf(allocations: OwnAllocations, key: AttachmentKey): 
  * Takes the attachment's interface down, if it stands. The namespace may be gone or be another pod's by now: then
  * only the host end is touched, and that is enough, since the other end goes with it.
  */
-export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string): void {
+export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | undefined): void {
   const pod = openIfThere(parts, netns);
   try {
     if (dyingPodLink(parts.host, pod, hostLinkName(key.containerID, key.ifName))) parts.reaper.wake();
@@ -60,15 +60,10 @@ export function releaseAll(parts: AgentParts, key: AttachmentKey): void {
   }
 }
 
-/** Runtimes say /var/run/netns, and the agent's container has /run/netns alone. */
-export function namespacePath(netns: string): string {
-  return netns.startsWith('/var/run/netns/') ? netns.slice('/var'.length) : netns;
-}
-
-function openIfThere(parts: AgentParts, netns: string): NamespaceSocket | undefined {
-  if (netns === '') return undefined;
+function openIfThere(parts: AgentParts, netns: string | undefined): NamespaceSocket | undefined {
+  if (netns === undefined) return undefined;
   try {
-    return openNamespaceSocket(parts.ownNamespace, namespacePath(netns));
+    return openNamespaceSocket(parts.ownNamespace, netns);
   } catch (error) {
     // Whatever is wrong with the path, nothing behind it is to be touched.
     if (error instanceof InvalidNamespaceError) return undefined;

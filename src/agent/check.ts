@@ -1,5 +1,4 @@
-import { CheckFailedError } from '../cni/error.ts';
-import type { CheckRequest } from '../cni/request.ts';
+import { CheckFailedError, type CheckRequest } from '../cni/index.ts';
 import {
   hostLinkName,
   inspectPodLink,
@@ -9,7 +8,7 @@ import {
   type PodEnd,
 } from '../kernel/index.ts';
 import { cidrSize, FAMILIES, formatAddress, sameAddress, type IPAddress } from '../net/index.ts';
-import { allocationsOf, findHostEnd, namespacePath } from './attachments.ts';
+import { allocationsOf, findHostEnd } from './attachments.ts';
 import type { AgentParts } from './parts.ts';
 
 /**
@@ -25,13 +24,17 @@ export function createCheck(
 
 function check(parts: AgentParts, request: CheckRequest): void {
   const { attachment } = request;
-  const pod = openNamespaceSocket(parts.ownNamespace, namespacePath(request.netns));
+  const pod = openNamespaceSocket(parts.ownNamespace, request.netns);
   try {
     const alias = findHostEnd(parts, attachment)?.alias;
     const where = `interface ${attachment.ifName} of container ${attachment.containerID}`;
     if (alias === undefined) throw new CheckFailedError(`${where}: weft has no such attachment on this node`);
     const addresses = FAMILIES.flatMap((family) => alias.addresses[family] ?? []);
-    comparePreviousResult(where, request.prevAddresses, addresses);
+    comparePreviousResult(
+      where,
+      request.previous.ips.map(({ address }) => address),
+      addresses,
+    );
     compareAllocations(parts, request, where, addresses);
     compareKernel(parts, pod, request, where, addresses);
   } finally {
@@ -48,7 +51,9 @@ function comparePreviousResult(
     previous.length === addresses.length &&
     previous.every((address) => addresses.some((other) => sameAddress(address, other)));
   if (!same) {
-    throw new CheckFailedError(`${where}: prevResult says ${list(previous)}, weft gave it ${list(addresses)}`);
+    throw new CheckFailedError(
+      `${where}: prevResult says ${list(previous)}, weft gave it ${list(addresses)}`,
+    );
   }
 }
 

@@ -1,4 +1,4 @@
-import type { DelRequest } from '../cni/request.ts';
+import type { DelRequest } from '../cni/index.ts';
 import { releaseAll, takeDown } from './attachments.ts';
 import type { AgentParts } from './parts.ts';
 

@@ -1,4 +1,4 @@
-import type { GcRequest } from '../cni/request.ts';
+import type { GcRequest } from '../cni/index.ts';
 import { attachmentID, type AttachmentKey } from '../ipam/index.ts';
 import { findPodLinks } from '../kernel/index.ts';
 import { releaseAll, takeDown } from './attachments.ts';
@@ -10,8 +10,8 @@ import type { AgentParts } from './parts.ts';
  * its list before their ADD.
  */
 export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortSignal) => Promise<void> {
-  return async ({ network, validAttachments }, signal) => {
-    const valid = new Set(validAttachments.map(attachmentID));
+  return async ({ network, valid: listed }, signal) => {
+    const valid = new Set(listed.map(attachmentID));
     const known = new Map<string, AttachmentKey>();
     const candidates = [
       ...[...parts.allocations.values()].map(({ spec }) => spec.attachment),
@@ -29,7 +29,7 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
         // An ADD may have made it anew while this waited for its turn.
         if (parts.ages.ageMs(key) < parts.settings.graceMs) return;
         parts.log.info({ attachment: key }, 'removing an attachment that the runtime does not list');
-        takeDown(parts, key, '');
+        takeDown(parts, key, undefined);
         parts.ages.forget(key);
         releaseAll(parts, key);
       });

@@ -1,4 +1,4 @@
-import { DataPathBrokenError, NotServingError } from '../cni/error.ts';
+import { DataPathBrokenError, NotServingError } from '../cni/index.ts';
 
 /** What STATUS is decided by. */
 export interface ServingFacts {

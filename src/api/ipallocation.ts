@@ -28,7 +28,8 @@ export type Attachment = z.output<typeof Attachment>;
 export const PodReference = z.object({
   namespace: z.string().max(63),
   name: z.string().max(253),
-  uid: z.string().max(128),
+  /** Absent where the runtime is too old to say it. */
+  uid: z.string().max(128).exactOptional(),
 });
 export type PodReference = z.output<typeof PodReference>;
 

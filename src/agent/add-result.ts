@@ -1,0 +1,29 @@
+import type { AddRequest, AddResult, ResultAddress } from '../cni/index.ts';
+import { HOST_LINK_MAC, POD_GATEWAYS, type PodLink } from '../kernel/index.ts';
+import { ADDRESS_BITS, FAMILIES, type Family, type IPAddress } from '../net/index.ts';
+
+/** What ADD answers for an interface: the host's end first, the sandbox's second. */
+export function addResult(
+  request: AddRequest,
+  link: PodLink,
+  mtu: number,
+  addresses: Readonly<Partial<Record<Family, IPAddress>>>,
+): AddResult {
+  const ips = FAMILIES.flatMap((family): ResultAddress[] => {
+    const address = addresses[family];
+    if (address === undefined) return [];
+    return [{ address, prefixLength: ADDRESS_BITS[family], gateway: POD_GATEWAYS[family], interface: 1 }];
+  });
+  return {
+    interfaces: [
+      { name: link.hostName, mac: HOST_LINK_MAC, mtu },
+      { name: request.attachment.ifName, mac: link.podMac, mtu, sandbox: request.netns },
+    ],
+    ips,
+    routes: ips.map(({ address: { family } }) => ({
+      destination: { family, first: 0n, prefixLength: 0 },
+      gateway: POD_GATEWAYS[family],
+    })),
+    dns: request.configuration.dns,
+  };
+}

@@ -1,0 +1,97 @@
+import { parseArgs } from 'node:util';
+import { InvalidCIDRError, parseCIDR, type CIDR } from '../net/index.ts';
+import { InvalidFlagError, settingFlags, settingsFrom, settingsHelp, type Settings } from '../settings.ts';
+
+/** What the agent is told on its command line. */
+export interface AgentFlags {
+  readonly nodeName: string;
+  /** Absent: the pod's service account. */
+  readonly kubeconfig: string | undefined;
+  readonly runDirectory: string;
+  readonly confDirectory: string;
+  /** Absent: where the agent's container sees it, else where a process on the host does. */
+  readonly sysctlRoot: string | undefined;
+  readonly bootIDPath: string;
+  readonly probeSocket: string;
+  readonly vxlan: { readonly vni: number; readonly port: number };
+  /** Destinations that are not masqueraded although they lie outside all pools. */
+  readonly natExempt: readonly CIDR[];
+  readonly logLevel: string;
+  readonly settings: Settings;
+}
+
+export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
+       agent.mjs install --cni-bin-dir DIR [--host-root DIR]
+
+  --node-name NAME       the Node that this agent serves (required)
+  --kubeconfig FILE      default: the pod's service account
+  --run-dir DIR          default /run/weft
+  --cni-conf-dir DIR     default /etc/cni/net.d
+  --sysctl-net DIR       default /host/proc/sys/net, else /proc/sys/net
+  --boot-id FILE         default /proc/sys/kernel/random/boot_id
+  --probe-socket FILE    default /run/weft-pod/probe.sock
+  --vxlan-vni N          default 4097
+  --vxlan-port N         default 4789
+  --nat-exempt CIDR      not masqueraded; may be given several times
+  --log-level LEVEL      default info
+${settingsHelp()}`;
+
+/**
+ * Reads the flags.
+ * @throws InvalidFlagError, or what parseArgs throws for an unknown flag
+ */
+export function parseAgentFlags(argv: readonly string[]): AgentFlags {
+  const { values } = parseArgs({
+    args: [...argv],
+    strict: true,
+    options: {
+      'node-name': { type: 'string' },
+      kubeconfig: { type: 'string' },
+      'run-dir': { type: 'string', default: '/run/weft' },
+      'cni-conf-dir': { type: 'string', default: '/etc/cni/net.d' },
+      'sysctl-net': { type: 'string' },
+      'boot-id': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
+      'probe-socket': { type: 'string', default: '/run/weft-pod/probe.sock' },
+      'vxlan-vni': { type: 'string', default: '4097' },
+      'vxlan-port': { type: 'string', default: '4789' },
+      'nat-exempt': { type: 'string', multiple: true, default: [] },
+      'log-level': { type: 'string', default: 'info' },
+      ...settingFlags(),
+    },
+  });
+  const nodeName = values['node-name'];
+  if (nodeName === undefined || nodeName === '') {
+    throw new InvalidFlagError('node-name', '', 'the name of the Node that this agent serves');
+  }
+  return {
+    nodeName,
+    kubeconfig: values.kubeconfig,
+    runDirectory: values['run-dir'],
+    confDirectory: values['cni-conf-dir'],
+    sysctlRoot: values['sysctl-net'],
+    bootIDPath: values['boot-id'],
+    probeSocket: values['probe-socket'],
+    vxlan: {
+      vni: wholeNumber('vxlan-vni', values['vxlan-vni'], 0xffffff),
+      port: wholeNumber('vxlan-port', values['vxlan-port'], 0xffff),
+    },
+    natExempt: values['nat-exempt'].map(exemptCIDR),
+    logLevel: values['log-level'],
+    settings: settingsFrom(values),
+  };
+}
+
+function wholeNumber(flag: string, text: string, most: number): number {
+  const number = /^[0-9]{1,8}$/.test(text) ? Number(text) : 0;
+  if (number < 1 || number > most) throw new InvalidFlagError(flag, text, `a whole number from 1 to ${most}`);
+  return number;
+}
+
+function exemptCIDR(text: string): CIDR {
+  try {
+    return parseCIDR(text);
+  } catch (error) {
+    if (error instanceof InvalidCIDRError) throw new InvalidFlagError('nat-exempt', text, 'a CIDR');
+    throw error;
+  }
+}

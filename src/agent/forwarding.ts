@@ -1,0 +1,59 @@
+import type { Family } from '../net/index.ts';
+import {
+  listLinks,
+  listRoutes,
+  readSysctl,
+  ROUTE_PROTOCOL,
+  writeSysctl,
+  type NetlinkSocket,
+} from '../kernel/index.ts';
+
+/** Whether the kernel forwards packets of these families: a few reads of /proc, to be asked often. */
+export function isForwarding(sysctlRoot: string, families: readonly Family[]): boolean {
+  return families.every((family) => readSysctl(sysctlRoot, FORWARDING[family]) === '1');
+}
+
+/**
+ * Switches forwarding on for these families and leaves others alone. A router ignores router advertisements unless
+ * told otherwise, and switching deletes what they brought; so links whose default route came by one are told first.
+ * Returns the settings it had to change, as `net.ipv4.ip_forward=1`.
+ * @throws SysctlError
+ */
+export function ensureForwarding(
+  host: NetlinkSocket,
+  sysctlRoot: string,
+  families: readonly Family[],
+): string[] {
+  const changed: string[] = [];
+  const set = (path: readonly string[], value: string) => {
+    if (writeSysctl(sysctlRoot, path, value)) changed.push(`net.${path.join('.')}=${value}`);
+  };
+  for (const family of families) {
+    if (family === 'ipv6') {
+      for (const link of advertisedLinks(host)) {
+        const path = ['ipv6', 'conf', link, 'accept_ra'];
+        // 0: someone else (networkd) handles advertisements there. 2: a router that listens already.
+        if (readSysctl(sysctlRoot, path) === '1') set(path, '2');
+      }
+    }
+    set(FORWARDING[family], '1');
+  }
+  return changed;
+}
+
+const FORWARDING: Readonly<Record<Family, readonly string[]>> = {
+  ipv4: ['ipv4', 'ip_forward'],
+  ipv6: ['ipv6', 'conf', 'all', 'forwarding'],
+};
+
+/** The names of the links whose IPv6 default route came by router advertisement. */
+function advertisedLinks(host: NetlinkSocket): string[] {
+  const indices = new Set(
+    listRoutes(host, { family: 'ipv6', protocol: ROUTE_PROTOCOL.routerAdvertisement })
+      .filter(({ dst }) => dst.prefixLength === 0)
+      .map(({ oif }) => oif),
+  );
+  return listLinks(host)
+    .filter(({ index }) => indices.has(index))
+    .map(({ name }) => name);
+}

@@ -1,0 +1,372 @@
+import {
+  diffAddresses,
+  diffFdb,
+  diffNeighbours,
+  diffRoutes,
+  NODE_ROUTE_PROTOCOL,
+  VXLAN_LINK,
+  type NodeRoute,
+  type NodeState,
+  type VxlanDevice,
+} from '../dataplane/index.ts';
+import {
+  addAddressRequest,
+  applyRoutes,
+  changeLinkRequest,
+  createVxlan,
+  deleteAddress,
+  deleteFdbEntry,
+  deleteLink,
+  deleteNeighbour,
+  describeRoute,
+  getLink,
+  linkUpRequest,
+  listAddresses,
+  listFdb,
+  listLinks,
+  listNeighbours,
+  listRoutes,
+  replaceFdbRequest,
+  replaceNeighbourRequest,
+  type Link,
+  type NetlinkSocket,
+  type Route,
+} from '../kernel/index.ts';
+import {
+  ADDRESS_BITS,
+  firstAddress,
+  formatAddress,
+  formatCIDR,
+  hostCIDR,
+  sameAddress,
+  sameCIDR,
+  type CIDR,
+} from '../net/index.ts';
+
+/** One thing that was put into the kernel, or taken out of it. */
+export interface Change {
+  readonly action: 'set' | 'removed';
+  /** Names the object: `route 10.0.0.0/26 via 192.0.2.2 dev eth0 …`. */
+  readonly object: string;
+}
+
+/** What came of one comparison. */
+export interface Applied {
+  readonly changes: readonly Change[];
+  /** All objects that are as desired now, by the names that changes use. */
+  readonly present: ReadonlySet<string>;
+  /** One for each object that the kernel refused; the others have been applied. */
+  readonly errors: readonly Error[];
+}
+
+export interface NodeStateOptions {
+  /**
+   * Asked before the `unreachable` route of a subnet goes that no NodeSubnet names any more: it is the last trace
+   * of one that a restored etcd has forgotten (design, section 5).
+   */
+  readonly beforeRemovingSubnetRoute: (cidr: CIDR) => Promise<'keep' | 'remove'> | 'keep' | 'remove';
+  /**
+   * Runs when all that is desired is there and what is not has not gone yet. Pods' routes move to another source
+   * here: with an IPv4 address the kernel takes away the routes that prefer it.
+   */
+  readonly beforeRemovals: () => void;
+}
+
+/**
+ * Makes links, addresses, neighbours, forwarding entries and routes of the kernel equal to the state, and touches
+ * nothing that is not marked as ours: the device's own entries, and routes of our protocol number. What
+ * others need comes first and what is no longer needed goes last, so nothing that stays is ever missing.
+ */
+export async function applyNodeState(
+  host: NetlinkSocket,
+  state: NodeState,
+  options: NodeStateOptions,
+): Promise<Applied> {
+  const recorder = createRecorder();
+  const keep = [...state.undecided, ...(await keptSubnets(host, state, recorder, options))];
+  const vxlan = recorder.attempt(() => applyVxlan(host, state.vxlan, recorder));
+  const links = new Map(listLinks(host).map((link) => [link.name, link.index]));
+  const names = new Map([...links].map(([name, index]) => [index, name]));
+
+  const dropAddresses = recorder.attempt(() => applyAddresses(host, state, { links, keep, recorder }));
+  const dropPeers = vxlan === undefined ? undefined : applyPeers(host, state, vxlan.index, recorder);
+  await applyNodeRoutes(host, state, { links, names, keep, recorder });
+  recorder.attempt(options.beforeRemovals);
+  recorder.attempt(() => dropPeers?.());
+  recorder.attempt(() => dropAddresses?.());
+  return recorder.outcome();
+}
+
+/** The subnets whose marked route stands in this kernel: proof that they were this node's in this boot. */
+export function markedSubnets(host: NetlinkSocket): CIDR[] {
+  return listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL })
+    .filter(({ type }) => type === 'unreachable')
+    .map(({ dst }) => dst);
+}
+
+interface Recorder {
+  changed(action: Change['action'], object: string): void;
+  present(object: string): void;
+  /** Runs it; what it throws is kept as an error, and undefined returned. */
+  attempt<T>(work: () => T): T | undefined;
+  failed(error: unknown): void;
+  outcome(): Applied;
+}
+
+function createRecorder(): Recorder {
+  const changes: Change[] = [];
+  const present = new Set<string>();
+  const errors: Error[] = [];
+  const recorder: Recorder = {
+    changed: (action, object) => void changes.push({ action, object }),
+    present: (object) => void present.add(object),
+    attempt(work) {
+      try {
+        return work();
+      } catch (error) {
+        recorder.failed(error);
+        return undefined;
+      }
+    },
+    failed: (error) => void errors.push(error instanceof Error ? error : new Error(String(error))),
+    outcome: () => ({ changes, present, errors }),
+  };
+  return recorder;
+}
+
+async function keptSubnets(
+  host: NetlinkSocket,
+  state: NodeState,
+  recorder: Recorder,
+  { beforeRemovingSubnetRoute }: NodeStateOptions,
+): Promise<CIDR[]> {
+  const kept: CIDR[] = [];
+  for (const cidr of markedSubnets(host)) {
+    const desired = state.routes.some(
+      ({ destination, target }) => target.kind === 'unreachable' && sameCIDR(destination, cidr),
+    );
+    if (desired || state.undecided.some((subnet) => sameCIDR(subnet, cidr))) continue;
+    try {
+      if ((await beforeRemovingSubnetRoute(cidr)) === 'keep') kept.push(cidr);
+    } catch (error) {
+      recorder.failed(error);
+      kept.push(cidr);
+    }
+  }
+  return kept;
+}
+
+/** The device as desired, up; undefined if none is. One that cannot be changed into it is made anew. */
+function applyVxlan(host: NetlinkSocket, desired: VxlanDevice | undefined, recorder: Recorder): Link | undefined {
+  let link = getLink(host, { name: VXLAN_LINK });
+  if (link !== undefined && link.kind !== 'vxlan') throw new ForeignLinkError(link);
+  if (link !== undefined && (desired === undefined || !isSameTunnel(link, desired))) {
+    deleteLink(host, link.index);
+    recorder.changed('removed', `link ${VXLAN_LINK}`);
+    link = undefined;
+  }
+  if (desired === undefined) return undefined;
+  const object = `link ${VXLAN_LINK}`;
+  if (link === undefined) {
+    createVxlan(host, desired);
+    recorder.changed('set', object);
+    link = getLink(host, { name: VXLAN_LINK });
+    if (link === undefined) throw new Error(`${object} vanished right after its creation`);
+  }
+  const change = {
+    ...(link.mac === desired.mac ? {} : { mac: desired.mac }),
+    ...(link.mtu === desired.mtu ? {} : { mtu: desired.mtu }),
+  };
+  const requests = [
+    ...(Object.keys(change).length === 0 ? [] : [changeLinkRequest(link.index, change)]),
+    ...(link.up ? [] : [linkUpRequest(link.index)]),
+  ];
+  if (requests.length > 0) {
+    host.execute(requests);
+    recorder.changed('set', object);
+  }
+  recorder.present(object);
+  return link;
+}
+
+/** Another's link has the name of our VXLAN device. */
+export class ForeignLinkError extends Error {
+  override name = 'ForeignLinkError' as const;
+  readonly linkName: string;
+
+  constructor(link: Link) {
+    super(
+      `the link "${link.name}" is ${link.kind ?? 'no virtual device'} and not weft's VXLAN device: ` +
+        `rename or remove it, so that pods behind other links can be reached`,
+    );
+    this.linkName = link.name;
+  }
+}
+
+function isSameTunnel({ vxlan }: Link, desired: VxlanDevice): boolean {
+  return (
+    vxlan?.vni === desired.vni &&
+    vxlan.port === desired.port &&
+    vxlan.local !== undefined &&
+    sameAddress(vxlan.local, desired.local) &&
+    !vxlan.learning &&
+    vxlan.device === undefined
+  );
+}
+
+/** Adds the node's own addresses; returns what removes those that nothing asks for, from our own device only. */
+function applyAddresses(
+  host: NetlinkSocket,
+  state: NodeState,
+  {
+    links,
+    keep,
+    recorder,
+  }: { links: ReadonlyMap<string, number>; keep: readonly CIDR[]; recorder: Recorder },
+): () => void {
+  const listed = listAddresses(host);
+  const drops: (() => void)[] = [];
+  for (const name of new Set([VXLAN_LINK, ...state.addresses.map(({ link }) => link)])) {
+    const linkIndex = links.get(name);
+    if (linkIndex === undefined) continue;
+    const desired = state.addresses.filter(({ link }) => link === name).map(({ address }) => address);
+    const here = listed.filter((item) => item.linkIndex === linkIndex);
+    const { add, remove } = diffAddresses(desired, here, keep.map(ownPart));
+    set(
+      recorder,
+      desired.map((address) => `address ${formatCIDR(hostCIDR(address))} on ${name}`),
+      add.map(({ address, prefixLength }) => ({
+        object: `address ${formatAddress(address)}/${prefixLength} on ${name}`,
+        work: () => host.execute([addAddressRequest({ linkIndex, address, prefixLength })]),
+      })),
+    );
+    if (name !== VXLAN_LINK) continue;
+    drops.push(
+      ...remove.map(({ address, prefixLength }) => () => {
+        if (!deleteAddress(host, { linkIndex, address, prefixLength })) return;
+        recorder.changed('removed', `address ${formatAddress(address)}/${prefixLength} on ${name}`);
+      }),
+    );
+  }
+  return () => drops.forEach((drop) => recorder.attempt(drop));
+}
+
+/** Of a subnet the one address that may be the node's own. */
+function ownPart(cidr: CIDR): CIDR {
+  return cidr.prefixLength === ADDRESS_BITS[cidr.family] ? cidr : hostCIDR(firstAddress(cidr));
+}
+
+/** Sets neighbours and forwarding entries; returns what removes those that nothing asks for. */
+function applyPeers(host: NetlinkSocket, state: NodeState, linkIndex: number, recorder: Recorder): () => void {
+  const neighbours = diffNeighbours(state.neighbours, listNeighbours(host, { linkIndex }));
+  const forwarding = diffFdb(state.forwarding, listFdb(host, linkIndex));
+  const neighbourText = (entry: { address: NodeState['neighbours'][number]['address']; mac: string | undefined }) =>
+    `neighbour ${formatAddress(entry.address)} ${entry.mac} on ${VXLAN_LINK}`;
+  const forwardingText = ({ mac, destination }: NodeState['forwarding'][number]) =>
+    `FDB entry ${mac} behind ${formatAddress(destination)} on ${VXLAN_LINK}`;
+  const additions = [
+    ...neighbours.add.map((entry) => ({
+      object: neighbourText(entry),
+      request: replaceNeighbourRequest({ linkIndex, ...entry }),
+    })),
+    ...forwarding.add.map((entry) => ({
+      object: forwardingText(entry),
+      request: replaceFdbRequest({ linkIndex, ...entry }),
+    })),
+  ];
+  for (const object of [...state.neighbours.map(neighbourText), ...state.forwarding.map(forwardingText)]) {
+    recorder.present(object);
+  }
+  const outcomes = host.transact(additions.map(({ request }) => request));
+  additions.forEach(({ object }, i) => {
+    const refusal = outcomes[i];
+    if (refusal === undefined) recorder.changed('set', object);
+    else recorder.failed(refusal);
+  });
+  return () => {
+    for (const entry of neighbours.remove) {
+      recorder.attempt(() => {
+        if (deleteNeighbour(host, { linkIndex, address: entry.address })) {
+          recorder.changed('removed', neighbourText(entry));
+        }
+      });
+    }
+    for (const entry of forwarding.remove) {
+      recorder.attempt(() => {
+        if (deleteFdbEntry(host, { linkIndex, ...entry })) recorder.changed('removed', forwardingText(entry));
+      });
+    }
+  };
+}
+
+async function applyNodeRoutes(
+  host: NetlinkSocket,
+  state: NodeState,
+  {
+    links,
+    names,
+    keep,
+    recorder,
+  }: {
+    links: ReadonlyMap<string, number>;
+    names: ReadonlyMap<number, string>;
+    keep: readonly CIDR[];
+    recorder: Recorder;
+  },
+): Promise<void> {
+  const text = (route: Route) => {
+    const link = route.oif === undefined ? '' : ` dev ${names.get(route.oif) ?? route.oif}`;
+    return `route ${describeRoute({ ...route, oif: undefined })}${link}`;
+  };
+  const desired = state.routes.flatMap((route) => {
+    const resolved = recorder.attempt(() => resolveRoute(route, links));
+    return resolved === undefined ? [] : [resolved];
+  });
+  const { add, remove } = diffRoutes(desired, listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL }), keep);
+  for (const route of desired) recorder.present(text(route));
+  try {
+    await applyRoutes(host, { add, remove });
+  } catch (error) {
+    // Which of them took effect, the next comparison tells.
+    recorder.failed(error);
+    return;
+  }
+  for (const route of add) recorder.changed('set', text(route));
+  for (const route of remove) recorder.changed('removed', text(route));
+}
+
+/** The route with its link by index. @throws MissingLinkError */
+function resolveRoute(route: NodeRoute, links: ReadonlyMap<string, number>): Route {
+  const { destination: dst, metric, preferredSource: prefSrc, target } = route;
+  const common = { dst, metric, prefSrc, protocol: NODE_ROUTE_PROTOCOL };
+  if (target.kind === 'unreachable') return { ...common, type: 'unreachable' };
+  const oif = links.get(target.link);
+  if (oif === undefined) throw new MissingLinkError(target.link, dst);
+  return { ...common, type: 'unicast', via: target.gateway, oif, onlink: target.onlink };
+}
+
+/** A route leads over a link that is not there. */
+export class MissingLinkError extends Error {
+  override name = 'MissingLinkError' as const;
+  readonly linkName: string;
+
+  constructor(linkName: string, destination: CIDR) {
+    super(`no route to ${formatCIDR(destination)}: there is no link "${linkName}"`);
+    this.linkName = linkName;
+  }
+}
+
+/** Notes all as present, and does what is missing, each by itself. */
+function set(
+  recorder: Recorder,
+  all: readonly string[],
+  missing: readonly { readonly object: string; readonly work: () => void }[],
+): void {
+  all.forEach((object) => recorder.present(object));
+  for (const { object, work } of missing) {
+    recorder.attempt(() => {
+      work();
+      recorder.changed('set', object);
+    });
+  }
+}

@@ -1,0 +1,236 @@
+import type { IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  desiredNodeState,
+  FILTER_TABLE,
+  type DataplaneConfig,
+  type NodeState,
+  type Uplinks,
+} from '../dataplane/index.ts';
+import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
+import { ensureAccepted, repairPodLinks, type CommandRunner, type NetlinkSocket } from '../kernel/index.ts';
+import { FAMILIES, formatAddress, sameAddress, type Family, type IPAddress } from '../net/index.ts';
+import { createFilterTable } from './filter-table.ts';
+import { ensureForwarding, isForwarding } from './forwarding.ts';
+import { watchKernel } from './kernel-watch.ts';
+import { applyNodeState, type NodeStateOptions } from './node-state.ts';
+import type { AgentParts, DataPath } from './parts.ts';
+import { readUplinks } from './uplink.ts';
+
+/** What the node's data path is derived from. */
+export interface NodeSources {
+  readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly IPAddress[] };
+  readonly pools: readonly IPPool[];
+  readonly subnets: readonly NodeSubnet[];
+}
+
+export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSubnetRoute'> {
+  /** rtnetlink in the host's namespace. */
+  readonly host: NetlinkSocket;
+  /** Port ids of this process's own rtnetlink sockets: what they do is no news. */
+  readonly ownPorts: () => ReadonlySet<number>;
+  readonly run: CommandRunner;
+  readonly sysctlRoot: string;
+  /** Undefined until every kind has been listed completely once: nothing is touched before. */
+  readonly sources: () => NodeSources | undefined;
+  readonly config: DataplaneConfig;
+  /** Someone else had changed these objects; they have been put back. */
+  readonly onDrift: (objects: readonly string[]) => void;
+  /** Foreign chains that drop pods' packets and that weft leaves alone, as `inet firewalld filter_FORWARD`. */
+  readonly onForeignDrop: (chains: readonly string[]) => void;
+  readonly settings: { readonly syncMs: number };
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: AgentParts['log'];
+}
+
+/** The node's kernel, kept equal to what the objects say (design, section 7). */
+export interface NodeSync extends DataPath {
+  /** The objects have changed. */
+  wake(): void;
+  /**
+   * Resolves when the kernel is as the objects say at the moment of the call or later; with a subnet just claimed:
+   * when it may be drawn from. Rejects only with the signal's reason: failures are tried again.
+   */
+  upToDate(signal: AbortSignal): Promise<void>;
+  /** For how long this node's data path has been broken, and why; undefined while it is whole. */
+  broken(): { readonly forMs: number; readonly reason: string } | undefined;
+  /** Ends the loop and the watches. Nothing is taken out of the kernel. */
+  stop(): Promise<void>;
+}
+
+/** Routes and filters of this node have not been set up since the agent started. */
+export class NodeNotSetUpError extends Error {
+  override name = 'NodeNotSetUpError' as const;
+
+  constructor() {
+    super("this node's routes and filters have not been set up yet: the agent has just started, try again");
+  }
+}
+
+/** The node's own address is not known, so neither is how others are reached. */
+export class UnknownUplinkError extends Error {
+  override name = 'UnknownUplinkError' as const;
+
+  constructor(nodeName: string, address: IPAddress | undefined) {
+    super(
+      address === undefined
+        ? `node "${nodeName}" has no InternalIP in its status yet: its kubelet or cloud provider sets it`
+        : `InternalIP ${formatAddress(address)} of node "${nodeName}" is on none of this machine's links: ` +
+            `give the kubelet an address of this machine with --node-ip`,
+    );
+  }
+}
+
+/** Several parts of one comparison failed. */
+export class NodeSyncError extends AggregateError {
+  override name = 'NodeSyncError' as const;
+
+  constructor(errors: readonly Error[]) {
+    super(errors, errors.map(({ message }) => message).join('; '));
+  }
+}
+
+/**
+ * Compares at once, on every change of the objects, when the kernel tells that someone touched what is ours, and
+ * every `syncMs`. Node state is diffed whole; of pod state what is missing is put back and nothing removed.
+ */
+export function startNodeSync(parts: NodeSyncParts): NodeSync {
+  const { clock, host, log, run, sysctlRoot } = parts;
+  const stopping = new AbortController();
+  const filterTable = createFilterTable(run);
+  const schedule = createSchedule(clock);
+  const backOff = () => jitteredBackOff(parts.random, { firstMs: 500, maxMs: 15_000 });
+  const waiting = new Set<Waiting>();
+  let retries = backOff();
+  let current: NodeState | undefined;
+  let previous: Remembered | undefined;
+  let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
+  let uplinks: Uplinks = {};
+  let notes = '';
+  let foreignDrops = '';
+
+  async function compare(verifyFilters: boolean): Promise<'done' | 'no sources'> {
+    const sources = parts.sources();
+    if (sources === undefined) return 'no sources';
+    uplinks = freshUplinks(host, sources.node.addresses, uplinks);
+    const state = desiredNodeState({ ...sources, uplinks, config: parts.config });
+    tellNotes(state);
+    const errors: Error[] = [];
+    const drift: string[] = [];
+    const attempt = async (work: () => Promise<void> | void) => {
+      try {
+        await work();
+      } catch (error) {
+        errors.push(error instanceof Error ? error : new Error(String(error)));
+      }
+    };
+
+    await attempt(async () => {
+      const outcome = await filterTable.apply(state.filter, { verify: verifyFilters });
+      if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+    });
+    await attempt(() => {
+      const changed = ensureForwarding(host, sysctlRoot, state.families);
+      if (previous?.state.families.join() === state.families.join()) drift.push(...changed);
+    });
+    await attempt(async () => {
+      if (state.vxlan === undefined && sources.pools.length + sources.subnets.length > 0) {
+        throw new UnknownUplinkError(sources.node.name, sources.node.addresses[0]);
+      }
+      const applied = await applyNodeState(host, state, {
+        beforeRemovingSubnetRoute: parts.beforeRemovingSubnetRoute,
+        beforeRemovals: () => {
+          const repaired = repairPodLinks(host, state.preferredSource);
+          if (sameSources(previous?.state, state)) drift.push(...repaired);
+        },
+      });
+      errors.push(...applied.errors);
+      drift.push(...driftOf(applied.changes, previous?.present));
+      current = state;
+      previous = { state, present: applied.present };
+    });
+    if (verifyFilters) await attempt(() => letThrough(state, drift));
+    if (drift.length > 0) parts.onDrift(drift);
+    if (errors.length > 0) throw errors.length === 1 ? errors[0] : new NodeSyncError(errors);
+    return 'done';
+  }
+
+  async function letThrough(state: NodeState, drift: string[]): Promise<void> {
+    const traffic = { vxlanPort: state.vxlan?.port, families: state.families };
+    const { inserted, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
+    if (previous?.accepted === true) drift.push(...inserted);
+    else if (inserted.length > 0) log.info({ inserted }, 'let pods through filters that drop');
+    if (previous !== undefined) previous = { ...previous, accepted: true };
+    if (unhandled.join() !== foreignDrops && unhandled.length > 0) parts.onForeignDrop(unhandled);
+    foreignDrops = unhandled.join();
+  }
+
+  function tellNotes(state: NodeState): void {
+    const text = state.notes.join('; ');
+    if (text !== notes && text !== '') log.warn({ notes: state.notes }, 'some nodes cannot be reached');
+    notes = text;
+  }
+
+  async function loop(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      const due = await schedule.next(stopping.signal, () => stopped(sysctlRoot, previous?.state));
+      if (due === undefined) return;
+      const served = [...waiting];
+      try {
+        if ((await compare(due.filters)) === 'no sources') {
+          schedule.request('all', NO_SOURCES_MS);
+          continue;
+        }
+        if (failure !== undefined) log.info({}, "this node's data path is whole again");
+        failure = undefined;
+        retries = backOff();
+        served.forEach(({ resolve }) => resolve());
+        schedule.request('all', parts.settings.syncMs);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        failure = { sinceMs: failure?.sinceMs ?? clock.nowMs(), reason };
+        const retryMs = retries.next();
+        log.error({ err: error, retryMs }, `this node's data path is not as it should be: ${reason}`);
+        schedule.request('all', retryMs);
+      }
+    }
+  }
+
+  schedule.request('all', 0);
+  const watches = watchKernel({
+    ownPorts: parts.ownPorts,
+    onTouched: (what) => schedule.request(what, DEBOUNCE_MS),
+    clock,
+    log,
+  });
+  const running = loop();
+
+  return {
+    podMTU: () => setUp().podMTU,
+    hostSources: () => setUp().preferredSource,
+    wake: () => schedule.request('objects', DEBOUNCE_MS),
+    upToDate(signal) {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const entry = { resolve };
+      const abort = () => reject(asError(signal.reason));
+      waiting.add(entry);
+      signal.addEventListener('abort', abort, { once: true });
+      if (signal.aborted) abort();
+      schedule.request('objects', 0);
+      return promise.finally(() => {
+        waiting.delete(entry);
+        signal.removeEventListener('abort', abort);
+      });
+    },
+    broken: () => failure && { forMs: clock.nowMs() - failure.sinceMs, reason: failure.reason },
+    async stop() {
+      stopping.abort();
+      await Promise.all([running, watches.close()]);
+    },
+  };
+
+  function setUp(): NodeState {
+    if (current === undefined) throw new NodeNotSetUpError();
+    return current;
+  }
+}
