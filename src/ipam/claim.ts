@@ -84,7 +84,7 @@ export async function claimAddresses(parts: ClaimParts, request: ClaimRequest): 
   const claimed = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   if (claimed.length === walks.length && request.signal?.aborted !== true) return claimed;
   for (const allocation of claimed) void releases.release(allocation, { reuseDelayMs: NEVER_USED });
-  if (deadline.passed()) {
+  if (signal.reason === deadline.signal.reason) {
     const cause: unknown = walks.map((walk) => walk.lastFailure).find((failure) => failure !== undefined);
     throw new ClaimDeadlineError(request.pool.metadata.name, clock.nowMs() - startedMs, cause);
   }

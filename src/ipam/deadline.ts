@@ -3,7 +3,6 @@ import type { Clock } from './clock.ts';
 /** An end in time that a signal tells of. */
 export interface Deadline {
   readonly signal: AbortSignal;
-  passed(): boolean;
   /** Ends the measuring, so that no timer outlives the work. */
   end(): void;
 }
@@ -19,7 +18,6 @@ export function startDeadline(clock: Clock, deadlineMs: number): Deadline {
   );
   return {
     signal: over.signal,
-    passed: () => over.signal.aborted,
     end: () => {
       ended.abort();
     },
