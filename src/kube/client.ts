@@ -38,7 +38,7 @@ export interface KubeRequest {
   /** Of the body. Default: application/json. */
   readonly contentType?: string;
   readonly accept?: string;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** How long the apiserver may stay silent. Default: 30 s. */
   readonly timeoutMs?: number;
 }
@@ -98,7 +98,7 @@ export function createKubeClient(
           headers: await headersFor(request, fresh),
           timeoutMs: request.timeoutMs ?? 30_000,
           ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
-          ...(request.signal === undefined ? {} : { signal: request.signal }),
+          signal: request.signal,
         },
         (chunk) => chunks.push(chunk),
       ),

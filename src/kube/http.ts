@@ -7,7 +7,7 @@ export interface HTTPRequest {
   readonly body?: string;
   /** For the head of the answer, and between two pieces of its body; 0: none. */
   readonly timeoutMs: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface Head {

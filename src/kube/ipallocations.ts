@@ -35,7 +35,7 @@ export function allocationStore(client: KubeClient, feed?: WriteFeed): Allocatio
       const { items } = await listAll(client, {
         path: PATH,
         fieldSelector: `spec.nodeName=${nodeName}`,
-        ...(signal === undefined ? {} : { signal }),
+        signal,
       });
       return items.map(parse);
     },

@@ -11,7 +11,7 @@ export interface ListRequest {
    */
   readonly notOlderThan?: string;
   readonly pageSize?: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface Listed {
@@ -37,7 +37,7 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
         },
         timeoutMs: 60_000,
         ...(request.accept === undefined ? {} : { accept: request.accept }),
-        ...(request.signal === undefined ? {} : { signal: request.signal }),
+        signal: request.signal,
       }),
     );
     for (const item of page.items) items.push(item);

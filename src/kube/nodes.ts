@@ -56,9 +56,7 @@ export async function getNode(
 ): Promise<Node | undefined> {
   try {
     const path = `${NODES}/${nodeName}`;
-    return parseNode(
-      await client.request({ method: 'GET', path, ...(signal === undefined ? {} : { signal }) }),
-    );
+    return parseNode(await client.request({ method: 'GET', path, signal }));
   } catch (error) {
     if (error instanceof NotFoundError) return undefined;
     throw error;
@@ -91,7 +89,7 @@ export async function patchNodeNetworkAvailable(
         ],
       },
     },
-    ...(signal === undefined ? {} : { signal }),
+    signal,
   });
 }
 

@@ -32,7 +32,7 @@ export function nodeSubnetStore(client: KubeClient, feed?: WriteFeed): NodeSubne
       const { items } = await listAll(client, {
         path: PATH,
         fieldSelector: `spec.pool=${poolName}`,
-        ...(signal === undefined ? {} : { signal }),
+        signal,
       });
       return items.map(parse);
     },

@@ -46,9 +46,7 @@ export async function getPod(
 ): Promise<Pod | undefined> {
   try {
     const path = `/api/v1/namespaces/${namespace}/pods/${name}`;
-    return parsePod(
-      await client.request({ method: 'GET', path, ...(signal === undefined ? {} : { signal }) }),
-    );
+    return parsePod(await client.request({ method: 'GET', path, signal }));
   } catch (error) {
     if (error instanceof NotFoundError) return undefined;
     throw error;

@@ -56,7 +56,7 @@ async function revisionOf(
       method: 'GET',
       path: `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}`,
       accept: PARTIAL_METADATA,
-      ...(signal === undefined ? {} : { signal }),
+      signal,
     });
   } catch (error) {
     if (error instanceof NotFoundError) throw new SchemaRevisionError(name, 'is missing');

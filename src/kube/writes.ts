@@ -15,19 +15,19 @@ export interface Seen {
 
 export interface ConditionalWrites<T> {
   /** One POST, no read. Only "somebody has the name" is an answer; any other failure throws. */
-  create(object: object, signal?: AbortSignal): Promise<CreateOutcome<T>>;
-  get(name: string, signal?: AbortSignal): Promise<T | undefined>;
+  readonly create: (object: object, signal?: AbortSignal) => Promise<CreateOutcome<T>>;
+  readonly get: (name: string, signal?: AbortSignal) => Promise<T | undefined>;
   /**
    * A merge patch under the resourceVersion of `seen`. The uid would be no precondition: on the status
    * subresource a wrong one is ignored.
    */
-  patch(
+  readonly patch: (
     seen: Seen,
     change: { readonly metadata?: object; readonly spec?: object; readonly status?: object },
     options?: { readonly subresource?: 'status'; readonly signal?: AbortSignal | undefined },
-  ): Promise<WriteOutcome>;
+  ) => Promise<WriteOutcome>;
   /** Deletes under uid and resourceVersion of `seen`. */
-  delete(seen: Seen, signal?: AbortSignal): Promise<WriteOutcome>;
+  readonly delete: (seen: Seen, signal?: AbortSignal) => Promise<WriteOutcome>;
 }
 
 /** The writes that all of weft's stores consist of, for one kind. Each is sent once. */
@@ -41,7 +41,7 @@ export function conditionalWrites<T>(
     async create(object, signal) {
       let answer: unknown;
       try {
-        answer = await client.request({ method: 'POST', path, body: object, ...given(signal) });
+        answer = await client.request({ method: 'POST', path, body: object, signal });
       } catch (error) {
         if (error instanceof AlreadyExistsError) return { kind: 'taken' };
         throw error;
@@ -52,7 +52,7 @@ export function conditionalWrites<T>(
 
     async get(name, signal) {
       try {
-        return parse(await client.request({ method: 'GET', path: `${path}/${name}`, ...given(signal) }));
+        return parse(await client.request({ method: 'GET', path: `${path}/${name}`, signal }));
       } catch (error) {
         if (error instanceof NotFoundError) return undefined;
         throw error;
@@ -67,7 +67,7 @@ export function conditionalWrites<T>(
           path: `${path}/${name}${subresource === undefined ? '' : `/${subresource}`}`,
           body: { ...change, metadata: { ...change.metadata, resourceVersion } },
           contentType: MERGE_PATCH,
-          ...given(signal),
+          signal,
         });
         feed?.wrote(answer);
       });
@@ -80,7 +80,7 @@ export function conditionalWrites<T>(
           method: 'DELETE',
           path: `${path}/${name}`,
           body: { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid, resourceVersion } },
-          ...given(signal),
+          signal,
         });
         feed?.removed(uid, name);
       });
@@ -97,8 +97,4 @@ async function outcomeOf(write: () => Promise<void>): Promise<WriteOutcome> {
     if (error instanceof ConflictError) return 'changed';
     throw error;
   }
-}
-
-function given(signal: AbortSignal | undefined): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
 }
