@@ -48,6 +48,7 @@ const NETLINK_ADD_MEMBERSHIP = 1;
 const ROUTE_GROUPS = [1, 3, 5, 7, 9, 11];
 /** NFNLGRP_NFTABLES. */
 const NFTABLES_GROUPS = [7];
+const LOCAL_TABLE = 255;
 const DEFAULT_RECEIVE_BUFFER_BYTES = 4 << 20;
 const READ_BUFFER_BYTES = 65_536;
 /** Closing a descriptor does not wake a read, so each read gives up after this. */
@@ -148,6 +149,8 @@ function eventOf(message: IncomingMessage): KernelEvent | undefined {
     case 24:
     case 25: {
       const route = parseRoute(message);
+      // The kernel writes its local table itself, for each address, in nobody's name.
+      if (route?.table === LOCAL_TABLE) return undefined;
       return route && { kind: 'route', removed: message.type === 25, route };
     }
     case 28:

@@ -204,7 +204,8 @@ export function deleteRouteRequest(route: Route): NetlinkRequest {
 
 /** Two routes with the same key cannot both be in the kernel's table (but for IPv6 routes with several next hops). */
 export function routeKey(route: Route): string {
-  return `${route.table ?? MAIN_TABLE} ${formatCIDR(route.dst)} ${effectiveMetric(route)}`;
+  const { family, first, prefixLength } = route.dst;
+  return `${route.table ?? MAIN_TABLE} ${family} ${first}/${prefixLength} ${effectiveMetric(route)}`;
 }
 
 /** The metric the kernel will show. */
