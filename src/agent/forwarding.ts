@@ -1,4 +1,4 @@
-import type { Family } from '../net/index.ts';
+import { FAMILIES, type Family } from '../net/index.ts';
 import {
   listLinks,
   listRoutes,
@@ -11,6 +11,11 @@ import {
 /** Whether the kernel forwards packets of these families: a few reads of /proc, to be asked often. */
 export function isForwarding(sysctlRoot: string, families: readonly Family[]): boolean {
   return families.every((family) => readSysctl(sysctlRoot, FORWARDING[family]) === '1');
+}
+
+/** The families that this kernel speaks: hosts started with ipv6.disable=1 have no settings of it. */
+export function kernelFamilies(sysctlRoot: string): Family[] {
+  return FAMILIES.filter((family) => readSysctl(sysctlRoot, FORWARDING[family]) !== undefined);
 }
 
 /**

@@ -157,7 +157,11 @@ async function keptSubnets(
 }
 
 /** The device as desired, up; undefined if none is. One that cannot be changed into it is made anew. */
-function applyVxlan(host: NetlinkSocket, desired: VxlanDevice | undefined, recorder: Recorder): Link | undefined {
+function applyVxlan(
+  host: NetlinkSocket,
+  desired: VxlanDevice | undefined,
+  recorder: Recorder,
+): Link | undefined {
   let link = getLink(host, { name: VXLAN_LINK });
   if (link !== undefined && link.kind !== 'vxlan') throw new ForeignLinkError(link);
   if (link !== undefined && (desired === undefined || !isSameTunnel(link, desired))) {
@@ -257,11 +261,18 @@ function ownPart(cidr: CIDR): CIDR {
 }
 
 /** Sets neighbours and forwarding entries; returns what removes those that nothing asks for. */
-function applyPeers(host: NetlinkSocket, state: NodeState, linkIndex: number, recorder: Recorder): () => void {
+function applyPeers(
+  host: NetlinkSocket,
+  state: NodeState,
+  linkIndex: number,
+  recorder: Recorder,
+): () => void {
   const neighbours = diffNeighbours(state.neighbours, listNeighbours(host, { linkIndex }));
   const forwarding = diffFdb(state.forwarding, listFdb(host, linkIndex));
-  const neighbourText = (entry: { address: NodeState['neighbours'][number]['address']; mac: string | undefined }) =>
-    `neighbour ${formatAddress(entry.address)} ${entry.mac} on ${VXLAN_LINK}`;
+  const neighbourText = (entry: {
+    address: NodeState['neighbours'][number]['address'];
+    mac: string | undefined;
+  }) => `neighbour ${formatAddress(entry.address)} ${entry.mac} on ${VXLAN_LINK}`;
   const forwardingText = ({ mac, destination }: NodeState['forwarding'][number]) =>
     `FDB entry ${mac} behind ${formatAddress(destination)} on ${VXLAN_LINK}`;
   const additions = [
@@ -293,7 +304,7 @@ function applyPeers(host: NetlinkSocket, state: NodeState, linkIndex: number, re
     }
     for (const entry of forwarding.remove) {
       recorder.attempt(() => {
-        if (deleteFdbEntry(host, { linkIndex, ...entry })) recorder.changed('removed', forwardingText(entry));
+        if (deleteFdbEntry(host, entry)) recorder.changed('removed', forwardingText(entry));
       });
     }
   };

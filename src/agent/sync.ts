@@ -10,10 +10,11 @@ import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
 import { ensureAccepted, repairPodLinks, type CommandRunner, type NetlinkSocket } from '../kernel/index.ts';
 import { FAMILIES, formatAddress, sameAddress, type Family, type IPAddress } from '../net/index.ts';
 import { createFilterTable } from './filter-table.ts';
-import { ensureForwarding, isForwarding } from './forwarding.ts';
+import { ensureForwarding, isForwarding, kernelFamilies } from './forwarding.ts';
 import { watchKernel } from './kernel-watch.ts';
-import { applyNodeState, type NodeStateOptions } from './node-state.ts';
+import { applyNodeState, type Change, type NodeStateOptions } from './node-state.ts';
 import type { AgentParts, DataPath } from './parts.ts';
+import { createSchedule } from './schedule.ts';
 import { readUplinks } from './uplink.ts';
 
 /** What the node's data path is derived from. */
@@ -107,13 +108,19 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
   let uplinks: Uplinks = {};
   let notes = '';
+  let accepted: string | undefined;
   let foreignDrops = '';
 
   async function compare(verifyFilters: boolean): Promise<'done' | 'no sources'> {
     const sources = parts.sources();
     if (sources === undefined) return 'no sources';
     uplinks = freshUplinks(host, sources.node.addresses, uplinks);
-    const state = desiredNodeState({ ...sources, uplinks, config: parts.config });
+    const state = desiredNodeState({
+      ...sources,
+      uplinks,
+      kernelFamilies: kernelFamilies(sysctlRoot),
+      config: parts.config,
+    });
     tellNotes(state);
     const errors: Error[] = [];
     const drift: string[] = [];
@@ -149,18 +156,24 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       current = state;
       previous = { state, present: applied.present };
     });
-    if (verifyFilters) await attempt(() => letThrough(state, drift));
+    await attempt(() => letThrough(state, { verify: verifyFilters, drift }));
     if (drift.length > 0) parts.onDrift(drift);
-    if (errors.length > 0) throw errors.length === 1 ? errors[0] : new NodeSyncError(errors);
+    const [first] = errors;
+    if (first !== undefined) throw errors.length === 1 ? first : new NodeSyncError(errors);
     return 'done';
   }
 
-  async function letThrough(state: NodeState, drift: string[]): Promise<void> {
+  async function letThrough(
+    state: NodeState,
+    { verify, drift }: { verify: boolean; drift: string[] },
+  ): Promise<void> {
     const traffic = { vxlanPort: state.vxlan?.port, families: state.families };
+    const same = accepted === JSON.stringify(traffic);
+    if (same && !verify) return;
     const { inserted, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
-    if (previous?.accepted === true) drift.push(...inserted);
+    accepted = JSON.stringify(traffic);
+    if (same) drift.push(...inserted);
     else if (inserted.length > 0) log.info({ inserted }, 'let pods through filters that drop');
-    if (previous !== undefined) previous = { ...previous, accepted: true };
     if (unhandled.join() !== foreignDrops && unhandled.length > 0) parts.onForeignDrop(unhandled);
     foreignDrops = unhandled.join();
   }
@@ -173,7 +186,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 
   async function loop(): Promise<void> {
     while (!stopping.signal.aborted) {
-      const due = await schedule.next(stopping.signal, () => stopped(sysctlRoot, previous?.state));
+      const due = await schedule.next(stopping.signal, stoppedForwarding);
       if (due === undefined) return;
       const served = [...waiting];
       try {
@@ -208,7 +221,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   return {
     podMTU: () => setUp().podMTU,
     hostSources: () => setUp().preferredSource,
-    wake: () => schedule.request('objects', DEBOUNCE_MS),
+    wake: () => schedule.request('links', DEBOUNCE_MS),
     upToDate(signal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const entry = { resolve };
@@ -216,7 +229,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       waiting.add(entry);
       signal.addEventListener('abort', abort, { once: true });
       if (signal.aborted) abort();
-      schedule.request('objects', 0);
+      schedule.requestNow();
       return promise.finally(() => {
         waiting.delete(entry);
         signal.removeEventListener('abort', abort);
@@ -229,8 +242,69 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     },
   };
 
+  /** Nothing tells when someone switches forwarding off, so it is read every second. */
+  function stoppedForwarding(): boolean {
+    try {
+      return current !== undefined && !isForwarding(sysctlRoot, current.families);
+    } catch {
+      // The comparison meets the same error, and reports it.
+      return true;
+    }
+  }
+
   function setUp(): NodeState {
     if (current === undefined) throw new NodeNotSetUpError();
     return current;
   }
+}
+
+/** Kernel events come in flocks. */
+const DEBOUNCE_MS = 50;
+const NO_SOURCES_MS = 1000;
+
+interface Waiting {
+  readonly resolve: () => void;
+}
+
+/** What the last comparison left behind. */
+interface Remembered {
+  readonly state: NodeState;
+  readonly present: ReadonlySet<string>;
+}
+
+/**
+ * The uplinks as they are now; one whose address is away for a moment (a lease renewed, a link set down) stays as
+ * it was, so that no route and no device goes with it.
+ */
+function freshUplinks(host: NetlinkSocket, internalIPs: readonly IPAddress[], before: Uplinks): Uplinks {
+  const now = readUplinks(host, internalIPs);
+  const uplinks: Partial<Record<Family, Uplinks[Family]>> = {};
+  for (const family of FAMILIES) {
+    const last = before[family];
+    const still = last !== undefined && internalIPs.some((address) => sameAddress(address, last.address));
+    const uplink = now[family] ?? (still ? last : undefined);
+    if (uplink !== undefined) uplinks[family] = uplink;
+  }
+  return uplinks as Uplinks;
+}
+
+/** What was there before and had gone, and what carried our mark and was never desired. First comparisons tell none. */
+function driftOf(changes: readonly Change[], before: ReadonlySet<string> | undefined): string[] {
+  if (before === undefined) return [];
+  return changes
+    .filter(({ action, object }) => (action === 'set') === before.has(object))
+    .map(({ object }) => object);
+}
+
+function sameSources(before: NodeState | undefined, now: NodeState): boolean {
+  const text = ({ preferredSource }: NodeState) =>
+    FAMILIES.map((family) => {
+      const source = preferredSource[family];
+      return source === undefined ? '-' : formatAddress(source);
+    }).join();
+  return before !== undefined && text(before) === text(now);
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error(String(reason));
 }

@@ -48,7 +48,10 @@ function loopbackMTU(host: NetlinkSocket, family: Family, links: ReadonlyMap<num
   const link = links.get(defaultRoute?.oif ?? -1);
   if (link !== undefined) return link.mtu;
   const mtus = [...links.values()]
-    .filter(({ loopback, up, name }) => !loopback && up && name !== VXLAN_LINK && !name.startsWith(HOST_LINK_PREFIX))
+    .filter(
+      ({ loopback, up, name }) =>
+        !loopback && up && name !== VXLAN_LINK && !name.startsWith(HOST_LINK_PREFIX),
+    )
     .map(({ mtu }) => mtu);
   return mtus.length === 0 ? DEFAULT_MTU : Math.min(...mtus);
 }

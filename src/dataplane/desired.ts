@@ -34,6 +34,8 @@ export interface DesiredInput {
   /** `addresses`: the Node's InternalIPs in the order of its object. */
   readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly IPAddress[] };
   readonly uplinks: Uplinks;
+  /** What the kernel speaks at all. Subnets of another family are not for this node. */
+  readonly kernelFamilies: readonly Family[];
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
   readonly config: DataplaneConfig;
@@ -44,11 +46,13 @@ export interface DesiredInput {
  * nothing else (design, section 7). Pods' routes are not in it: they follow from the attachments.
  */
 export function desiredNodeState(input: DesiredInput): NodeState {
-  const { node, uplinks, pools, config } = input;
-  const subnets = [...input.subnets].sort((a, b) => compareCIDRs(a.spec.cidr, b.spec.cidr));
+  const { node, uplinks, kernelFamilies, pools, config } = input;
+  const subnets = input.subnets
+    .filter(({ spec }) => kernelFamilies.includes(spec.cidr.family))
+    .sort((a, b) => compareCIDRs(a.spec.cidr, b.spec.cidr));
   const named = subnets.filter(({ spec }) => spec.nodeName === node.name);
   const own = named.filter(({ spec }) => spec.nodeUID === node.uid);
-  const families = FAMILIES.filter(
+  const families = kernelFamilies.filter(
     (family) =>
       subnets.some(({ spec }) => spec.cidr.family === family) ||
       pools.some(({ spec }) => spec.cidrs.some((cidr) => cidr.family === family)),

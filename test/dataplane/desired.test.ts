@@ -105,6 +105,14 @@ describe('families', () => {
     expect(state.neighbours.every(({ address }) => address.family === 'ipv4')).toBe(true);
   });
 
+  it('that the kernel lacks are left out, whatever the pools say', () => {
+    const state = desiredNodeState(input({ kernelFamilies: ['ipv4'], subnets: [own4, own6, near, far6] }));
+    expect(state.families).toEqual(['ipv4']);
+    expect(state.addresses.every(({ address }) => address.family === 'ipv4')).toBe(true);
+    expect(state.routes.every(({ destination }) => destination.family === 'ipv4')).toBe(true);
+    expect(state.neighbours).toEqual([]);
+  });
+
   it('of a drained CIDR stay while a subnet of it is held', () => {
     const state = desiredNodeState(input({ pools: [pool('main', ['10.64.0.0/16'])], subnets: [own6] }));
     expect(state.families).toEqual(['ipv4', 'ipv6']);

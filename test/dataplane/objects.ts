@@ -1,7 +1,7 @@
 import type { IPPool, NodeSubnet } from '../../src/api/index.ts';
 import { nodeSubnetName } from '../../src/api/index.ts';
 import type { DesiredInput, Uplink } from '../../src/dataplane/index.ts';
-import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { FAMILIES, parseAddress, parseCIDR } from '../../src/net/index.ts';
 
 /** A pool as the apiserver stores it; what a test does not say is as a user would leave it. */
 export function pool(name: string, cidrs: readonly string[], spec: Partial<IPPool['spec']> = {}): IPPool {
@@ -54,6 +54,7 @@ export function input(changes: Partial<DesiredInput> = {}): DesiredInput {
       ipv4: uplink('192.168.1.1', ['192.168.1.0/24']),
       ipv6: uplink('fd01::1', ['fd01::/64']),
     },
+    kernelFamilies: FAMILIES,
     pools: [pool('main', ['10.64.0.0/16', 'fd64::/64'])],
     subnets: [],
     config: { vni: 4097, port: 4789, natExempt: [] },

@@ -1,0 +1,101 @@
+import type { Clock } from '../ipam/index.ts';
+import { cidrHasAddress, parseCIDR } from '../net/index.ts';
+import { VXLAN_LINK } from '../dataplane/index.ts';
+import {
+  DYING_LINK_PREFIX,
+  HOST_LINK_PREFIX,
+  parseAlias,
+  ROUTE_PROTOCOL,
+  watchNftables,
+  watchRtnetlink,
+  type KernelEvent,
+  type Notifications,
+} from '../kernel/index.ts';
+import type { AgentParts } from './parts.ts';
+import type { Scope } from './schedule.ts';
+
+export interface KernelWatchOptions {
+  readonly ownPorts: () => ReadonlySet<number>;
+  /** Someone touched what may be ours; where events were lost, everything. */
+  readonly onTouched: (what: Scope) => void;
+  readonly clock: Clock;
+  readonly log: AgentParts['log'];
+}
+
+/**
+ * Tells when someone else changes links, routes, neighbours or filters of this namespace. A watch that breaks
+ * is begun anew, and what it missed is made up for by comparing everything.
+ */
+export function watchKernel(options: KernelWatchOptions): { close(): Promise<void> } {
+  const closing = new AbortController();
+  const onEvents = (events: readonly KernelEvent[]) => {
+    for (const event of events) {
+      const what = touchedBy(event);
+      if (what !== undefined) options.onTouched(what);
+    }
+  };
+  const watches = [
+    keepWatching(() => watchRtnetlink({ onEvents, ownPorts: options.ownPorts }), closing.signal, options),
+    keepWatching(() => watchNftables({ onEvents }), closing.signal, options),
+  ];
+  return {
+    async close() {
+      closing.abort();
+      await Promise.all(watches);
+    },
+  };
+}
+
+/** What of ours the event may be about; undefined: nothing. Own doings converge, so a doubt costs one comparison. */
+export function touchedBy(event: KernelEvent): Scope | undefined {
+  switch (event.kind) {
+    case 'link':
+      return isTellingLink(event) ? 'links' : undefined;
+    case 'address':
+      return cidrHasAddress(LINK_LOCAL, event.address.address) ? undefined : 'links';
+    case 'route':
+      return OUR_PROTOCOLS.has(event.route.protocol) ? 'links' : undefined;
+    case 'neighbour':
+      return event.removed || event.neighbour.permanent ? 'links' : undefined;
+    case 'fdb':
+      return 'links';
+    case 'nft':
+      return 'filters';
+    case 'overrun':
+      return 'all';
+  }
+}
+
+const OUR_PROTOCOLS: ReadonlySet<number> = new Set([ROUTE_PROTOCOL.weftNode, ROUTE_PROTOCOL.weftPod]);
+const LINK_LOCAL = parseCIDR('fe80::/10');
+const RESTART_MS = 1000;
+
+/**
+ * Our device, and uplinks, whose MTU may change. Links of pods come and go by our own hand, which a link's event
+ * does not say; of them only a complete one that is down is news.
+ */
+function isTellingLink({ link, removed }: Extract<KernelEvent, { kind: 'link' }>): boolean {
+  if (link.name === VXLAN_LINK) return true;
+  if (removed || link.name.startsWith(DYING_LINK_PREFIX)) return false;
+  return link.name.startsWith(HOST_LINK_PREFIX) ? !link.up && parseAlias(link.alias) !== undefined : true;
+}
+
+async function keepWatching(
+  start: () => Notifications,
+  closing: AbortSignal,
+  { clock, log, onTouched }: KernelWatchOptions,
+): Promise<void> {
+  while (!closing.aborted) {
+    try {
+      const watch = start();
+      closing.addEventListener('abort', () => void watch.close().catch(() => undefined), { once: true });
+      await watch.done;
+    } catch (error) {
+      log.error({ err: error }, 'the watch of kernel notifications broke and is begun anew');
+    }
+    if (closing.aborted) return;
+    onTouched('all');
+    // Rejects when closing: the loop's condition says the same.
+    await clock.sleep(RESTART_MS, closing).catch(() => undefined);
+  }
+}
