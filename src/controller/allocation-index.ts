@@ -12,98 +12,62 @@ export interface IndexedAllocation extends CountedAllocation {
   readonly attached: boolean;
 }
 
-/** The allocations by name, by pool and by node. */
-export interface AllocationIndex {
-  set(allocation: IPAllocation): void;
-  delete(name: string): void;
-  /** Replaces everything: after a list. */
-  replace(allocations: Iterable<IPAllocation>): void;
-  ofPool(pool: string): readonly IndexedAllocation[];
-  ofNode(nodeName: string): readonly IndexedAllocation[];
-  /** The names of the nodes that hold any. */
-  nodeNames(): ReadonlySet<string>;
-  readonly size: number;
-}
-
-export function createAllocationIndex(): AllocationIndex {
-  const byName = new Map<string, IndexedAllocation>();
-  const byPool = createGroups();
-  const byNode = createGroups();
-
-  const remove = (name: string) => {
-    const known = byName.get(name);
-    if (known === undefined) return;
-    byName.delete(name);
-    byPool.remove(known.spec.pool, name);
-    byNode.remove(known.nodeName, name);
-  };
-  const set = (allocation: IPAllocation) => {
-    const entry = indexed(allocation);
-    remove(entry.metadata.name);
-    byName.set(entry.metadata.name, entry);
-    byPool.add(entry.spec.pool, entry.metadata.name);
-    byNode.add(entry.nodeName, entry.metadata.name);
-  };
-  const entries = (names: ReadonlySet<string>) =>
-    [...names].flatMap((name) => {
-      const entry = byName.get(name);
-      return entry === undefined ? [] : [entry];
-    });
-
-  return {
-    set,
-    delete: remove,
-    replace(allocations) {
-      const gone = new Set(byName.keys());
-      for (const allocation of allocations) {
-        set(allocation);
-        gone.delete(allocation.metadata.name);
-      }
-      for (const name of gone) remove(name);
-    },
-    ofPool: (pool) => entries(byPool.members(pool)),
-    ofNode: (nodeName) => entries(byNode.members(nodeName)),
-    nodeNames: () => byNode.keys(),
-    get size() {
-      return byName.size;
-    },
-  };
-}
-
-/** Sets of names under a key; a key without names is none. */
-interface Groups {
-  add(key: string | undefined, name: string): void;
-  remove(key: string | undefined, name: string): void;
-  members(key: string): ReadonlySet<string>;
-  keys(): ReadonlySet<string>;
-}
-
-function createGroups(): Groups {
-  const groups = new Map<string, Set<string>>();
-  return {
-    add(key, name) {
-      if (key === undefined) return;
-      const group = groups.get(key) ?? new Set();
-      groups.set(key, group.add(name));
-    },
-    remove(key, name) {
-      if (key === undefined) return;
-      const group = groups.get(key);
-      group?.delete(name);
-      if (group?.size === 0) groups.delete(key);
-    },
-    members: (key) => groups.get(key) ?? new Set(),
-    keys: () => new Set(groups.keys()),
-  };
-}
-
-function indexed(allocation: IPAllocation): IndexedAllocation {
-  const { metadata, spec, status } = allocation;
+export function indexedAllocation({ metadata, spec, status }: IPAllocation): IndexedAllocation {
   return {
     metadata: { name: metadata.name, uid: metadata.uid, resourceVersion: metadata.resourceVersion },
     spec: { address: spec.address, pool: spec.pool },
     nodeName: spec.nodeName,
     attached: spec.attachment !== undefined,
-    ...(status === undefined ? {} : { status }),
+    ...(status?.releasedAt === undefined ? {} : { status: { releasedAt: status.releasedAt } }),
   };
+}
+
+/** The allocations by pool and by node. */
+export interface AllocationIndex {
+  /** Brings one name up to date: what stood under it, and what does now. */
+  change(before: IndexedAllocation | undefined, after: IndexedAllocation | undefined): void;
+  ofPool(pool: string): IndexedAllocation[];
+  ofNode(nodeName: string): IndexedAllocation[];
+  /** The names of the pools, there or not, that any allocation names. */
+  poolNames(): string[];
+  /** The names of the nodes, there or not, that hold any. */
+  nodeNames(): string[];
+}
+
+export function createAllocationIndex(): AllocationIndex {
+  const byPool = new Map<string, Group>();
+  const byNode = new Map<string, Group>();
+
+  return {
+    change(before, after) {
+      if (before !== undefined) {
+        remove(byPool, before.spec.pool, before.metadata.name);
+        remove(byNode, before.nodeName, before.metadata.name);
+      }
+      if (after !== undefined) {
+        add(byPool, after.spec.pool, after);
+        add(byNode, after.nodeName, after);
+      }
+    },
+    ofPool: (pool) => [...(byPool.get(pool)?.values() ?? [])],
+    ofNode: (nodeName) => [...(byNode.get(nodeName)?.values() ?? [])],
+    poolNames: () => [...byPool.keys()],
+    nodeNames: () => [...byNode.keys()],
+  };
+}
+
+type Group = Map<string, IndexedAllocation>;
+
+function add(groups: Map<string, Group>, key: string | undefined, allocation: IndexedAllocation): void {
+  if (key === undefined) return;
+  const group = groups.get(key) ?? new Map<string, IndexedAllocation>();
+  groups.set(key, group.set(allocation.metadata.name, allocation));
+}
+
+/** A group without members is none: maps must not grow with every node that ever was. */
+function remove(groups: Map<string, Group>, key: string | undefined, name: string): void {
+  if (key === undefined) return;
+  const group = groups.get(key);
+  group?.delete(name);
+  if (group?.size === 0) groups.delete(key);
 }

@@ -9,12 +9,14 @@ import type { Clock, WriteOutcome } from '../ipam/index.ts';
 import { isUrgent, poolStatus, sameStatus, subnetsOf, type PoolFacts } from './pool-status.ts';
 import { DONE, type Reconcile, type ReconcileResult } from './queue.ts';
 
-/** What reconciling pools needs of the cluster. The first two answer from caches that have been complete once. */
+/** What reconciling pools needs of the cluster. The first three answer from caches that have been complete once. */
 export interface PoolsCluster {
   pool(name: string): IPPool | undefined;
+  /** All NodeSubnets. */
+  subnets(): readonly NodeSubnet[];
   /** All that the pool's status is computed from, but for the pool itself. */
   factsOf(pool: IPPool): Omit<PoolFacts, 'pool'>;
-  /** Consistent lists of all NodeSubnets. */
+  /** A consistent list of all NodeSubnets. */
   listSubnets(signal: AbortSignal): Promise<readonly NodeSubnet[]>;
   addFinalizer(seen: IPPool, signal: AbortSignal): Promise<WriteOutcome>;
   removeFinalizer(seen: IPPool, signal: AbortSignal): Promise<WriteOutcome>;
@@ -82,7 +84,7 @@ export function createPools({ cluster, clock, statusMs, deletionMs }: PoolsParts
     deletedSince.set(name, since);
     const remainingMs = since + deletionMs - clock.nowMs();
     if (remainingMs > 0) return { kind: 'requeueAfter', ms: remainingMs };
-    if (subnetsOf(pool, cluster.factsOf(pool).subnets).length > 0) {
+    if (subnetsOf(pool, cluster.subnets()).length > 0) {
       return { kind: 'requeueAfter', ms: WAIT_FOR_SUBNETS_MS };
     }
     // A claim creates its subnet and then sees that the pool is alive. What was created before the deletion is in

@@ -1,0 +1,205 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { indexedAllocation, type IndexedAllocation } from '../../src/controller/allocation-index.ts';
+import { createGoneNodes } from '../../src/controller/gone-nodes.ts';
+import type { Reconcile } from '../../src/controller/queue.ts';
+import type { NodeSubnet } from '../../src/api/index.ts';
+import { createFakeClock, type FakeClock } from './fake-clock.ts';
+import { allocation, nodeSubnet, pool } from './objects.ts';
+
+const QUARANTINE_MS = 300_000;
+const signal = new AbortController().signal;
+const pods = pool('pods', ['10.0.0.0/16']);
+
+interface World {
+  knownNodes: Set<string>;
+  realNodes: Set<string>;
+  subnets: Map<string, NodeSubnet>;
+  allocations: Map<string, IndexedAllocation>;
+  /** Shown by a consistent list, not by the cache. */
+  unseen: IndexedAllocation[];
+  changed: Set<string>;
+  reuseDelayMs: number;
+  calls: string[];
+}
+
+let world: World;
+let clock: FakeClock;
+let reconcile: Reconcile;
+
+beforeEach(() => {
+  clock = createFakeClock();
+  world = {
+    knownNodes: new Set(),
+    realNodes: new Set(),
+    subnets: new Map(),
+    allocations: new Map(),
+    unseen: [],
+    changed: new Set(),
+    reuseDelayMs: 30_000,
+    calls: [],
+  };
+  reconcile = goneNodes();
+});
+
+function goneNodes(): Reconcile {
+  const ofNode = (nodeName: string) =>
+    [...world.allocations.values()].filter((one) => one.nodeName === nodeName);
+  return createGoneNodes({
+    clock,
+    quarantineMs: QUARANTINE_MS,
+    mayDelete: async () => undefined,
+    onFreed: () => undefined,
+    cluster: {
+      nodeIsKnown: (nodeName) => world.knownNodes.has(nodeName),
+      subnetsOfNode: (nodeName) =>
+        [...world.subnets.values()].filter(({ spec }) => spec.nodeName === nodeName),
+      allocationsOfNode: ofNode,
+      reuseDelayMs: () => world.reuseDelayMs,
+      async nodeExists(nodeName) {
+        world.calls.push(`get node ${nodeName}`);
+        return world.realNodes.has(nodeName);
+      },
+      listAllocationsOfNode: async (nodeName) => [...ofNode(nodeName), ...world.unseen],
+      async deleteAllocation({ metadata: { name } }) {
+        world.calls.push(`delete ${name}`);
+        if (world.changed.has(name)) return 'changed';
+        world.unseen = world.unseen.filter((one) => one.metadata.name !== name);
+        return world.allocations.delete(name) ? 'done' : 'gone';
+      },
+      async deleteSubnet({ metadata: { name } }) {
+        world.calls.push(`delete ${name}`);
+        return world.subnets.delete(name) ? 'done' : 'gone';
+      },
+    },
+  });
+}
+
+function hold(nodeName: string, count: number): void {
+  const subnet = nodeSubnet(pods, '10.0.1.0/24', nodeName);
+  world.subnets.set(subnet.metadata.name, subnet);
+  for (let index = 1; index <= count; index++) {
+    const one = indexedAllocation(allocation(pods, `10.0.1.${index}`, nodeName));
+    world.allocations.set(one.metadata.name, one);
+  }
+}
+
+/** Reconciles until it is done, letting the time pass that it asks for. */
+async function settle(nodeName: string): Promise<void> {
+  for (let turn = 0; turn < 50; turn++) {
+    const result = await reconcile(nodeName, signal);
+    if (result.kind === 'done') return;
+    await clock.advance(result.ms);
+  }
+  throw new Error('it does not come to an end');
+}
+
+const deletes = () => world.calls.filter((call) => call.startsWith('delete'));
+
+describe('nodes that are gone', () => {
+  it('frees the addresses first, then the subnet, after the quarantine', async () => {
+    hold('a', 3);
+    expect(await reconcile('a', signal)).toEqual({ kind: 'requeueAfter', ms: QUARANTINE_MS });
+    await clock.advance(QUARANTINE_MS - 1);
+    await reconcile('a', signal);
+    expect(world.calls).toEqual([]);
+    await clock.advance(1);
+    await settle('a');
+    expect(deletes()).toEqual([
+      'delete 10.0.1.1',
+      'delete 10.0.1.2',
+      'delete 10.0.1.3',
+      'delete 10.0.1.0-24',
+    ]);
+  });
+
+  it('never touches what a node that exists holds', async () => {
+    hold('a', 3);
+    world.knownNodes.add('a');
+    expect(await reconcile('a', signal)).toEqual({ kind: 'done' });
+    await clock.advance(10 * QUARANTINE_MS);
+    expect(await reconcile('a', signal)).toEqual({ kind: 'done' });
+    expect(world.calls).toEqual([]);
+  });
+
+  it('believes the apiserver, not its cache, that the node is gone, and then counts anew', async () => {
+    hold('a', 1);
+    world.realNodes.add('a');
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    expect(await reconcile('a', signal)).toEqual({ kind: 'done' });
+    expect(deletes()).toEqual([]);
+    world.realNodes.clear();
+    expect(await reconcile('a', signal)).toEqual({ kind: 'requeueAfter', ms: QUARANTINE_MS });
+  });
+
+  it('counts anew for a node that came back for a moment', async () => {
+    hold('a', 1);
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS - 1);
+    world.knownNodes.add('a');
+    await reconcile('a', signal);
+    world.knownNodes.clear();
+    await clock.advance(1_000);
+    expect(await reconcile('a', signal)).toEqual({ kind: 'requeueAfter', ms: QUARANTINE_MS });
+  });
+
+  it('counts anew in a new leader', async () => {
+    hold('a', 1);
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    reconcile = goneNodes();
+    expect(await reconcile('a', signal)).toEqual({ kind: 'requeueAfter', ms: QUARANTINE_MS });
+  });
+
+  it('asks for the Node once for each hundred deletes', async () => {
+    hold('a', 250);
+    await settle('a');
+    expect(deletes()).toHaveLength(251);
+    // Three batches, and one each for the look that finds nothing left and frees the subnet.
+    expect(world.calls.filter((call) => call === 'get node a')).toHaveLength(4);
+  });
+
+  it('stops in the middle when the node comes back', async () => {
+    hold('a', 250);
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    await reconcile('a', signal);
+    world.realNodes.add('a');
+    await reconcile('a', signal);
+    expect(deletes()).toHaveLength(100);
+  });
+
+  it('keeps the subnet while an allocation is left that only the apiserver knows of', async () => {
+    hold('a', 0);
+    const late = indexedAllocation(allocation(pods, '10.0.1.9', 'a'));
+    world.unseen.push(late);
+    world.changed.add('10.0.1.9');
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    await reconcile('a', signal);
+    expect(deletes()).toEqual(['delete 10.0.1.9']);
+    world.changed.clear();
+    await settle('a');
+    expect(deletes()).toEqual(['delete 10.0.1.9', 'delete 10.0.1.9', 'delete 10.0.1.0-24']);
+  });
+
+  it('lets an address rest for longer than the quarantine where its pool says so', async () => {
+    hold('a', 1);
+    world.reuseDelayMs = 400_000;
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    expect(await reconcile('a', signal)).toEqual({ kind: 'requeueAfter', ms: 100_000 });
+    expect(deletes()).toEqual([]);
+    await clock.advance(100_000);
+    await settle('a');
+    expect(deletes()).toEqual(['delete 10.0.1.1', 'delete 10.0.1.0-24']);
+  });
+
+  it('leaves an address that a person holds, and frees the subnet around it', async () => {
+    hold('a', 0);
+    const held = indexedAllocation(allocation(pods, '10.0.1.7', 'a', { holder: 'printer' }));
+    world.allocations.set('10.0.1.7', held);
+    await settle('a');
+    expect(deletes()).toEqual(['delete 10.0.1.0-24']);
+  });
+});

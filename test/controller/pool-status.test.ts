@@ -1,0 +1,149 @@
+import { describe, expect, it } from 'vitest';
+import type { Condition, IPPool } from '../../src/api/index.ts';
+import { isUrgent, poolStatus, sameStatus, type PoolFacts } from '../../src/controller/pool-status.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { allocation, nodeSubnet, pool } from './objects.ts';
+
+const now = new Date('2026-02-03T04:05:06Z');
+
+function facts(of: IPPool, more: Partial<PoolFacts> = {}): PoolFacts {
+  return {
+    pool: of,
+    pools: [of],
+    subnets: [],
+    allocations: [],
+    nodeAddresses: [parseAddress('192.0.2.1')],
+    serviceCIDRs: [],
+    nearlyExhausted: 0.9,
+    ...more,
+  };
+}
+
+function condition(of: PoolFacts, type: Condition['type']): Condition | undefined {
+  return poolStatus(of, now).conditions?.find((one) => one.type === type);
+}
+
+const holding = (of: PoolFacts) =>
+  (poolStatus(of, now).conditions ?? []).filter(({ status }) => status === 'True').map(({ type }) => type);
+
+/** A /28 of one node in a pool of nothing else: 15 usable addresses. */
+function small(used: number): PoolFacts {
+  const tiny = pool('tiny', ['10.9.0.0/28'], { prefixLength: 28 });
+  const subnet = nodeSubnet(tiny, '10.9.0.0/28', 'a');
+  const allocations = Array.from({ length: used }, (_, index) =>
+    allocation(tiny, `10.9.0.${index + 1}`, 'a'),
+  );
+  return facts(tiny, { subnets: [subnet], allocations });
+}
+
+describe("a pool's conditions", () => {
+  it('is Ready, and nothing else, when new', () => {
+    const fresh = facts(pool('pods', ['10.0.0.0/16', 'fd00::/48']));
+    expect(holding(fresh)).toEqual(['Ready']);
+    expect(poolStatus(fresh, now)).toMatchObject({
+      observedGeneration: 1,
+      ipv4: { capacity: '65536', allocated: 0, nodeSubnets: 0 },
+      ipv6: { capacity: String(2n ** 80n), allocated: 0 },
+    });
+  });
+
+  it.each([
+    { used: 12, expected: ['Ready', 'NearlyExhausted'] },
+    { used: 14, expected: ['Ready', 'NearlyExhausted'] },
+    { used: 15, expected: ['Ready', 'Exhausted', 'NearlyExhausted'] },
+  ])('of 15 addresses with $used in use: $expected', ({ used, expected }) => {
+    expect(holding(small(used))).toEqual(expected);
+  });
+
+  it('is not nearly exhausted with room in addresses and subnets', () => {
+    const pods = pool('pods', ['10.9.0.0/24'], { prefixLength: 28 });
+    const subnets = [nodeSubnet(pods, '10.9.0.0/28', 'a')];
+    expect(holding(facts(pods, { subnets }))).toEqual(['Ready']);
+  });
+
+  it('shows the younger of two overlapping pools as such, with the name of the older', () => {
+    const older = pool('older', ['10.0.0.0/16']);
+    const younger = pool('younger', ['10.0.128.0/17', '10.1.0.0/16'], {
+      metadata: { creationTimestamp: '2026-01-02T00:00:00Z' },
+    });
+    const pools = [older, younger];
+    expect(holding(facts(older, { pools }))).toEqual(['Ready']);
+    const found = condition(facts(younger, { pools }), 'Overlapping');
+    expect(found).toMatchObject({ status: 'True', reason: 'OlderPool' });
+    expect(found?.message).toContain('10.0.128.0/17 overlaps IPPool older');
+    expect(condition(facts(younger, { pools }), 'Ready')?.status).toBe('True');
+  });
+
+  it.each([
+    {
+      what: 'Services',
+      more: { serviceCIDRs: [parseCIDR('10.0.96.0/20')] },
+      reason: 'ServiceRange',
+      text: "overlaps the Services' 10.0.96.0/20",
+    },
+    {
+      what: 'nodes',
+      more: { nodeAddresses: [parseAddress('10.0.3.4')] },
+      reason: 'NodeAddresses',
+      text: '10.0.0.0/16 holds addresses of nodes',
+    },
+  ])('tells of a range that $what use', ({ more, reason, text }) => {
+    const found = condition(facts(pool('pods', ['10.0.0.0/16']), more), 'Overlapping');
+    expect(found).toMatchObject({ status: 'True', reason });
+    expect(found?.message).toContain(text);
+  });
+
+  it('says that the ranges of Services are unknown where they are', () => {
+    const found = condition(facts(pool('pods', ['10.0.0.0/16']), { serviceCIDRs: undefined }), 'Overlapping');
+    expect(found).toMatchObject({ status: 'False' });
+    expect(found?.message).toContain('unknown');
+  });
+
+  it('drains what a CIDR taken out of the list still holds, and names at most ten', () => {
+    const pods = pool('pods', ['10.1.0.0/16']);
+    const subnets = Array.from({ length: 12 }, (_, index) =>
+      nodeSubnet(pods, `10.0.${index}.0/26`, `n${index}`),
+    );
+    const found = condition(facts(pods, { subnets }), 'Draining');
+    expect(found).toMatchObject({ status: 'True', reason: 'RangeRemoved' });
+    expect(found?.message).toContain('12 node subnets');
+    expect(found?.message).toContain('10.0.0.0/26 of n0');
+    expect(found?.message).toContain('and 2 more');
+  });
+
+  it('says of a deleted pool whom it waits for', () => {
+    const pods = pool('pods', ['10.0.0.0/16'], { metadata: { deletionTimestamp: '2026-02-01T00:00:00Z' } });
+    const waiting = facts(pods, { subnets: [nodeSubnet(pods, '10.0.1.0/26', 'a')] });
+    expect(condition(waiting, 'Ready')).toMatchObject({ status: 'False', reason: 'Deleting' });
+    expect(condition(waiting, 'Ready')?.message).toContain('10.0.1.0/26 of a');
+    expect(holding(waiting)).toContain('Draining');
+  });
+});
+
+describe('what is written', () => {
+  it('keeps the time of a condition that stands, and dates one that turned', () => {
+    const before = poolStatus(small(1), new Date('2026-01-01T00:00:00Z'));
+    const full = small(15);
+    const after = poolStatus({ ...full, pool: { ...full.pool, status: before } }, now);
+    const times = (after.conditions ?? []).map(({ type, lastTransitionTime }) => [type, lastTransitionTime]);
+    expect(times).toContainEqual(['Ready', '2026-01-01T00:00:00.000Z']);
+    expect(times).toContainEqual(['Exhausted', now.toISOString()]);
+  });
+
+  it('is nothing where nothing changed, in whatever order the apiserver answered the fields', () => {
+    const status = poolStatus(small(3), now);
+    const reordered = JSON.parse(JSON.stringify(status), (_key, value: unknown) =>
+      typeof value === 'object' && value !== null && !Array.isArray(value)
+        ? Object.fromEntries(Object.entries(value).reverse())
+        : value,
+    ) as typeof status;
+    expect(sameStatus(reordered, status)).toBe(true);
+    expect(sameStatus(poolStatus(small(4), now), status)).toBe(false);
+  });
+
+  it('is urgent when a condition turned, not when a number did', () => {
+    expect(isUrgent(poolStatus(small(3), now), poolStatus(small(4), now))).toBe(false);
+    expect(isUrgent(poolStatus(small(14), now), poolStatus(small(15), now))).toBe(true);
+    expect(isUrgent(undefined, poolStatus(small(3), now))).toBe(true);
+  });
+});
