@@ -1,0 +1,185 @@
+import { randomBytes } from 'node:crypto';
+import type { Clock } from '../ipam/clock.ts';
+import { MERGE_PATCH, type KubeClient } from './client.ts';
+import { NotFoundError } from './errors.ts';
+import type { Log } from './informer.ts';
+
+/** What an Event is about. */
+export interface EventObject {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly uid: string;
+  /** Absent for cluster-scoped objects: their Events live in the namespace default. */
+  readonly namespace?: string;
+}
+
+export interface EventRecord {
+  readonly object: EventObject;
+  readonly type: 'Normal' | 'Warning';
+  /** One word in CamelCase. */
+  readonly reason: string;
+  readonly message: string;
+}
+
+export interface EventRecorder {
+  /** Writes an Event, later and in the background: Events are best effort, and never in anyone's way. */
+  record(event: EventRecord): void;
+  /** Resolves when what was recorded has been written or given up. */
+  settled(): Promise<void>;
+}
+
+export interface EventRecorderParts {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Which part of weft speaks: weft-agent, weft-controller. */
+  readonly component: string;
+  /** Which one of them: a node's or pod's name. */
+  readonly instance: string;
+}
+
+/** What is said again is counted in one Event; that is written at most so often. */
+const REPEAT_MS = 60_000;
+
+/** One Event speaks for its repetitions for so long; apiservers forget Events after an hour. */
+const SERIES_MS = 10 * 60_000;
+
+/** New Events of one process: so many at once, and then one a second. */
+const BURST = 50;
+const REFILL_MS = 1_000;
+
+/** How many series are remembered. */
+const REMEMBERED = 1_000;
+
+interface Series {
+  readonly startedAtMs: number;
+  /** The Event's name, once it has been created. */
+  name: Promise<string | undefined>;
+  count: number;
+  writtenAtMs: number;
+}
+
+/** Records Events, repeated ones as a count, and never more than the apiserver likes. */
+export function eventRecorder(parts: EventRecorderParts): EventRecorder {
+  const { client, clock, log, component, instance } = parts;
+  const series = new Map<string, Series>();
+  const writing = new Set<Promise<unknown>>();
+  let tokens = BURST;
+  let refilledAtMs = clock.nowMs();
+
+  return {
+    record(event) {
+      const key = JSON.stringify([
+        event.object.uid,
+        event.object.name,
+        event.type,
+        event.reason,
+        event.message,
+      ]);
+      const known = series.get(key);
+      const nowMs = clock.nowMs();
+      if (known !== undefined && nowMs - known.startedAtMs < SERIES_MS) {
+        known.count += 1;
+        if (nowMs - known.writtenAtMs < REPEAT_MS) return;
+        known.writtenAtMs = nowMs;
+        return background(event, countUp(known, event));
+      }
+      if (!takeToken()) {
+        return log.warn(
+          { object: event.object.name, reason: event.reason },
+          `too many Events: ${event.message}`,
+        );
+      }
+      const name = create(event);
+      series.delete(key);
+      series.set(key, { startedAtMs: nowMs, name, count: 1, writtenAtMs: nowMs });
+      forgetOldest();
+      background(event, name);
+    },
+    async settled() {
+      while (writing.size > 0) await Promise.all(writing);
+    },
+  };
+
+  function background(event: EventRecord, work: Promise<unknown>): void {
+    const settled = work
+      .catch((error: unknown) => {
+        log.warn({ object: event.object.name, reason: event.reason, err: error }, 'cannot write an Event');
+      })
+      .finally(() => writing.delete(settled));
+    writing.add(settled);
+  }
+
+  async function create({ object, type, reason, message }: EventRecord): Promise<string | undefined> {
+    const namespace = namespaceOf(object);
+    const name = `${object.name.slice(0, 230)}.${randomBytes(8).toString('hex')}`;
+    const now = secondsTime();
+    await client.request({
+      method: 'POST',
+      path: eventsPath(namespace),
+      body: {
+        apiVersion: 'v1',
+        kind: 'Event',
+        metadata: { name, namespace },
+        involvedObject: object,
+        type,
+        reason,
+        message: message.slice(0, 1_024),
+        source: { component, host: instance },
+        reportingComponent: component,
+        reportingInstance: instance,
+        firstTimestamp: now,
+        lastTimestamp: now,
+        count: 1,
+      },
+    });
+    return name;
+  }
+
+  async function countUp(known: Series, event: EventRecord): Promise<void> {
+    // A failed create was reported; the next series tries again.
+    const name = await known.name.catch(() => undefined);
+    if (name === undefined) return;
+    try {
+      await client.request({
+        method: 'PATCH',
+        path: `${eventsPath(namespaceOf(event.object))}/${name}`,
+        contentType: MERGE_PATCH,
+        body: { count: known.count, lastTimestamp: secondsTime() },
+      });
+    } catch (error) {
+      if (!(error instanceof NotFoundError)) throw error;
+      known.name = create(event); // it had expired
+      await known.name;
+    }
+  }
+
+  function takeToken(): boolean {
+    const refills = Math.floor((clock.nowMs() - refilledAtMs) / REFILL_MS);
+    tokens = Math.min(BURST, tokens + refills);
+    refilledAtMs += refills * REFILL_MS;
+    if (tokens === 0) return false;
+    tokens -= 1;
+    return true;
+  }
+
+  function forgetOldest(): void {
+    for (const key of series.keys()) {
+      if (series.size <= REMEMBERED) return;
+      series.delete(key);
+    }
+  }
+
+  function secondsTime(): string {
+    return `${clock.wallTime().toISOString().slice(0, 19)}Z`;
+  }
+}
+
+function namespaceOf(object: EventObject): string {
+  return object.namespace ?? 'default';
+}
+
+function eventsPath(namespace: string): string {
+  return `/api/v1/namespaces/${namespace}/events`;
+}
