@@ -83,7 +83,8 @@ async function runLayer(layer: Layer): Promise<void> {
   }
   passed += report.numPassedTests;
   // A suite that fails before its first test counts no failed test: the layer has failed all the same.
-  failed += report.numFailedTests === 0 && !ok ? Math.max(1, report.numFailedTestSuites) : report.numFailedTests;
+  failed +=
+    report.numFailedTests === 0 && !ok ? Math.max(1, report.numFailedTestSuites) : report.numFailedTests;
   skipped += report.numPendingTests;
 }
 

@@ -3,7 +3,7 @@ import type { Command, Spawner } from './spawn.ts';
 
 /** What one run of call-loop.ts does, in order. */
 export type CallPlan = {
-  /** The whole environment of every program. */
+  /** The environment of every program. */
   readonly environment: Readonly<Record<string, string>>;
   readonly steps: readonly Step[];
 };

@@ -13,9 +13,9 @@ export type Figure = {
   readonly perSecond?: number;
   /** 10^6 bytes. */
   readonly megabytes?: number;
-  /** This figure divided by that of whom it is compared with; `ratioOf` says of which value and with whom. */
+  /** The value that `ratioOf` names, divided by that of whom it is compared with. */
   readonly ratio?: number;
-  readonly ratioOf?: string;
+  readonly ratioOf?: 'p50' | 'rate';
   readonly target?: Target;
 };
 

@@ -6,12 +6,17 @@
 import { constants } from 'node:os';
 import koffi, { type KoffiFunc } from 'koffi';
 
-/** `stdin` is a file; /dev/null if absent. stdout goes to /dev/null, stderr is ours. */
-export type Command = { readonly argv: readonly [string, ...string[]]; readonly stdin?: string };
+/** stdout goes to /dev/null, stderr is ours. */
+export type Command = {
+  readonly argv: readonly [string, ...string[]];
+  /** Beside the environment of all. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** A file; /dev/null if absent. */
+  readonly stdin?: string;
+};
 
 /** Starts programs, named by absolute paths, with this environment. */
-export function openSpawner(environment: Readonly<Record<string, string>>): Spawner {
-  const envp = [...Object.entries(environment).map(([name, value]) => `${name}=${value}`), null];
+export function openSpawner(common: Readonly<Record<string, string>>): Spawner {
   const attributes = defaultSignals();
   const actions = new Map<string, Uint8Array>();
   const actionsFor = (stdin: string) => {
@@ -20,10 +25,20 @@ export function openSpawner(environment: Readonly<Record<string, string>>): Spaw
     return made;
   };
   return {
-    start({ argv, stdin = '/dev/null' }) {
+    start({ argv, environment, stdin = '/dev/null' }) {
+      const variables = Object.entries({ ...common, ...environment }).map(
+        ([name, value]) => `${name}=${value}`,
+      );
       const pid = [0];
       const path = argv[0];
-      const errno = posixSpawn(pid, path, actionsFor(stdin), attributes, [...argv, null], envp);
+      const errno = posixSpawn(
+        pid,
+        path,
+        actionsFor(stdin),
+        attributes,
+        [...argv, null],
+        [...variables, null],
+      );
       if (errno !== 0) throw new SpawnError(path, errno);
       return pid[0] ?? 0;
     },

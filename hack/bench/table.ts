@@ -34,7 +34,7 @@ function cellsOf(figure: Figure): string[] {
     shown(figure.p99Ms, milliseconds),
     shown(figure.perSecond, (rate) => `${rounded(rate)}/s`),
     shown(figure.megabytes, (size) => `${size.toFixed(1)} MB`),
-    shown(figure.ratio, (ratio) => ratio.toFixed(2)),
+    shown(figure.ratio, (ratio) => `${figure.ratioOf ?? ''} ${ratio.toFixed(2)}`.trimStart()),
     figure.target === undefined ? '' : targetText(figure.target),
     verdictOf(figure) ?? '',
   ];
@@ -48,9 +48,10 @@ const milliseconds = (ms: number): string => `${rounded(ms)} ms`;
 /** Three digits that count, or all before the point. */
 const rounded = (value: number): string => value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);
 
+/** A ratio is named by the column beside. */
+const NAMES = { p50Ms: 'p50', ratio: '', megabytes: '' } as const;
 const UNITS = { p50Ms: ' ms', ratio: '', megabytes: ' MB' } as const;
-const NAMES = { p50Ms: 'p50', ratio: 'ratio', megabytes: 'memory' } as const;
-
 function targetText({ value, bound, limit }: Target): string {
-  return `${NAMES[value]} ${bound === 'at most' ? '≤' : '≥'} ${limit}${UNITS[value]}`;
+  const name = NAMES[value];
+  return `${name} ${bound === 'at most' ? '≤' : '≥'} ${limit}${UNITS[value]}`.trimStart();
 }

@@ -1,6 +1,6 @@
-import { mkdir, symlink, unlink, writeFile } from 'node:fs/promises';
+import { access, mkdir, symlink, unlink, writeFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { dnsAddon } from './addons.ts';
@@ -8,8 +8,8 @@ import { ensureBinaries } from './binaries.ts';
 import { writeKubeconfig } from './certificates.ts';
 import { cgroupExists, killCgroup, makeCgroup } from './cgroups.ts';
 import { controlPlaneCredentials, type ControlPlaneCredentials } from './control-plane.ts';
-import { announceRouter, findFabric, makeFabric, type Fabric } from './fabric.ts';
-import { writeImages } from './images.ts';
+import { announceRouter, findFabric, makeFabric, serveOutside, type Fabric } from './fabric.ts';
+import { ensureImages } from './images.ts';
 import { withFileLock } from './lock.ts';
 import { bootNode, startNodeAgents, startRuntime, turnOffNode, type NodeContext } from './node.ts';
 import { importImageInto, openCluster, type Cluster } from './open.ts';
@@ -126,6 +126,7 @@ async function connect(state: ClusterState, binaries: string): Promise<NodeConte
     fabric = await makeFabric(parts, plan, state, join(directory, 'fabric'));
   }
   await announceRouter(parts, plan, fabric.router, join(directory, 'fabric'));
+  await serveOutside(parts, fabric.router, join(directory, 'fabric', 'www'));
   const credentials = await credentialsOf(state, directory);
   return { directory, cgroup: state.cgroup, binaries, plan, parts, fabric, credentials };
 }
@@ -166,10 +167,9 @@ async function startAll(context: NodeContext, state: ClusterState, progress: Pro
       await applyAddons(context, kubeconfig);
     },
   );
-  const archive = join(directory, 'images.tar');
-  const images = writeImages(archive, join(directory, 'images'), join(context.binaries, 'coredns'));
+  const archive = ensureImages(context.binaries);
   const machines = step(progress, 'machines, containerd and images', () =>
-    Promise.all(plan.nodes.map((node) => startMachine(context, node, images, archive))),
+    Promise.all(plan.nodes.map((node) => startMachine(context, node, archive))),
   );
   // Both are awaited to their end before a failure of either is thrown: nothing goes on behind our back.
   const [ready, holders] = await Promise.allSettled([apiserver, machines]);
@@ -181,12 +181,24 @@ async function startAll(context: NodeContext, state: ClusterState, progress: Pro
   });
 }
 
-async function startMachine(context: NodeContext, node: NodePlan, images: Promise<void>, archive: string) {
+async function startMachine(context: NodeContext, node: NodePlan, images: Promise<string>) {
   const holder = await bootNode(context, node);
   await startRuntime(context, node, holder);
-  await images;
-  await importImageInto(context, node.name, holder, archive);
+  const archive = await images;
+  // A mark beside the images themselves: they and it last as long as the node's disk.
+  const mark = join(context.directory, 'nodes', node.name, 'lib', `has-${basename(archive)}`);
+  if (!(await exists(mark))) {
+    await importImageInto(context, node.name, holder, archive);
+    await writeFile(mark, '');
+  }
   return { node, holder };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** kubectl, cnitool and ctr alone, so that nothing else on the user's PATH is hidden. */

@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { writePages } from './images.ts';
 import { entering, holderPart, namespacesReady, type Parts } from './parts.ts';
 import type { DualStack, NodePlan, Plan } from './plan.ts';
 import type { ProcessRecord } from './processes.ts';
@@ -84,6 +85,14 @@ export async function announceRouter(
     command,
     args: [...enter, 'radvd', ...args, ...logging],
   });
+}
+
+/** HTTP on port 8080 of the outside address (and of the gateways): /cgi-bin/source shows who a packet says it is from. */
+export async function serveOutside(parts: Parts, router: ProcessRecord, pages: string): Promise<void> {
+  await writePages(pages);
+  const [command = 'nsenter', ...enter] = entering(router, ['net']);
+  const args = [...enter, 'busybox', 'httpd', '-f', '-p', '8080', '-h', pages];
+  await parts.ensure({ name: 'outside', group: 'fabric', command, args });
 }
 
 /** Lays the node's cable: a veth from its segment's bridge to eth0 in the node's namespace. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { access, copyFile, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { PAUSE_IMAGE, TEST_IMAGE } from './node-config.ts';
@@ -7,12 +7,25 @@ import { PAUSE_IMAGE, TEST_IMAGE } from './node-config.ts';
 export const COREDNS_IMAGE = 'localhost/weft-coredns:1';
 
 /**
- * Writes an OCI archive, without a registry or an engine, with three images: the sandbox and the test image
- * (busybox; the test image serves an echo on TCP 7 and HTTP on 8080, see SERVE) and CoreDNS. `directory` is
- * made anew for the unpacked parts and removed.
+ * An OCI archive, made without a registry or an engine, with three images: the sandbox and the test image
+ * (busybox; the test image serves an echo on TCP 7 and HTTP on 8080, see SERVE) and CoreDNS. It is kept beside
+ * the binaries, named by what it is made from, and answered by its path.
  */
-export async function writeImages(archive: string, directory: string, coredns: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true });
+export async function ensureImages(binaries: string): Promise<string> {
+  const recipe = createHash('sha256').update(await readFile(import.meta.filename));
+  const archive = join(binaries, `images-${recipe.digest('hex').slice(0, 16)}.tar`);
+  if (await exists(archive)) return archive;
+  const directory = await mkdtemp(join(binaries, '.images-'));
+  try {
+    await writeImages(join(directory, 'images.tar'), directory, join(binaries, 'coredns'));
+    await rename(join(directory, 'images.tar'), archive);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+  return archive;
+}
+
+async function writeImages(archive: string, directory: string, coredns: string): Promise<void> {
   const layout = join(directory, 'layout');
   await mkdir(join(layout, 'blobs', 'sha256'), { recursive: true });
   const busybox = await layerOf(layout, join(directory, 'busybox'), fillBusybox);
@@ -28,12 +41,12 @@ export async function writeImages(archive: string, directory: string, coredns: s
   await writeFile(join(layout, 'index.json'), JSON.stringify(index));
   await writeFile(join(layout, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
   await execa('tar', ['-cf', archive, '-C', layout, 'oci-layout', 'index.json', 'blobs']);
-  await rm(directory, { recursive: true });
 }
 
 /**
  * The test image's process. As the first of its PID namespace it would not end on SIGTERM without a handler.
- * /cgi-bin/source answers the address that the request came from, /cgi-bin/name the pod's host name.
+ * /cgi-bin/source answers the address that the request came from, /cgi-bin/name the host name. busybox-static resolves
+ * names with nslookup alone: give wget and nc addresses.
  */
 const SERVE = `#!/bin/sh
 trap 'exit 0' TERM INT
@@ -42,10 +55,24 @@ httpd -f -p 8080 -h /www &
 wait
 `;
 
-const PAGES = { source: 'echo "$REMOTE_ADDR"', name: 'hostname' };
+const PAGES = {
+  // httpd writes addresses of both families as IPv6, in brackets.
+  source: `echo "$REMOTE_ADDR" | sed -e 's/^\\[//' -e 's/]$//' -e 's/^::ffff://'`,
+  name: 'hostname',
+};
+
+/** What busybox httpd serves in the test image, and on the address outside the cluster. */
+export async function writePages(directory: string): Promise<void> {
+  await mkdir(join(directory, 'cgi-bin'), { recursive: true });
+  await writeFile(join(directory, 'index.html'), 'weft\n');
+  for (const [name, command] of Object.entries(PAGES)) {
+    const page = `#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n${command}\n`;
+    await writeFile(join(directory, 'cgi-bin', name), page, { mode: 0o755 });
+  }
+}
 
 async function fillBusybox(root: string): Promise<void> {
-  for (const folder of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root', 'www/cgi-bin']) {
+  for (const folder of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root']) {
     await mkdir(join(root, folder), { recursive: true });
   }
   await copyFile('/bin/busybox', join(root, 'bin', 'busybox'));
@@ -56,11 +83,7 @@ async function fillBusybox(root: string): Promise<void> {
   await writeFile(join(root, 'etc', 'passwd'), 'root:x:0:0:root:/root:/bin/sh\n');
   await writeFile(join(root, 'etc', 'group'), 'root:x:0:\n');
   await writeFile(join(root, 'serve'), SERVE, { mode: 0o755 });
-  await writeFile(join(root, 'www', 'index.html'), 'weft\n');
-  for (const [name, command] of Object.entries(PAGES)) {
-    const page = `#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n${command}\n`;
-    await writeFile(join(root, 'www', 'cgi-bin', name), page, { mode: 0o755 });
-  }
+  await writePages(join(root, 'www'));
 }
 
 type Descriptor = { readonly mediaType: string; readonly digest: string; readonly size: number };
@@ -112,4 +135,11 @@ async function blobOf(layout: string, mediaType: string, content: Buffer): Promi
   const hash = createHash('sha256').update(content).digest('hex');
   await writeFile(join(layout, 'blobs', 'sha256', hash), content);
   return { mediaType, digest: `sha256:${hash}`, size: content.length };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }

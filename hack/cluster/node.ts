@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { REFERENCE_PLUGINS } from './binaries.ts';
 import { writeKubeconfig } from './certificates.ts';
-import { hierarchies, killCgroup, makeCgroup, moveInto } from './cgroups.ts';
+import { hierarchies, killCgroup, makeCgroup, moveInto, removeCgroup } from './cgroups.ts';
 import type { ControlPlaneCredentials } from './control-plane.ts';
 import { addressed, connectNode, runInside, type Fabric } from './fabric.ts';
 import {
@@ -59,7 +59,9 @@ export async function bootNode(context: NodeContext, node: NodePlan): Promise<Pr
 
 /** Pulls the plug: every process of the node ends at once, and its namespaces with them. */
 export async function turnOffNode(context: Pick<NodeContext, 'cgroup'>, nodeName: string): Promise<void> {
-  await killCgroup(join(context.cgroup, nodeName));
+  const cgroup = join(context.cgroup, nodeName);
+  await killCgroup(cgroup);
+  await removeCgroup(cgroup);
 }
 
 /** Starts containerd if it is not running, and waits until it answers. */
