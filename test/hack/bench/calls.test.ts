@@ -75,9 +75,9 @@ describe('runPlan', () => {
 });
 
 describe('openSpawner', () => {
-  const shell = (script: string, stdin?: string): Command => ({
+  const shell = (script: string, more: Partial<Command> = {}): Command => ({
     argv: ['/bin/sh', '-c', script],
-    ...(stdin === undefined ? {} : { stdin }),
+    ...more,
   });
 
   it('starts with the given environment and stdin, and says how a process ended', () => {
@@ -90,7 +90,10 @@ describe('openSpawner', () => {
     };
     expect(outcome(shell('test "$NAME" = value && test -z "$HOME"'))).toBeUndefined();
     expect(
-      outcome(shell('read -r word rest && test "$word" = import', import.meta.filename)),
+      outcome(shell('test "$NAME $OTHER" = "value 2"', { environment: { OTHER: '2' } })),
+    ).toBeUndefined();
+    expect(
+      outcome(shell('read -r word rest && test "$word" = import', { stdin: import.meta.filename })),
     ).toBeUndefined();
     expect(outcome(shell('exit 3'))).toBe('ended with 3');
     expect(outcome(shell('kill -9 $$'))).toBe('was ended by signal 9');

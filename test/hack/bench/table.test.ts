@@ -13,6 +13,7 @@ it('aligns text to the left, numbers to the right, and shows target and verdict'
         p99Ms: 123.45,
         perSecond: 80.123,
         ratio: 1.199,
+        ratioOf: 'p50',
         target: { value: 'ratio', bound: 'at most', limit: 1.2 },
       },
       {
@@ -37,10 +38,10 @@ it('aligns text to the left, numbers to the right, and shows target and verdict'
   );
   expect(text).toBe(`a machine
 
-part    what                of                  n      p50     p99    rate   memory  ratio  to reach
-add     ADD, one at a time  weft              300  12.3 ms  123 ms  80.1/s            1.20  ratio ≤ 1.2     reached
+part    what                of                  n      p50     p99    rate   memory     ratio  to reach
+add     ADD, one at a time  weft              300  12.3 ms  123 ms  80.1/s           p50 1.20  ≤ 1.2     reached
 add     ADD, one at a time  ptp + host-local   30  9.88 ms          1234/s
-memory  RSS                 agent               7                           96.0 MB         memory ≤ 96 MB  short
+memory  RSS                 agent               7                           96.0 MB            ≤ 96 MB   short
 
 a note
 `);
