@@ -57,7 +57,7 @@ const CODES: Readonly<Record<string, number>> = {
   NetlinkBatchError: 104,
   DumpInterruptedError: 104,
   SystemCallError: 104,
-  AliasTooLongError: 104,
+  AliasTooLongError: 4,
   LinkExistsError: 106,
   CheckFailedError: 107,
 };

@@ -1,0 +1,173 @@
+import { createHash } from 'node:crypto';
+import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { build } from 'esbuild';
+import { execa } from 'execa';
+
+/**
+ * Builds what the cluster runs into dist/: the executable, and a bundle each of agent and controller, which need
+ * no node_modules beside them. What has not changed since the last build is left alone. Answers the files built or
+ * kept. `only` restricts it to targets of those names.
+ */
+export async function buildAll(only?: readonly string[]): Promise<BuiltFile[]> {
+  const built: BuiltFile[] = [];
+  for (const target of TARGETS) {
+    if (only !== undefined && !only.includes(target.name)) continue;
+    const fresh = await buildIfChanged(target);
+    for (const path of target.files) {
+      built.push({ path: join(CHECKOUT, path), bytes: (await stat(join(CHECKOUT, path))).size, fresh });
+    }
+  }
+  return built;
+}
+
+/** Builds the executable if its sources have changed, and answers its path. Safe to call from several processes. */
+export async function buildExecutable(): Promise<string> {
+  await buildAll([EXECUTABLE.name]);
+  return join(CHECKOUT, EXECUTABLE_PATH);
+}
+
+export interface BuiltFile {
+  readonly path: string;
+  readonly bytes: number;
+  /** Built now, not kept from an earlier build. */
+  readonly fresh: boolean;
+}
+
+interface Target {
+  readonly name: string;
+  readonly entry: string;
+  /** What it makes, relative to the checkout. */
+  readonly files: readonly string[];
+  readonly make: (entry: string) => Promise<void>;
+}
+
+const CHECKOUT = join(import.meta.dirname, '..');
+const EXECUTABLE_PATH = 'dist/cni/weft';
+
+const EXECUTABLE: Target = {
+  name: 'executable',
+  entry: 'src/cni/main.ts',
+  files: [EXECUTABLE_PATH],
+  make: (entry) => compile(entry, EXECUTABLE_PATH),
+};
+
+/** koffi's native part, where its loader looks for it; see `bundle`. */
+const NATIVE_MODULES = ['linux', 'musl'].map((libc) => `${libc}_${process.arch}/koffi.node`);
+
+const TARGETS: readonly Target[] = [
+  EXECUTABLE,
+  {
+    name: 'native',
+    entry: `node_modules/@koromix/koffi-linux-${process.arch}/package.json`,
+    files: NATIVE_MODULES.map((path) => `dist/koffi/${path}`),
+    make: copyNativeModules,
+  },
+  ...['agent', 'controller'].map((name) => ({
+    name,
+    entry: `src/${name}/main.ts`,
+    files: [`dist/${name}.mjs`],
+    make: (entry: string) => bundle(entry, `dist/${name}.mjs`),
+  })),
+];
+
+/**
+ * Left out by default, these two would make the executable obey files in whatever directory a runtime happens to
+ * stand in.
+ */
+const AUTOLOAD_NOTHING = ['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'];
+
+async function compile(entry: string, outfile: string): Promise<void> {
+  const flags = ['--compile', '--minify', '--bytecode', '--format=esm', ...AUTOLOAD_NOTHING];
+  const draft = `${outfile}.${process.pid}`;
+  await mkdir(join(CHECKOUT, 'dist/cni'), { recursive: true });
+  try {
+    await execa('bun', ['build', ...flags, entry, '--outfile', draft], {
+      cwd: CHECKOUT,
+      preferLocal: true,
+      localDir: CHECKOUT,
+    });
+    await chmod(join(CHECKOUT, draft), 0o755);
+    await rename(join(CHECKOUT, draft), join(CHECKOUT, outfile));
+  } finally {
+    await rm(join(CHECKOUT, draft), { force: true });
+  }
+}
+
+async function bundle(entry: string, outfile: string): Promise<void> {
+  await build({
+    absWorkingDir: CHECKOUT,
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    minify: true,
+    sourcemap: 'external',
+    logLevel: 'warning',
+    // CommonJS dependencies want a require; koffi looks for its native part under koffi/ in resourcesPath.
+    banner: {
+      js: [
+        "import { createRequire as makeRequire } from 'node:module';",
+        'const require = makeRequire(import.meta.url);',
+        'process.resourcesPath ??= import.meta.dirname;',
+      ].join('\n'),
+    },
+  });
+}
+
+async function copyNativeModules(entry: string): Promise<void> {
+  for (const path of NATIVE_MODULES) {
+    const target = join(CHECKOUT, 'dist/koffi', path);
+    await mkdir(join(target, '..'), { recursive: true });
+    await copyFile(join(CHECKOUT, entry, '..', path), target);
+  }
+}
+
+async function buildIfChanged(target: Target): Promise<boolean> {
+  const stamp = join(CHECKOUT, 'dist/.stamps', target.name);
+  const hash = await sourceHash(target);
+  if ((await readIfThere(stamp)) === hash && (await allThere(target.files))) return false;
+  await target.make(target.entry);
+  await mkdir(join(stamp, '..'), { recursive: true });
+  await writeFile(stamp, hash);
+  return true;
+}
+
+/** Of everything that the result depends on: all sources, what they import from outside, and this file. */
+async function sourceHash(target: Target): Promise<string> {
+  const hash = createHash('sha256').update(process.arch);
+  const sources = await readdir(join(CHECKOUT, 'src'), { recursive: true, withFileTypes: true });
+  const files = sources
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(CHECKOUT, join(entry.parentPath, entry.name)))
+    .filter((path) => target !== EXECUTABLE || path.startsWith('src/cni/'))
+    .sort();
+  for (const path of [...files, 'package-lock.json', 'hack/build.ts', target.entry]) {
+    hash.update(`${path}\0`).update(await readFile(join(CHECKOUT, path)));
+  }
+  return hash.digest('hex');
+}
+
+async function allThere(paths: readonly string[]): Promise<boolean> {
+  const found = await Promise.all(paths.map((path) => stat(join(CHECKOUT, path)).catch(() => undefined)));
+  return found.every((facts) => facts !== undefined);
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+if (import.meta.main) {
+  for (const { path, bytes, fresh } of await buildAll()) {
+    const size =
+      bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(0)} kB` : `${(bytes / 1024 / 1024).toFixed(1)} MB`;
+    console.log(`${relative(CHECKOUT, path).padEnd(32)} ${size.padStart(9)}${fresh ? '' : '  unchanged'}`);
+  }
+}
