@@ -27,6 +27,8 @@ export interface NodeSubnetsParts {
   /** This node as its Node object is now. */
   readonly node: () => ClaimingNode;
   readonly waitDelivered: (name: string, signal: AbortSignal) => Promise<void>;
+  /** Resolves when the kernel treats the subnets in the cache as it should: routes and filters stand first. */
+  readonly inForce: (signal: AbortSignal) => Promise<void>;
   /** This node's allocations, resting ones included. */
   readonly allocations: NamesInUse;
   /** Names that claims and releases of this process are busy with. */
@@ -52,6 +54,8 @@ export interface NodeSubnets extends SubnetSource {
 
 export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   const state = createSubnetClaimState();
+  /** Subnets for which routes and filters stand: drawn from. */
+  const inForce = new Set<string>();
   /** Subnets that are being given back: not drawn from. */
   const leaving = new Set<string>();
   /** Since when a surplus subnet has been empty. Monotonic. */
@@ -63,7 +67,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     const { name: nodeName, uid: nodeUID } = parts.node();
     const { unconfirmed } = state;
     return drawableSubnets({ pool, subnets: parts.subnets(), nodeName, nodeUID, unconfirmed }).filter(
-      ({ metadata }) => !leaving.has(metadata.name),
+      ({ metadata }) => inForce.has(metadata.name) && !leaving.has(metadata.name),
     );
   };
 
@@ -78,7 +82,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
           if (leaving.delete(subnet.metadata.name)) return;
         }
       }
-      await claimNodeSubnets(claimParts(parts.settings.subnetWaitMs), pool, { families: [family], signal });
+      await claim(pool, family, signal);
     },
 
     async recover(signal) {
@@ -92,6 +96,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
     async maintain(signal) {
       await bindAnew(signal);
+      await putInForce(signal);
       for (const pool of parts.pools()) {
         if (serves(pool, { pools: parts.pools(), subnets: parts.subnets() })) await claimFirst(pool, signal);
       }
@@ -104,12 +109,27 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     return ownSubnets(parts.subnets(), name, uid);
   }
 
+  async function claim(pool: IPPool, family: Family, signal: AbortSignal): Promise<void> {
+    await claimNodeSubnets(claimParts(parts.settings.subnetWaitMs), pool, { families: [family], signal });
+    await putInForce(signal);
+  }
+
+  /** No address is drawn from a subnet before the node's routes and filters know it. */
+  async function putInForce(signal: AbortSignal): Promise<void> {
+    const names = held()
+      .map(({ metadata }) => metadata.name)
+      .filter((name) => !state.unconfirmed.has(name));
+    if (names.every((name) => inForce.has(name))) return;
+    await parts.inForce(signal);
+    for (const name of names) inForce.add(name);
+  }
+
   /** Each pool's first subnet, so that the first pod finds one. */
   async function claimFirst(pool: IPPool, signal: AbortSignal): Promise<void> {
     for (const family of families(pool)) {
       if (drawable(pool).some(({ spec }) => spec.cidr.family === family)) continue;
       try {
-        await claimNodeSubnets(claimParts(parts.settings.subnetWaitMs), pool, { families: [family], signal });
+        await claim(pool, family, signal);
       } catch (error) {
         signal.throwIfAborted();
         const quiet = error instanceof SubnetUnavailableError;
@@ -172,6 +192,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     if (outcome === 'changed') return;
     emptySinceMs.delete(name);
     leaving.delete(name);
+    inForce.delete(name);
     parts.log.info({ subnet: formatCIDR(subnet.spec.cidr), pool: subnet.spec.pool }, 'gave a subnet back');
   }
 

@@ -97,7 +97,7 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
   return parts.locks.run(attachment, async () => {
     if (standsWith(parts, judged.spec.address, attachment)) return false;
     const found = await facts.store.get(judged.metadata.name);
-    if (found === undefined || found.metadata.uid !== judged.metadata.uid || isResting(found)) return false;
+    if (found?.metadata.uid !== judged.metadata.uid || isResting(found)) return false;
     parts.log.info(
       { address: found.metadata.name, attachment, pod: found.spec.pod },
       'releasing an address whose sandbox is gone',

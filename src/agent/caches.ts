@@ -1,0 +1,118 @@
+import type { IPPool, NodeSubnet, PodReference } from '../api/index.ts';
+import type { ClaimingNode } from '../ipam/index.ts';
+import {
+  watchAllocationsOfNode,
+  watchNode,
+  watchNodeSubnets,
+  watchPodsOfNode,
+  watchPools,
+  type Informer,
+  type InformerParts,
+  type Node,
+  type Pod,
+  type WriteFeed,
+} from '../kube/index.ts';
+import type { OwnAllocations } from './parts.ts';
+import type { NodeSources } from './sync.ts';
+
+/** What an agent watches: all pools and node subnets, and of the rest only what is its own node's. */
+export interface AgentCaches {
+  readonly pools: Informer<IPPool>;
+  readonly subnets: Informer<NodeSubnet>;
+  readonly allocations: OwnAllocations & {
+    /** Where own writes are laid over the cache. */
+    readonly feed: WriteFeed;
+    /** Whether the cache is complete and its watch lives. */
+    isLiving(): boolean;
+  };
+  /** Resolves when all have been listed completely once and this node's Node is there. */
+  synced(signal: AbortSignal): Promise<void>;
+  /** This node, as its Node object says or last said: an agent outlives its Node for a while. */
+  node(): ClaimingNode;
+  /** What routes and filters are derived from; undefined before the first complete lists. */
+  nodeSources(): NodeSources | undefined;
+  /** The pod of that UID, mirror pods by the UID that their kubelet uses. */
+  podOf(podUID: string): PodReference | undefined;
+  /** Calls the listener when a pool, a node subnet or this Node has changed. */
+  onNodeChange(listener: () => void): void;
+  stop(): Promise<void>;
+}
+
+/** This node's Node object has not been seen yet. */
+export class NodeUnknownError extends Error {
+  override name = 'NodeUnknownError' as const;
+
+  constructor(nodeName: string) {
+    super(`there is no Node "${nodeName}" in the cluster yet; is --node-name right?`);
+  }
+}
+
+export function watchObjects(parts: InformerParts, nodeName: string): AgentCaches {
+  const pools = watchPools(parts);
+  const subnets = watchNodeSubnets(parts);
+  const nodes = watchNode(parts, nodeName);
+  const pods = watchPodsOfNode(parts, nodeName);
+  const allocations = watchAllocationsOfNode(parts, nodeName);
+  const all = [pools, subnets, nodes, pods, allocations];
+  let lastNode: Node | undefined;
+
+  const currentNode = () => (lastNode = nodes.get(nodeName) ?? lastNode);
+  const node = (): ClaimingNode => {
+    const known = currentNode();
+    if (known === undefined) throw new NodeUnknownError(nodeName);
+    return { name: known.name, uid: known.uid, addresses: known.addresses };
+  };
+
+  return {
+    pools,
+    subnets,
+    allocations: {
+      has: allocations.has,
+      keys: allocations.keys,
+      get: allocations.get,
+      values: allocations.list,
+      get size() {
+        return [...allocations.keys()].length;
+      },
+      feed: allocations,
+      isLiving: () => allocations.isSynced && allocations.isAlive(),
+    },
+    async synced(signal) {
+      for (const informer of all) await informer.waitFor(() => informer.isSynced, signal);
+      await nodes.waitFor(() => currentNode() !== undefined, signal);
+    },
+    node,
+    nodeSources() {
+      if (!pools.isSynced || !subnets.isSynced || currentNode() === undefined) return undefined;
+      return { node: node(), pools: pools.list(), subnets: subnets.list() };
+    },
+    podOf(podUID) {
+      const pod = pods.list().find((candidate) => uidsOf(candidate).includes(podUID));
+      return pod === undefined ? undefined : { namespace: pod.namespace, name: pod.name, uid: podUID };
+    },
+    onNodeChange(listener) {
+      pools.onChange(({ before, after }) => {
+        // A status changes no generation and matters to no node.
+        const same =
+          before?.metadata.uid === after?.metadata.uid &&
+          before?.metadata.generation === after?.metadata.generation &&
+          before?.metadata.deletionTimestamp === after?.metadata.deletionTimestamp;
+        if (!same) listener();
+      });
+      subnets.onChange(listener);
+      nodes.onChange(listener);
+    },
+    async stop() {
+      await Promise.all(all.map((informer) => informer.stop()));
+    },
+  };
+}
+
+/** A static pod runs under the hash of its file; its mirror in the apiserver says so in an annotation. */
+function uidsOf(pod: Pod): (string | undefined)[] {
+  return [
+    pod.uid,
+    pod.annotations['kubernetes.io/config.mirror'],
+    pod.annotations['kubernetes.io/config.hash'],
+  ];
+}

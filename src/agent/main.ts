@@ -1,0 +1,58 @@
+import { parseArgs } from 'node:util';
+import { readFileSync } from 'node:fs';
+import { pino } from 'pino';
+import { createSystemClock } from '../system-clock.ts';
+import { AGENT_USAGE, parseAgentFlags } from './flags.ts';
+import { installExecutable, requireRunnableHost } from './install.ts';
+import { runAgent } from './run.ts';
+
+// The agent's program: serves a node, or, as an init container, installs the executable on its host.
+const [command, ...rest] = process.argv.slice(2);
+try {
+  if (command === 'install') await install(rest);
+  else if (command === '--help') process.stdout.write(AGENT_USAGE);
+  else await serve(process.argv.slice(2));
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}
+
+async function serve(argv: readonly string[]): Promise<void> {
+  const flags = parseAgentFlags(argv);
+  const stopping = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => stopping.abort(new Error(`the agent was told to stop (${signal})`)));
+  }
+  const log = pino({ level: flags.logLevel, base: { node: flags.nodeName } });
+  try {
+    await runAgent(flags, {
+      clock: createSystemClock(),
+      random: Math.random,
+      env: process.env,
+      log,
+      observe: () => undefined,
+      signal: stopping.signal,
+    });
+  } catch (error) {
+    if (!stopping.signal.aborted) throw error;
+  }
+  // Notification sockets are being read by threads that nothing can interrupt.
+  process.exit(0);
+}
+
+async function install(argv: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...argv],
+    options: { 'cni-bin-dir': { type: 'string' }, 'host-root': { type: 'string', default: '/' } },
+  });
+  const directory = values['cni-bin-dir'];
+  if (directory === undefined) throw new Error('install: --cni-bin-dir is missing');
+  await requireRunnableHost({
+    architecture: process.arch,
+    root: values['host-root'],
+    cpuinfo: readFileSync('/proc/cpuinfo', 'utf8'),
+  });
+  const source = new URL('cni/weft', import.meta.url).pathname;
+  const copied = await installExecutable(source, directory, 'weft');
+  process.stdout.write(`${directory}/weft ${copied ? 'installed' : 'is up to date'}\n`);
+}

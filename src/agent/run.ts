@@ -1,0 +1,244 @@
+import { chmod, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { serveHealth } from '../health.ts';
+import {
+  createAttachmentLocks,
+  createReleaseQueue,
+  createRingCursor,
+  createTakenNames,
+  type Clock,
+  type Random,
+} from '../ipam/index.ts';
+import {
+  createCommandRunner,
+  deleteLinkGroup,
+  DYING_LINK_GROUP,
+  findSysctlRoot,
+  openNetlinkSocket,
+  openOwnNamespace,
+  readBootId,
+  SYSCTL_ROOTS,
+} from '../kernel/index.ts';
+import {
+  allocationStore,
+  createKubeClient,
+  loadConnection,
+  nodeSubnetStore,
+  poolStore,
+  requireSchemaRevision,
+} from '../kube/index.ts';
+import { createAdd } from './add.ts';
+import { createAttachmentAges } from './ages.ts';
+import { watchObjects } from './caches.ts';
+import { createCheck } from './check.ts';
+import { createDel } from './del.ts';
+import { workOffDeletedNotes } from './deleted-notes.ts';
+import type { AgentFlags } from './flags.ts';
+import { createGc } from './gc.ts';
+import { hasMarkedRoute } from './marked-routes.ts';
+import { namespaceState } from './namespace-state.ts';
+import { createNodeSubnets } from './node-subnets.ts';
+import { reuseDelayMs, type AgentParts } from './parts.ts';
+import { createReaper } from './reaper.ts';
+import { repeatedly } from './repeatedly.ts';
+import { serveCni } from './server.ts';
+import { createServing } from './serving.ts';
+import { waitForLock } from './standby.ts';
+import { whenChanged } from './when-changed.ts';
+import { createStatus } from './status.ts';
+import type { StepObserver } from './steps.ts';
+import { createSweep } from './sweep.ts';
+import { startNodeSync } from './sync.ts';
+
+/** What the agent is made with besides its flags. */
+export interface AgentEnvironment {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly log: Logger;
+  readonly observe: StepObserver;
+  /** Ends the agent. Nothing is taken out of the kernel. */
+  readonly signal: AbortSignal;
+}
+
+/** How often the node's subnets are looked at without a reason to. */
+const MAINTAIN_MS = 10_000;
+/** How often the kernel is compared with the objects without a reason to. */
+const SYNC_MS = 30_000;
+
+/**
+ * One agent from its start to its end: the composition, read from top to bottom. It waits for the node's lock with
+ * warm caches, recovers, sets the node up, and then serves.
+ */
+export async function runAgent(flags: AgentFlags, environment: AgentEnvironment): Promise<void> {
+  const { clock, random, log, signal, observe } = environment;
+  const { settings, nodeName } = flags;
+  const bootID = readBootId(flags.bootIDPath);
+  const sysctlRoot = flags.sysctlRoot ?? findSysctlRoot(SYSCTL_ROOTS);
+  await mkdir(flags.runDirectory, { recursive: true });
+  await chmod(flags.runDirectory, 0o700);
+
+  const connection = await loadConnection({
+    env: environment.env,
+    clock,
+    ...(flags.kubeconfig === undefined ? {} : { kubeconfig: flags.kubeconfig }),
+  });
+  const client = createKubeClient(connection, { userAgent: `weft-agent/${nodeName}` });
+  const serving = createServing({ flags, clock, log });
+  const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });
+
+  await repeatedly(() => requireSchemaRevision(client, signal), { clock, random, log, signal });
+  const caches = watchObjects({ client, clock, random, log }, nodeName);
+  serving.waitsFor('the first complete lists from the apiserver');
+  await caches.synced(signal);
+  serving.ready();
+
+  const lock = await waitForLock(join(flags.runDirectory, 'agent.lock'), { clock, log, signal });
+  serving.waitsFor("the node's routes and filters");
+  log.info({ nodeName, bootID }, 'this agent serves the node');
+
+  const host = openNetlinkSocket();
+  const stores = {
+    allocations: allocationStore(client, caches.allocations.feed),
+    subnets: nodeSubnetStore(client, caches.subnets),
+    pools: poolStore(client, caches.pools),
+  };
+  const inFlight = new Set<string>();
+  const releases = createReleaseQueue({
+    store: stores.allocations,
+    clock,
+    random,
+    inFlight,
+    reuseDelayMs: (pool) => reuseDelayMs(caches.pools.list(), pool),
+    onRetry: (name, error) => log.warn({ err: error, name }, 'a release did not get through: trying again'),
+  });
+  const reaper = createReaper(
+    () => deleteLinkGroup(host, DYING_LINK_GROUP),
+    (error) => log.error({ err: error }, 'dying links could not be deleted'),
+  );
+  const sync = startNodeSync({
+    host,
+    ownPorts: () => new Set([host.portId]),
+    run: createCommandRunner(),
+    sysctlRoot,
+    sources: caches.nodeSources,
+    config: { ...flags.vxlan, natExempt: flags.natExempt },
+    beforeRemovingSubnetRoute: () => 'remove',
+    onDrift: (objects) => log.warn({ objects }, "someone else had changed the node's network; repaired"),
+    onForeignDrop: (chains) =>
+      log.warn(
+        { chains },
+        'a firewall of the host may drop pod traffic: let weft* and vxlan.weft through it',
+      ),
+    settings: { syncMs: SYNC_MS },
+    clock,
+    random,
+    log,
+  });
+  const nodeSubnets = createNodeSubnets({
+    stores,
+    pools: caches.pools.list,
+    subnets: caches.subnets.list,
+    node: caches.node,
+    waitDelivered: caches.subnets.waitDelivered,
+    inForce: sync.upToDate,
+    allocations: caches.allocations,
+    inFlight,
+    hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
+    settings,
+    clock,
+    random,
+    log,
+  });
+  const parts: AgentParts = {
+    nodeName,
+    bootID,
+    host,
+    ownNamespace: openOwnNamespace(),
+    pools: caches.pools.list,
+    subnets: caches.subnets.list,
+    allocations: caches.allocations,
+    subnetSource: nodeSubnets,
+    dataPath: sync,
+    claims: {
+      store: stores.allocations,
+      clock,
+      random,
+      cursor: createRingCursor(),
+      inFlight,
+      taken: createTakenNames(clock),
+      releases,
+    },
+    releases,
+    locks: createAttachmentLocks(),
+    reaper,
+    ages: createAttachmentAges(() => clock.nowMs()),
+    settings,
+    observe,
+    log,
+  };
+  const del = createDel(parts);
+  const sweep = createSweep(parts, {
+    cacheIsLiving: caches.allocations.isLiving,
+    store: stores.allocations,
+    namespaceState,
+    podOf: caches.podOf,
+    nowMs: () => clock.nowMs(),
+  });
+  caches.onNodeChange(() => sync.wake());
+
+  await sync.upToDate(signal);
+  // What an earlier boot left is freed before an ADD may need it.
+  await sweep();
+  await nodeSubnets.recover(signal);
+  await nodeSubnets.maintain(signal);
+
+  const server = await serveCni({
+    socketPath: join(flags.runDirectory, 'agent.sock'),
+    verbs: {
+      add: createAdd(parts),
+      del,
+      check: createCheck(parts),
+      gc: createGc(parts),
+      status: createStatus(() => serving.facts(sync.broken())),
+    },
+    prepare: () =>
+      workOffDeletedNotes({
+        directory: join(flags.runDirectory, 'deleted'),
+        del: (request) => del(request, signal),
+        log,
+      }),
+    deadlinesMs: { ADD: settings.addDeadlineMs },
+    clock,
+    log,
+  });
+  serving.ready();
+
+  await Promise.all([
+    whenChanged(
+      caches.onNodeChange,
+      async () => {
+        await nodeSubnets.maintain(signal);
+        await serving.announce(caches.pools.list().some((pool) => nodeSubnets.drawable(pool).length > 0));
+      },
+      { everyMs: MAINTAIN_MS, clock, log, signal },
+    ),
+    whenChanged(
+      () => undefined,
+      async () => {
+        log.debug(await sweep(), 'swept');
+        await serving.touch();
+      },
+      { everyMs: settings.sweepMs, clock, log, signal },
+    ),
+  ]);
+  log.info({}, 'stopping: the node keeps its routes, filters and pods');
+  releases.stop();
+  await server.close();
+  await sync.stop();
+  await caches.stop();
+  await client.close();
+  health.close();
+  lock.release();
+}

@@ -1,0 +1,76 @@
+import { existsSync } from 'node:fs';
+import { utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../ipam/index.ts';
+import { earlierConfigurations, renderConflist, writeConflist } from './conflist.ts';
+import type { AgentParts } from './parts.ts';
+import type { ServingFacts } from './status.ts';
+
+/** Whether this agent serves, as the probes, STATUS and the container runtime see it. */
+export interface Serving {
+  waitsFor(what: string): void;
+  ready(): void;
+  whyNotReady(): string | undefined;
+  facts(broken: ServingFacts['broken']): ServingFacts;
+  /**
+   * Once pods can be served: leaves the mark that STATUS goes by, and then, last of all, writes the conflist by
+   * which the container runtime finds weft. Called again it puts back what has changed.
+   */
+  announce(canServe: boolean): Promise<void>;
+  /** Tells the executable, which may find the socket away for a moment, that the agent lives. */
+  touch(): Promise<void>;
+}
+
+export function createServing({
+  flags,
+  clock,
+  log,
+}: {
+  readonly flags: { readonly runDirectory: string; readonly confDirectory: string };
+  readonly clock: Clock;
+  readonly log: AgentParts['log'];
+}): Serving {
+  const mark = join(flags.runDirectory, 'serving');
+  let waiting: string | undefined = 'the apiserver';
+  // The directory is a tmpfs: the mark is there only if an agent has served since this boot.
+  let served = existsSync(mark);
+  let told = '';
+
+  return {
+    waitsFor(what) {
+      waiting = what;
+    },
+    ready() {
+      waiting = undefined;
+    },
+    whyNotReady: () => (waiting === undefined ? undefined : `waiting for ${waiting}`),
+    facts: (broken) => ({
+      servedSinceBoot: served,
+      waitingFor: waiting ?? 'a subnet for this node: is there an IPPool? (kubectl get ippools)',
+      broken,
+    }),
+    async announce(canServe) {
+      if (!canServe) return;
+      if (!served) {
+        await writeFile(mark, '', { mode: 0o600 });
+        served = true;
+      }
+      if (await writeConflist(flags.confDirectory, renderConflist())) {
+        log.info({ directory: flags.confDirectory }, 'wrote the network configuration: pods can start');
+      }
+      const earlier = (await earlierConfigurations(flags.confDirectory)).join(', ');
+      if (earlier !== '' && earlier !== told) {
+        log.error(
+          { files: earlier },
+          'these network configurations sort before weft: the runtime uses them instead',
+        );
+      }
+      told = earlier;
+    },
+    async touch() {
+      if (!served) return;
+      const now = clock.wallTime();
+      await utimes(mark, now, now);
+    },
+  };
+}

@@ -1,0 +1,203 @@
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { CONFIG, eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
+import { ip, UPLINK } from './namespaces.ts';
+
+/** What a runtime may do to one attachment, through the real executable, agent, apiserver and kernel. */
+
+let node: TestNode;
+let agent: TestAgent;
+
+beforeAll(async () => {
+  node = await startNode();
+  await node.apply(
+    pool('pods', {
+      cidrs: ['10.2.0.0/16', 'fd00:2::/64'],
+      nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+      reuseDelaySeconds: 1,
+    }),
+  );
+  agent = await node.startAgent();
+});
+
+afterAll(async () => {
+  await agent.kill();
+  await node.stop();
+});
+
+describe('ADD', () => {
+  test('gives both families, and pod and node reach each other', async () => {
+    const netns = await node.makeSandbox('reach');
+    const { answer, stdout } = await node.cni({ command: 'ADD', containerID: 'reach', netns });
+    const [ipv4, ipv6] = answer?.ips?.map(({ address }) => address.split('/')[0] ?? '') ?? [];
+    expect(ipv4, stdout).toMatch(/^10\.2\./);
+    expect(ipv6, stdout).toMatch(/^fd00:2:/);
+    for (const address of UPLINK.addresses) await ping('reach', address);
+    await execa('ping', ['-c1', '-W2', ipv4 ?? '']);
+    await execa('ping', ['-c1', '-W2', ipv6 ?? '']);
+    await node.cni({ command: 'DEL', containerID: 'reach', netns });
+  });
+
+  test('two pods of one node reach each other', async () => {
+    const [a, b] = [await node.makeSandbox('pair-a'), await node.makeSandbox('pair-b')];
+    await node.cni({ command: 'ADD', containerID: 'pair-a', netns: a });
+    const { answer } = await node.cni({ command: 'ADD', containerID: 'pair-b', netns: b });
+    for (const { address } of answer?.ips ?? []) await ping('pair-a', address.split('/')[0] ?? '');
+    expect(answer?.ips).toHaveLength(2);
+    await node.cni({ command: 'DEL', containerID: 'pair-a', netns: a });
+    await node.cni({ command: 'DEL', containerID: 'pair-b', netns: b });
+  });
+
+  test('said twice answers the same (B10)', async () => {
+    const netns = await node.makeSandbox('twice');
+    const first = await node.cni({ command: 'ADD', containerID: 'twice', netns });
+    const second = await node.cni({ command: 'ADD', containerID: 'twice', netns });
+    expect(first.exitCode).toBe(0);
+    expect(second.answer).toEqual(first.answer);
+    await node.cni({ command: 'DEL', containerID: 'twice', netns });
+  });
+
+  test('refuses an interface name that is taken, leaves it alone and keeps no address (B9)', async () => {
+    const netns = await node.makeSandbox('occupied');
+    await ip('-n', 'occupied', 'link', 'add', 'eth0', 'type', 'bridge');
+    const { exitCode, answer } = await node.cni({ command: 'ADD', containerID: 'occupied', netns });
+    expect(exitCode).not.toBe(0);
+    expect(answer?.code).toBeGreaterThanOrEqual(100);
+    expect(await ip('-n', 'occupied', 'link', 'show', 'eth0', 'type', 'bridge')).toContain('eth0');
+    await noAllocation('occupied');
+  });
+
+  test('right after a DEL, in the same namespace under the same name, works', async () => {
+    const netns = await node.makeSandbox('anew');
+    for (const containerID of ['anew-1', 'anew-2', 'anew-3']) {
+      const added = await node.cni({ command: 'ADD', containerID, netns });
+      expect(added.exitCode, added.stdout).toBe(0);
+      expect((await node.cni({ command: 'DEL', containerID, netns })).exitCode).toBe(0);
+    }
+  });
+
+  test.each(['0.3.1', '0.4.0', '1.0.0', '1.1.0'])('answers in version %s', async (cniVersion) => {
+    const id = `version-${cniVersion.replaceAll('.', '-')}`;
+    const netns = await node.makeSandbox(id);
+    const config = { ...CONFIG, cniVersion };
+    const added = await node.cni({ command: 'ADD', containerID: id, netns, config });
+    expect(JSON.parse(added.stdout)).toMatchObject({ cniVersion });
+    await node.cni({ command: 'DEL', containerID: id, netns, config });
+  });
+});
+
+describe('DEL answers success to all the odd ones (F5)', () => {
+  test('three times, with the address free after the first', async () => {
+    const netns = await node.makeSandbox('thrice');
+    await node.cni({ command: 'ADD', containerID: 'thrice', netns });
+    for (let i = 0; i < 3; i++) {
+      expect((await node.cni({ command: 'DEL', containerID: 'thrice', netns })).exitCode).toBe(0);
+      await noAllocation('thrice');
+    }
+  });
+
+  test('with an empty CNI_NETNS the address is released too', async () => {
+    const netns = await node.makeSandbox('empty');
+    await node.cni({ command: 'ADD', containerID: 'empty', netns });
+    expect((await node.cni({ command: 'DEL', containerID: 'empty' })).exitCode).toBe(0);
+    await noAllocation('empty');
+  });
+
+  test('with a namespace that has vanished', async () => {
+    const netns = await node.makeSandbox('vanished');
+    await node.cni({ command: 'ADD', containerID: 'vanished', netns });
+    await node.removeSandbox('vanished');
+    expect((await node.cni({ command: 'DEL', containerID: 'vanished', netns })).exitCode).toBe(0);
+    await noAllocation('vanished');
+  });
+
+  test('for a container that nobody knows', async () => {
+    const deleted = await node.cni({ command: 'DEL', containerID: 'unknown', netns: '/run/netns/unknown' });
+    expect(deleted).toMatchObject({ exitCode: 0, stdout: '' });
+  });
+
+  test('without prevResult, and with one that cannot be read', async () => {
+    const netns = await node.makeSandbox('previous');
+    await node.cni({ command: 'ADD', containerID: 'previous', netns });
+    const config = { ...CONFIG, prevResult: { cniVersion: '1.1.0', ips: [] } };
+    expect((await node.cni({ command: 'DEL', containerID: 'previous', netns, config })).exitCode).toBe(0);
+    await noAllocation('previous');
+  });
+
+  test('does not touch the interface of another that has taken the namespace over', async () => {
+    const netns = await node.makeSandbox('reused');
+    await node.cni({ command: 'ADD', containerID: 'reused-old', netns });
+    await node.removeSandbox('reused');
+    await node.makeSandbox('reused');
+    await node.cni({ command: 'ADD', containerID: 'reused-new', netns });
+    await node.cni({ command: 'DEL', containerID: 'reused-old', netns });
+    await ping('reused', UPLINK.addresses[0]);
+    await node.cni({ command: 'DEL', containerID: 'reused-new', netns });
+  });
+});
+
+describe('CHECK', () => {
+  test('is content with what ADD made, and names what has changed since', async () => {
+    const netns = await node.makeSandbox('check');
+    const added = await node.cni({ command: 'ADD', containerID: 'check', netns });
+    const config = { ...CONFIG, prevResult: JSON.parse(added.stdout) as object };
+    const call = { command: 'CHECK', containerID: 'check', netns, config };
+    expect(await node.cni(call)).toMatchObject({ exitCode: 0, stdout: '' });
+    await ip('-n', 'check', 'address', 'flush', 'dev', 'eth0');
+    const { answer } = await node.cni(call);
+    expect(answer?.msg).toContain('lacks its address');
+    await node.cni({ command: 'DEL', containerID: 'check', netns });
+  });
+});
+
+describe('GC', () => {
+  test('removes what the runtime does not list, of its own network and older than the grace alone', async () => {
+    const ids = ['gc-listed', 'gc-unlisted', 'gc-other-network'];
+    for (const containerID of ids) {
+      const netns = await node.makeSandbox(containerID);
+      const config = containerID === 'gc-other-network' ? { ...CONFIG, name: 'other' } : CONFIG;
+      expect((await node.cni({ command: 'ADD', containerID, netns, config })).exitCode).toBe(0);
+    }
+    const gc = {
+      command: 'GC',
+      config: {
+        ...CONFIG,
+        'cni.dev/valid-attachments': [{ containerID: 'gc-listed', ifname: 'eth0' }],
+      },
+    };
+    expect((await node.cni(gc)).exitCode).toBe(0);
+    expect(await liveAllocations('gc-unlisted')).toBe(2); // too young
+    await eventually('the grace to pass and GC to remove it', async () => {
+      await node.cni(gc);
+      return (await liveAllocations('gc-unlisted')) === 0 ? true : undefined;
+    });
+    expect(await liveAllocations('gc-listed')).toBe(2);
+    expect(await liveAllocations('gc-other-network')).toBe(2);
+    for (const containerID of ids) await node.cni({ command: 'DEL', containerID });
+  });
+});
+
+describe('STATUS', () => {
+  test('is content while the agent serves', async () => {
+    expect(await node.cni({ command: 'STATUS' })).toMatchObject({ exitCode: 0, stdout: '' });
+  });
+});
+
+async function ping(from: string, to: string): Promise<void> {
+  await execa('ip', ['netns', 'exec', from, 'ping', '-c1', '-W2', to]);
+}
+
+async function noAllocation(containerID: string): Promise<void> {
+  await eventually(`no live allocation of ${containerID}`, async () =>
+    (await liveAllocations(containerID)) === 0 ? true : undefined,
+  );
+}
+
+async function liveAllocations(containerID: string): Promise<number> {
+  const list = JSON.parse(await node.kubectl('get', 'ipallocations', '-o', 'json')) as {
+    items: { spec: { attachment?: { containerID: string } }; status?: { releasedAt?: string } }[];
+  };
+  return list.items.filter(
+    ({ spec, status }) => spec.attachment?.containerID === containerID && status?.releasedAt === undefined,
+  ).length;
+}
