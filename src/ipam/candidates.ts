@@ -43,11 +43,17 @@ export interface Candidate {
  * round the ring, from behind the address handed out last; never the first one, which is the node's own. Lazy:
  * a subnet may hold 2^64 addresses.
  */
-export function* addressCandidates({ subnets, inUse, cursor }: CandidateSearch): Generator<Candidate> {
+export function* addressCandidates({
+  subnets,
+  inUse,
+  cursor,
+}: CandidateSearch): Generator<Candidate, undefined> {
   for (const subnet of fullestFirst({ subnets, inUse, cursor })) {
     const { first, last } = usableRange(subnet);
     const { family } = subnet.spec.cidr;
-    const previous = cursor.last(subnet) ?? last;
+    const handedOut = cursor.last(subnet) ?? last;
+    // Outside the ring, the walk would never come back to where it began.
+    const previous = handedOut < first || handedOut > last ? last : handedOut;
     let value = previous;
     do {
       value = value >= last ? first : value + 1n;
@@ -56,6 +62,7 @@ export function* addressCandidates({ subnets, inUse, cursor }: CandidateSearch):
       if (!inUse.has(name)) yield { address, name, subnet };
     } while (value !== previous);
   }
+  return undefined;
 }
 
 export function createRingCursor(): RingCursor {

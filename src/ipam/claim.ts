@@ -97,7 +97,7 @@ const NEVER_USED = 0;
 /** The search of one family: the name it is at, which is marked in flight, and those to come. */
 interface Walk {
   readonly family: Family;
-  readonly rest: Generator<Candidate>;
+  readonly rest: Generator<Candidate, undefined>;
   current: Candidate;
   lastFailure: unknown;
 }
@@ -119,7 +119,11 @@ function startWalks(parts: ClaimParts, request: ClaimRequest): Walk[] {
 }
 
 /** Candidates that no source calls used. Each that is handed out is marked in flight, and the ring moves on. */
-function* freeCandidates(parts: ClaimParts, request: ClaimRequest, family: Family): Generator<Candidate> {
+function* freeCandidates(
+  parts: ClaimParts,
+  request: ClaimRequest,
+  family: Family,
+): Generator<Candidate, undefined> {
   const { cursor, inFlight, taken } = parts;
   const subnets = request.subnets.filter(({ spec }) => spec.cidr.family === family);
   for (const candidate of addressCandidates({ subnets, inUse: request.allocations, cursor })) {
@@ -129,6 +133,7 @@ function* freeCandidates(parts: ClaimParts, request: ClaimRequest, family: Famil
     cursor.handedOut(candidate.subnet, candidate.address);
     yield candidate;
   }
+  return undefined;
 }
 
 async function claimFirstFree(

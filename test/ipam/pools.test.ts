@@ -1,0 +1,181 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import {
+  choosePools,
+  NoPoolError,
+  poolDestinations,
+  poolFamilies,
+  poolOfAddress,
+  serves,
+  servingCIDRs,
+} from '../../src/ipam/index.ts';
+import { cidrContains, formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { poolOf, subnetOf } from './objects.ts';
+
+const older = { creationTimestamp: '2026-01-01T00:00:00Z' };
+const younger = { creationTimestamp: '2026-01-02T00:00:00Z' };
+const deleting = { deletionTimestamp: '2026-01-03T00:00:00Z', finalizers: ['x/y'] };
+
+describe('choosePools', () => {
+  test('goes by name, without those that are being deleted', () => {
+    const pools = [
+      poolOf('c', { cidrs: ['10.3.0.0/16'] }),
+      poolOf('a', { cidrs: ['10.1.0.0/16'] }),
+      poolOf('b', { cidrs: ['10.2.0.0/16'] }, deleting),
+    ];
+    expect(choosePools({ pools, subnets: [] }).map(({ metadata }) => metadata.name)).toEqual(['a', 'c']);
+  });
+
+  test('a requested pool is the only candidate', () => {
+    const pools = [poolOf('a', { cidrs: ['10.1.0.0/16'] }), poolOf('b', { cidrs: ['10.2.0.0/16'] })];
+    const chosen = choosePools({ pools, subnets: [], requestedPool: 'b' });
+    expect(chosen.map(({ metadata }) => metadata.name)).toEqual(['b']);
+  });
+
+  const gone = poolOf('gone', { cidrs: ['10.1.0.0/16'] }, deleting);
+  test.each([
+    {
+      name: 'no pool at all',
+      pools: [],
+      requestedPool: undefined,
+      says: /no IPPool in the cluster.*Create one/,
+    },
+    {
+      name: 'only one that is being deleted',
+      pools: [gone],
+      requestedPool: undefined,
+      says: /gone: it is being deleted/,
+    },
+    {
+      name: 'a requested one that is not there',
+      pools: [gone],
+      requestedPool: 'x',
+      says: /IPPool x .*no such IPPool/,
+    },
+    {
+      name: 'a requested one that is being deleted',
+      pools: [gone],
+      requestedPool: 'gone',
+      says: /gone: it is being deleted/,
+    },
+  ])('says why there is none: $name', ({ pools, requestedPool, says }) => {
+    const choose = () =>
+      choosePools({ pools, subnets: [], ...(requestedPool === undefined ? {} : { requestedPool }) });
+    expect(choose).toThrow(NoPoolError);
+    expect(choose).toThrow(says);
+  });
+});
+
+describe('overlap', () => {
+  const wide = poolOf('wide', { cidrs: ['10.0.0.0/16', 'fd00:1::/48'] }, older);
+  const narrow = poolOf('narrow', { cidrs: ['10.0.7.0/24', '10.9.0.0/24'] }, younger);
+
+  test('is judged per CIDR: that of the younger pool gives no new subnets', () => {
+    expect(servingCIDRs(narrow, [wide, narrow]).map(formatCIDR)).toEqual(['10.9.0.0/24']);
+    expect(servingCIDRs(wide, [narrow, wide]).map(formatCIDR)).toEqual(['10.0.0.0/16', 'fd00:1::/48']);
+  });
+
+  test('of two made in the same second the name decides', () => {
+    const [a, b] = ['a', 'b'].map((name) => poolOf(name, { cidrs: ['10.0.0.0/16'] }));
+    if (a === undefined || b === undefined) throw new Error('two pools');
+    expect(servingCIDRs(a, [b, a])).toHaveLength(1);
+    expect(servingCIDRs(b, [b, a])).toHaveLength(0);
+  });
+
+  test('what was claimed before keeps serving', () => {
+    const late = poolOf('late', { cidrs: ['10.0.7.0/24'] }, younger);
+    expect(serves(late, { pools: [wide, late], subnets: [] })).toBe(false);
+    expect(serves(late, { pools: [wide, late], subnets: [subnetOf('10.0.7.0/26', late)] })).toBe(true);
+    expect(() => choosePools({ pools: [wide, late], subnets: [], requestedPool: 'late' })).toThrow(
+      /each of its CIDRs overlaps one of an older IPPool/,
+    );
+  });
+
+  test('of any two overlapping CIDRs of two pools exactly one serves, whatever the order of the list', () => {
+    const created = fc.constantFrom(
+      '2026-01-01T00:00:00Z',
+      '2026-01-02T00:00:00Z',
+      '2026-01-01T01:00:00+01:00',
+    );
+    fc.assert(
+      fc.property(created, created, fc.boolean(), (one, two, isSwapped) => {
+        const a = poolOf('a', { cidrs: ['10.0.0.0/16'] }, { creationTimestamp: one });
+        const b = poolOf('b', { cidrs: ['10.0.7.0/24'] }, { creationTimestamp: two });
+        const pools = isSwapped ? [b, a] : [a, b];
+        expect(servingCIDRs(a, pools).length + servingCIDRs(b, pools).length).toBe(1);
+      }),
+    );
+  });
+});
+
+test.each([
+  { cidrs: ['10.0.0.0/16'], families: ['ipv4'] },
+  { cidrs: ['fd00::/48'], families: ['ipv6'] },
+  { cidrs: ['fd00::/48', '10.0.0.0/16', '10.1.0.0/16'], families: ['ipv4', 'ipv6'] },
+])('the families of $cidrs are $families', ({ cidrs, families }) => {
+  expect(poolFamilies(poolOf('p', { cidrs }))).toEqual(families);
+});
+
+describe('poolDestinations', () => {
+  test('are the CIDRs and the subnets outside of them, none inside another', () => {
+    const p = poolOf('p', { cidrs: ['10.1.0.0/16', 'fd00::/48'] });
+    const subnets = [subnetOf('10.1.2.0/26', p), subnetOf('10.7.0.0/26', p), subnetOf('10.7.0.64/26', p)];
+    expect(poolDestinations([p], subnets).map(formatCIDR)).toEqual([
+      '10.1.0.0/16',
+      '10.7.0.0/26',
+      '10.7.0.64/26',
+      'fd00::/48',
+    ]);
+  });
+
+  test('cover the same addresses as all of them together, and do not nest', () => {
+    const anyCIDR = fc
+      .tuple(fc.integer({ min: 0, max: 15 }), fc.integer({ min: 24, max: 30 }))
+      .map(([block, length]) => `10.0.${block}.0/${length}`);
+    fc.assert(
+      fc.property(fc.array(anyCIDR, { minLength: 1 }), (cidrs) => {
+        const pools = cidrs.map((cidr, i) =>
+          poolOf(`p${i}`, { cidrs: [cidr], nodeSubnetPrefixLength: { ipv4: 30 } }),
+        );
+        const found = poolDestinations(pools, []);
+        for (const cidr of cidrs) {
+          expect(found.filter((one) => cidrContains(one, parseCIDR(cidr)))).toHaveLength(1);
+        }
+        for (const one of found) expect(cidrs).toContain(formatCIDR(one));
+      }),
+    );
+  });
+});
+
+describe('poolOfAddress', () => {
+  const a = poolOf('a', { cidrs: ['10.0.0.0/16'] }, older);
+  const b = poolOf('b', { cidrs: ['10.0.7.0/24'] }, younger);
+  const ofA = subnetOf('10.0.7.0/26', a);
+  const ofMissing = subnetOf('10.9.0.0/26', { metadata: { ...a.metadata, name: 'missing' } });
+
+  test.each([
+    {
+      name: 'the subnet decides, though another pool lists a longer CIDR',
+      address: '10.0.7.5',
+      poolName: 'a',
+      subnet: ofA,
+    },
+    { name: 'without a subnet the longest CIDR', address: '10.0.7.200', poolName: 'b', subnet: undefined },
+    { name: 'one CIDR alone', address: '10.0.8.1', poolName: 'a', subnet: undefined },
+    { name: 'a subnet whose pool is gone', address: '10.9.0.9', poolName: 'missing', subnet: ofMissing },
+  ])('$name', ({ address, poolName, subnet }) => {
+    const found = poolOfAddress(parseAddress(address), [b, a], [ofA, ofMissing]);
+    expect(found?.poolName).toBe(poolName);
+    expect(found?.subnet).toBe(subnet);
+    expect(found?.pool?.metadata.name).toBe(poolName === 'missing' ? undefined : poolName);
+  });
+
+  test('is undefined for an address of no pool', () => {
+    expect(poolOfAddress(parseAddress('192.0.2.1'), [a, b], [ofA])).toBeUndefined();
+  });
+
+  test('of equal CIDRs the older pool is meant', () => {
+    const twin = poolOf('0', { cidrs: ['10.0.0.0/16'] }, younger);
+    expect(poolOfAddress(parseAddress('10.0.1.1'), [twin, a], [])?.poolName).toBe('a');
+  });
+});
