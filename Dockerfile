@@ -20,7 +20,8 @@ RUN set -eu; \
 
 # What changes least comes first, so that an upgrade moves few bytes.
 COPY dist/cni/ /weft/cni/
-COPY dist/*.* /weft/
+COPY dist/koffi/ /weft/koffi/
+COPY dist/*.mjs /weft/
 
 ENV NODE_ENV=production
 ENTRYPOINT ["node"]

@@ -63,11 +63,15 @@ const TARGETS: readonly Target[] = [
     files: NATIVE_MODULES.map((path) => `dist/koffi/${path}`),
     make: copyNativeModules,
   },
-  ...['agent', 'controller'].map((name) => ({
+  ...[
+    { name: 'agent', entry: 'src/agent/main.ts' },
+    { name: 'controller', entry: 'src/controller/main.ts' },
+    { name: 'probe', entry: 'src/probe.ts' },
+  ].map(({ name, entry }) => ({
     name,
-    entry: `src/${name}/main.ts`,
+    entry,
     files: [`dist/${name}.mjs`],
-    make: (entry: string) => bundle(entry, `dist/${name}.mjs`),
+    make: () => bundle(entry, `dist/${name}.mjs`),
   })),
 ];
 

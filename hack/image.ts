@@ -71,6 +71,8 @@ async function imageKey(base: string): Promise<string> {
   const files = (await readdir(DIST, { recursive: true, withFileTypes: true }).catch(missingDist))
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
+    // What .dockerignore leaves out.
+    .filter((file) => !file.endsWith('.map') && !file.includes('/.stamps/'))
     .sort();
   for (const file of files) {
     const { mode } = await stat(file);
