@@ -214,7 +214,8 @@ function asCondition({ type, holds, reason, message }: Finding, pool: IPPool, no
     status,
     reason,
     message,
-    lastTransitionTime: before?.status === status ? before.lastTransitionTime : now.toISOString(),
+    lastTransitionTime:
+      before?.status === status ? before.lastTransitionTime : `${now.toISOString().slice(0, 19)}Z`,
     ...(pool.metadata.generation === undefined ? {} : { observedGeneration: pool.metadata.generation }),
   };
 }

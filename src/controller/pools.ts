@@ -16,8 +16,8 @@ export interface PoolsCluster {
   subnets(): readonly NodeSubnet[];
   /** All that the pool's status is computed from, but for the pool itself. */
   factsOf(pool: IPPool): Omit<PoolFacts, 'pool'>;
-  /** A consistent list of all NodeSubnets. */
-  listSubnets(signal: AbortSignal): Promise<readonly NodeSubnet[]>;
+  /** A consistent list of the NodeSubnets that name the pool. */
+  listSubnets(pool: IPPool, signal: AbortSignal): Promise<readonly NodeSubnet[]>;
   addFinalizer(seen: IPPool, signal: AbortSignal): Promise<WriteOutcome>;
   removeFinalizer(seen: IPPool, signal: AbortSignal): Promise<WriteOutcome>;
   writeStatus(seen: IPPool, status: IPPoolStatus, signal: AbortSignal): Promise<WriteOutcome>;
@@ -89,7 +89,7 @@ export function createPools({ cluster, clock, statusMs, deletionMs }: PoolsParts
     }
     // A claim creates its subnet and then sees that the pool is alive. What was created before the deletion is in
     // a list that began after it; the cache could still lack it.
-    const left = subnetsOf(pool, await cluster.listSubnets(signal));
+    const left = subnetsOf(pool, await cluster.listSubnets(pool, signal));
     if (left.length > 0) return { kind: 'requeueAfter', ms: WAIT_FOR_SUBNETS_MS };
     const outcome = await cluster.removeFinalizer(pool, signal);
     return outcome === 'changed' ? { kind: 'requeueAfter', ms: LOOK_AGAIN_MS } : DONE;

@@ -15,4 +15,3 @@ export * from './events.ts';
 export * from './schema-revision.ts';
 export * from './writes.ts';
 export * from './paths.ts';
-export type { WriteFeed } from './writes.ts';

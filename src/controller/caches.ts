@@ -1,0 +1,71 @@
+import type { IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  watchAllAllocations,
+  watchNodes,
+  watchNodeSubnets,
+  watchPools,
+  watchServiceCIDRs,
+  type Informer,
+  type InformerParts,
+  type Node,
+} from '../kube/index.ts';
+import type { CIDR } from '../net/index.ts';
+import {
+  createAllocationIndex,
+  indexedAllocation,
+  type AllocationIndex,
+  type IndexedAllocation,
+} from './allocation-index.ts';
+
+/** What the controller watches. */
+export interface ControllerCaches {
+  readonly pools: Informer<IPPool>;
+  readonly subnets: Informer<NodeSubnet>;
+  readonly nodes: Informer<Node>;
+  readonly allocations: Informer<IndexedAllocation>;
+  /** The same allocations, by pool and by node. */
+  readonly index: AllocationIndex;
+  /** The ranges of Services; undefined: nobody tells. */
+  serviceCIDRs(): readonly CIDR[] | undefined;
+  /** Which of the kinds have not been listed completely yet. */
+  missing(): string[];
+  /** Resolves when all have been complete once. */
+  readonly synced: Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Starts to watch. `given`: ranges of Services for apiservers that do not tell them. */
+export async function watchCluster(
+  parts: InformerParts,
+  given: readonly CIDR[],
+  signal: AbortSignal,
+): Promise<ControllerCaches> {
+  const services = await watchServiceCIDRs(parts, signal);
+  const pools = watchPools(parts);
+  const subnets = watchNodeSubnets(parts);
+  const nodes = watchNodes(parts);
+  const allocations = watchAllAllocations(parts, indexedAllocation);
+  // Before the first list is answered, so that it misses none of it.
+  const index = createAllocationIndex();
+  allocations.onChange(({ before, after }) => {
+    index.change(before, after);
+  });
+  const all = { IPPools: pools, NodeSubnets: subnets, Nodes: nodes, IPAllocations: allocations };
+  const informers = [...Object.values(all), ...(services === undefined ? [] : [services])];
+  return {
+    pools,
+    subnets,
+    nodes,
+    allocations,
+    index,
+    serviceCIDRs() {
+      if (services !== undefined) return services.list().flat();
+      return given.length > 0 ? given : undefined;
+    },
+    missing: () => Object.entries(all).flatMap(([kind, informer]) => (informer.isSynced ? [] : [kind])),
+    synced: Promise.all(informers.map(({ synced }) => synced)).then(() => undefined),
+    async stop() {
+      await Promise.all(informers.map((informer) => informer.stop()));
+    },
+  };
+}

@@ -1,0 +1,200 @@
+import {
+  API_VERSION,
+  IP_ALLOCATION,
+  IP_POOL,
+  IPAllocation,
+  type Condition,
+  type IPPool,
+} from '../api/index.ts';
+import type { Clock, Random } from '../ipam/index.ts';
+import {
+  allocationStore,
+  conditionalWrites,
+  getNode,
+  nodeSubnetStore,
+  pathOf,
+  poolStore,
+  type EventRecorder,
+  type KubeClient,
+  type Log,
+} from '../kube/index.ts';
+import { cidrsOverlap } from '../net/index.ts';
+import type { Settings } from '../settings.ts';
+import { indexedAllocation } from './allocation-index.ts';
+import type { ControllerCaches } from './caches.ts';
+import { createGoneNodes, type GoneNodesCluster } from './gone-nodes.ts';
+import { createPools, type PoolsCluster } from './pools.ts';
+import { createWorkQueue, type WorkQueue } from './queue.ts';
+import { createRateLimit } from './rate.ts';
+
+export interface LeaderParts {
+  readonly client: KubeClient;
+  readonly caches: ControllerCaches;
+  readonly events: EventRecorder;
+  readonly settings: Settings;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** How long changes are gathered before a pool is counted again: objects come in bursts. */
+const GATHER_SUBNETS_MS = 200;
+const GATHER_ALLOCATIONS_MS = 2_000;
+
+/**
+ * What the leader does until `signal` aborts. Everything it remembers begins and ends with it: a new leader, also
+ * the same process elected again, starts from the objects.
+ */
+export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<void> {
+  const { caches, settings, clock, random, log } = parts;
+  await caches.synced;
+  const onFailure = (key: string, error: unknown) => {
+    log.error({ key, err: error }, 'reconciling failed: trying again');
+  };
+  const pools = createWorkQueue({
+    clock,
+    random,
+    onFailure,
+    reconcile: createPools({
+      cluster: poolsCluster(parts),
+      clock,
+      statusMs: settings.statusMs,
+      deletionMs: settings.poolDeletionMs,
+    }),
+  });
+  const nodes = createWorkQueue({
+    clock,
+    random,
+    onFailure,
+    reconcile: createGoneNodes({
+      cluster: goneNodesCluster(parts),
+      clock,
+      quarantineMs: settings.quarantineMs,
+      mayDelete: createRateLimit(settings.deletesPerSecond, clock),
+      onFreed: (freed) => {
+        log.info(freed, 'freed what a gone node held');
+      },
+    }),
+  });
+  const unsubscribe = wakeOnChange(caches, pools, nodes);
+  try {
+    for (const name of caches.pools.keys()) pools.add(name);
+    const holders = [...caches.index.nodeNames(), ...caches.subnets.list().map(({ spec }) => spec.nodeName)];
+    for (const nodeName of holders) nodes.add(nodeName);
+    await Promise.all([pools.run(signal), nodes.run(signal)]);
+  } finally {
+    unsubscribe();
+  }
+}
+
+/** An event only wakes: what is done about it is read from the caches then. */
+function wakeOnChange(caches: ControllerCaches, pools: WorkQueue, nodes: WorkQueue): () => void {
+  const wakeAllPools = () => {
+    for (const name of caches.pools.keys()) pools.addAfter(name, GATHER_SUBNETS_MS);
+  };
+  const wakeIfGone = (nodeName: string | undefined) => {
+    if (nodeName !== undefined && !caches.nodes.has(nodeName)) nodes.addAfter(nodeName, GATHER_SUBNETS_MS);
+  };
+  const ended = [
+    caches.pools.onChange(({ key, before, after }) => {
+      pools.add(key);
+      // Whether one pool overlaps another is shown on the other, too. Statuses come often and say nothing of it.
+      if (before?.metadata.generation !== after?.metadata.generation) wakeAllPools();
+    }),
+    caches.subnets.onChange(({ before, after }) => {
+      for (const subnet of [before, after]) {
+        if (subnet === undefined) continue;
+        pools.addAfter(subnet.spec.pool, GATHER_SUBNETS_MS);
+        wakeIfGone(subnet.spec.nodeName);
+      }
+    }),
+    caches.allocations.onChange(({ before, after }) => {
+      for (const allocation of [before, after]) {
+        if (allocation === undefined) continue;
+        pools.addAfter(allocation.spec.pool, GATHER_ALLOCATIONS_MS);
+        wakeIfGone(allocation.nodeName);
+      }
+    }),
+    caches.nodes.onChange(({ key, before, after }) => {
+      if (before === undefined || after === undefined) nodes.add(key);
+      if (JSON.stringify(addressTexts(before)) !== JSON.stringify(addressTexts(after))) wakeAllPools();
+    }),
+  ];
+  return () => {
+    for (const end of ended) end();
+  };
+}
+
+function addressTexts(node: { readonly addresses: readonly { value: bigint }[] } | undefined): string[] {
+  return (node?.addresses ?? []).map(({ value }) => String(value));
+}
+
+function poolsCluster({ client, caches, events, settings }: LeaderParts): PoolsCluster {
+  const store = poolStore(client, caches.pools);
+  const subnets = nodeSubnetStore(client, caches.subnets);
+  return {
+    pool: caches.pools.get,
+    subnets: caches.subnets.list,
+    factsOf: (pool) => ({
+      pools: caches.pools.list(),
+      subnets: caches.subnets.list(),
+      allocations: poolsThatMatter(pool, caches).flatMap((name) => caches.index.ofPool(name)),
+      nodeAddresses: caches.nodes.list().flatMap(({ addresses }) => addresses),
+      serviceCIDRs: caches.serviceCIDRs(),
+      nearlyExhausted: settings.nearlyExhausted,
+    }),
+    listSubnets: (pool, signal) => subnets.listOfPool(pool.metadata.name, signal),
+    addFinalizer: store.addFinalizer,
+    removeFinalizer: store.removeFinalizer,
+    writeStatus: store.writePoolStatus,
+    announce: (pool, condition) => {
+      events.record(eventOf(pool, condition));
+    },
+  };
+}
+
+/** Those whose allocations may lie in the pool's ranges: counting all of a large cluster would take too long. */
+function poolsThatMatter(pool: IPPool, caches: ControllerCaches): string[] {
+  return caches.index.poolNames().filter((name) => {
+    const other = caches.pools.get(name);
+    if (other === undefined || name === pool.metadata.name) return true;
+    return other.spec.cidrs.some((cidr) => pool.spec.cidrs.some((own) => cidrsOverlap(cidr, own)));
+  });
+}
+
+function eventOf(pool: IPPool, { type, status, message }: Condition) {
+  const harmless = type === 'Draining' || (type === 'Ready' && status === 'True');
+  return {
+    object: {
+      apiVersion: API_VERSION,
+      kind: IP_POOL.kind,
+      name: pool.metadata.name,
+      uid: pool.metadata.uid,
+    },
+    type: harmless ? ('Normal' as const) : ('Warning' as const),
+    reason: status === 'True' ? type : `Not${type}`,
+    message,
+  };
+}
+
+function goneNodesCluster({ client, caches }: LeaderParts): GoneNodesCluster {
+  const lists = allocationStore(client);
+  const allocations = conditionalWrites(
+    client,
+    pathOf(IP_ALLOCATION),
+    (object) => IPAllocation.parse(object),
+    caches.allocations,
+  );
+  const subnets = nodeSubnetStore(client, caches.subnets);
+  return {
+    nodeIsKnown: caches.nodes.has,
+    subnetsOfNode: (nodeName) => caches.subnets.list().filter(({ spec }) => spec.nodeName === nodeName),
+    allocationsOfNode: caches.index.ofNode,
+    reuseDelayMs: (pool) => (caches.pools.get(pool)?.spec.reuseDelaySeconds ?? 0) * 1_000,
+    nodeExists: async (nodeName, signal) => (await getNode(client, nodeName, signal)) !== undefined,
+    listAllocationsOfNode: async (nodeName, signal) =>
+      (await lists.listOfNode(nodeName, signal)).map(indexedAllocation),
+    deleteAllocation: allocations.delete,
+    deleteSubnet: subnets.delete,
+  };
+}

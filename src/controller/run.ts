@@ -1,0 +1,103 @@
+import { serveHealth } from '../health.ts';
+import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
+import {
+  createKubeClient,
+  eventRecorder,
+  loadConnection,
+  requireSchemaRevision,
+  SchemaRevisionError,
+  startElection,
+  type Log,
+} from '../kube/index.ts';
+import { watchCluster } from './caches.ts';
+import type { ControllerFlags } from './flags.ts';
+import { lead } from './leader.ts';
+
+/** What the controller is made with besides its flags. */
+export interface ControllerEnvironment {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly log: Log;
+  /** Ends the controller. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * One replica from its start to its end: its caches are warm whether it leads or waits, and it works while it holds
+ * the Lease.
+ * @throws KubeConfigError
+ */
+export async function runController(
+  flags: ControllerFlags,
+  environment: ControllerEnvironment,
+): Promise<void> {
+  const { clock, random, log, signal } = environment;
+  const { settings } = flags;
+  const waiting = new Set(['the apiserver']);
+  const health = await serveHealth(flags.probeSocket, {
+    live: () => undefined,
+    ready: () => (waiting.size === 0 ? undefined : `waiting for ${[...waiting].join(', ')}`),
+  });
+  const connection = await loadConnection({
+    env: environment.env,
+    clock,
+    ...(flags.kubeconfig === undefined ? {} : { kubeconfig: flags.kubeconfig }),
+  });
+  const client = createKubeClient(connection, { userAgent: `weft-controller/${flags.identity}` });
+  const parts = { client, clock, random, log };
+  const caches = await whenReachable(environment, async () => {
+    await requireSchemaRevision(client, signal);
+    return watchCluster(parts, flags.serviceCIDRs, signal);
+  });
+  const events = eventRecorder({ ...parts, component: 'weft-controller', instance: flags.identity });
+  const election = startElection(parts, {
+    namespace: flags.namespace,
+    name: flags.leaseName,
+    identity: flags.identity,
+    leaseMs: settings.leaseMs,
+    renewDeadlineMs: (settings.leaseMs * 2) / 3,
+    retryMs: (settings.leaseMs * 2) / 15,
+    lead: (term) => lead({ client, caches, events, settings, clock, random, log }, term),
+  });
+  void caches.synced.then(() => {
+    waiting.clear();
+    log.info({ identity: flags.identity }, 'the caches are complete');
+  });
+  await aborted(signal);
+  await election.stop();
+  await caches.stop();
+  await events.settled();
+  await client.close();
+  health.close();
+}
+
+/**
+ * Tries until the apiserver answers. Kinds that are missing or too old are waited for in the same way: everything
+ * may be applied at once.
+ */
+async function whenReachable<T>(
+  { clock, random, log, signal }: ControllerEnvironment,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  const backOff = jitteredBackOff(random, { firstMs: 500, maxMs: 10_000 });
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      signal.throwIfAborted();
+      const level = error instanceof SchemaRevisionError ? 'error' : 'warn';
+      log[level]({ err: error }, 'cannot start yet: trying again');
+      await clock.sleep(backOff.next(), signal);
+    }
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => {
+      resolve();
+    });
+  });
+}
