@@ -14,7 +14,8 @@ try {
   else await serve(process.argv.slice(2));
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-  process.exitCode = 1;
+  // Watches and the reading of notifications would keep the process alive.
+  process.exit(1);
 }
 
 async function serve(argv: readonly string[]): Promise<void> {

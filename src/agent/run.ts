@@ -99,6 +99,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   log.info({ nodeName, bootID }, 'this agent serves the node');
 
   const host = openNetlinkSocket();
+  // Deleting waits in the kernel: on a socket of its own, so that nobody else does.
+  const burial = openNetlinkSocket();
   const stores = {
     allocations: allocationStore(client, caches.allocations.feed),
     subnets: nodeSubnetStore(client, caches.subnets),
@@ -114,12 +116,12 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     onRetry: (name, error) => log.warn({ err: error, name }, 'a release did not get through: trying again'),
   });
   const reaper = createReaper(
-    () => deleteLinkGroup(host, DYING_LINK_GROUP),
+    () => deleteLinkGroup(burial, DYING_LINK_GROUP),
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
   const sync = startNodeSync({
     host,
-    ownPorts: () => new Set([host.portId]),
+    ownPorts: () => new Set([host.portId, burial.portId]),
     run: createCommandRunner(),
     sysctlRoot,
     sources: caches.nodeSources,

@@ -6,7 +6,7 @@ import { ip, UPLINK } from './namespaces.ts';
 /** What a runtime may do to one attachment, through the real executable, agent, apiserver and kernel. */
 
 let node: TestNode;
-let agent: TestAgent;
+let agent: TestAgent | undefined;
 
 beforeAll(async () => {
   node = await startNode();
@@ -21,7 +21,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await agent.kill();
+  await agent?.kill();
   await node.stop();
 });
 

@@ -94,7 +94,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
     const command = ['--kubeconfig', plane.kubeconfig, 'apply', '--server-side', '-f', '-'];
     await execa(kubectlPath, command, { input: JSON.stringify(object) });
   };
-  await kubectl('apply', '-f', join(CHECKOUT, 'crds'), '--server-side');
+  await kubectl('apply', '-k', join(CHECKOUT, 'crds'), '--server-side');
   await kubectl('wait', '--for=condition=Established', 'crd', '--all', '--timeout=30s');
   await createNode(apply, kubectl);
   const probe = '/run/weft/probe.sock';
