@@ -1,0 +1,98 @@
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startNodeSync, type NodeSources } from '../../src/agent/sync.ts';
+import { createCommandRunner, findSysctlRoot, openNetlinkSocket } from '../../src/kernel/index.ts';
+import { formatCIDR, parseAddress } from '../../src/net/index.ts';
+import { pool, subnet } from '../dataplane/objects.ts';
+
+/**
+ * A node's sync alone, as a process that can be killed, in whatever network namespace it was started in. It obeys
+ * lines of JSON and answers with lines of JSON.
+ */
+export type Command =
+  | { readonly op: 'sources'; readonly sources: Sources }
+  | { readonly op: 'upToDate'; readonly id: number }
+  | { readonly op: 'status'; readonly id: number };
+
+/** The objects, in the words of test/dataplane/objects.ts. */
+export interface Sources {
+  readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly string[] };
+  readonly pools: readonly Parameters<typeof pool>[];
+  readonly subnets: readonly Parameters<typeof subnet>[];
+}
+
+export type Report =
+  | { readonly kind: 'drift'; readonly objects: readonly string[] }
+  | { readonly kind: 'removal'; readonly cidr: string }
+  | { readonly kind: 'foreignDrop'; readonly chains: readonly string[] }
+  | { readonly kind: 'log'; readonly level: string; readonly message: string }
+  | { readonly kind: 'upToDate'; readonly id: number }
+  | {
+      readonly kind: 'status';
+      readonly id: number;
+      readonly reason: string | undefined;
+      readonly podMTU: number;
+    };
+
+const keep = new Set(process.argv.slice(2));
+const host = openNetlinkSocket();
+let sources: NodeSources | undefined;
+
+const sync = startNodeSync({
+  host,
+  ownPorts: () => new Set([host.portId]),
+  run: createCommandRunner(),
+  sysctlRoot: findSysctlRoot(),
+  sources: () => sources,
+  config: { vni: 4097, port: 4789, natExempt: [] },
+  beforeRemovingSubnetRoute: (cidr) => {
+    report({ kind: 'removal', cidr: formatCIDR(cidr) });
+    return keep.has(formatCIDR(cidr)) ? 'keep' : 'remove';
+  },
+  onDrift: (objects) => report({ kind: 'drift', objects }),
+  onForeignDrop: (chains) => report({ kind: 'foreignDrop', chains }),
+  settings: { syncMs: 30_000 },
+  clock: {
+    nowMs: () => performance.now(),
+    wallTime: () => new Date(),
+    sleep: (ms, signal) => sleep(ms, undefined, signal === undefined ? {} : { signal }),
+  },
+  random: Math.random,
+  log: {
+    info: (_, message) => report({ kind: 'log', level: 'info', message }),
+    warn: (facts, message) =>
+      report({ kind: 'log', level: 'warn', message: message + JSON.stringify(facts) }),
+    error: (_, message) => report({ kind: 'log', level: 'error', message }),
+  },
+});
+
+for await (const line of createInterface({ input: process.stdin })) obey(JSON.parse(line) as Command);
+await sync.stop();
+
+function obey(command: Command): void {
+  switch (command.op) {
+    case 'sources':
+      sources = parse(command.sources);
+      sync.wake();
+      return;
+    case 'upToDate':
+      void sync
+        .upToDate(AbortSignal.timeout(60_000))
+        .then(() => report({ kind: 'upToDate', id: command.id }));
+      return;
+    case 'status':
+      report({ kind: 'status', id: command.id, reason: sync.broken()?.reason, podMTU: sync.podMTU() });
+  }
+}
+
+function parse({ node, pools, subnets }: Sources): NodeSources {
+  return {
+    node: { ...node, addresses: node.addresses.map(parseAddress) },
+    pools: pools.map((parameters) => pool(...parameters)),
+    subnets: subnets.map((parameters) => subnet(...parameters)),
+  };
+}
+
+function report(message: Report): void {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+}
