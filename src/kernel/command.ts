@@ -1,4 +1,6 @@
 import { execa, ExecaError } from 'execa';
+import { closeSync, writeSync } from 'node:fs';
+import * as libc from './libc.ts';
 
 /** Runs a program with that standard input and returns its standard output. Rejects with CommandError. */
 export type CommandRunner = (file: string, args: readonly string[], input?: string) => Promise<string>;
@@ -25,6 +27,7 @@ export interface CommandRunnerOptions {
 }
 
 const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const MFD_CLOEXEC = 0x1;
 const DEFAULT_TIMEOUT_MS = 10_000;
 
 /** Programs run without a shell, with a fixed environment, and are killed when their time is over. */
@@ -32,9 +35,10 @@ export function createCommandRunner(options: CommandRunnerOptions = {}): Command
   const { prefix = [], timeoutMs = DEFAULT_TIMEOUT_MS } = options;
   return async (file, args, input) => {
     const [program = file, ...rest] = [...prefix, file, ...args];
+    const stdin = openInput(input ?? '');
     try {
       const { stdout } = await execa(program, rest, {
-        input: input ?? '',
+        stdin: [stdin],
         env: { PATH: SEARCH_PATH, LC_ALL: 'C' },
         extendEnv: false,
         timeout: timeoutMs,
@@ -47,6 +51,21 @@ export function createCommandRunner(options: CommandRunnerOptions = {}): Command
       if (!(error instanceof ExecaError)) throw error;
       const stderr = typeof error.stderr === 'string' ? error.stderr : '';
       throw new CommandError([file, ...args].join(' '), error.exitCode, stderr, error.shortMessage, error);
+    } finally {
+      closeSync(stdin);
     }
   };
+}
+
+/**
+ * A file in memory, read from its start. Node would give a program a socket as its standard input, and `nft -j`,
+ * which opens /dev/stdin by name, cannot open a socket.
+ */
+function openInput(text: string): number {
+  const fd = libc.memfdCreate('weft-stdin', MFD_CLOEXEC);
+  if (fd < 0) throw new libc.SystemCallError('memfd_create', libc.lastErrno());
+  // At explicit positions, so that the offset the program inherits stays 0.
+  const data = Buffer.from(text);
+  for (let at = 0; at < data.length;) at += writeSync(fd, data, at, data.length - at, at);
+  return fd;
 }

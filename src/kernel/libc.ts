@@ -34,6 +34,9 @@ export const fstatfs = process_.func('int fstatfs(int, void *)') as KoffiFunc<
 export const flock = process_.func('int flock(int, int)') as KoffiFunc<
   (fd: number, operation: number) => number
 >;
+export const memfdCreate = process_.func('int memfd_create(const char *, unsigned int)') as KoffiFunc<
+  (name: string, flags: number) => number
+>;
 
 /** errno of the last call above, as a positive number. Read it before anything else is called. */
 export function lastErrno(): number {

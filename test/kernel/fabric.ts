@@ -52,6 +52,9 @@ export interface SyncProcess {
   status(): Promise<Extract<Report, { kind: 'status' }>>;
   drift(): string[];
   kill(): Promise<void>;
+  /** Stops it in the middle of whatever it does, until `resume`. */
+  pause(): void;
+  resume(): void;
 }
 
 const SEGMENTS = { a: 1, b: 1, c: 2 } as const;
@@ -214,6 +217,8 @@ export function startSync(node: FabricNode, { keep = [] }: { keep?: readonly str
     upToDate: async () => void (await ask('upToDate')),
     status: async () => (await ask('status')) as Extract<Report, { kind: 'status' }>,
     drift: () => reports.flatMap((report) => (report.kind === 'drift' ? report.objects : [])),
+    pause: () => void child.kill('SIGSTOP'),
+    resume: () => void child.kill('SIGCONT'),
     async kill() {
       child.kill('SIGKILL');
       await ended;

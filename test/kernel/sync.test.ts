@@ -1,5 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { IP_FAMILIES, makeFabric, pings, startSync, type Fabric, type SyncProcess } from './fabric.ts';
+import {
+  IP_FAMILIES,
+  makeFabric,
+  pings,
+  startSync,
+  until,
+  type Fabric,
+  type FabricNode,
+  type IPFamily,
+  type SyncProcess,
+} from './fabric.ts';
 import { useThrowaways, type Throwaway } from './throwaway.ts';
 
 const { make } = useThrowaways();
@@ -74,7 +84,110 @@ describe('a fabric that drops pods addresses, with docker0, FORWARD DROP and rp_
   });
 });
 
-async function inGroups<T>(items: readonly T[], size: number, work: (item: T) => Promise<void>): Promise<void> {
+describe("a node's packet that a Service's address has turned into the tunnel", () => {
+  test.each(IP_FAMILIES)('is answered through the tunnel (IPv%i)', async (family) => {
+    const { a, c } = byName();
+    const service = { 4: '10.96.0.1', 6: 'fd96::1' }[family];
+    const [target] = c.pods;
+    a.throwaway.sh(`nft -f - <<END
+table ${family === 4 ? 'ip' : 'ip6'} service {
+  chain out {
+    type nat hook output priority -100
+    ${family === 4 ? 'ip' : 'ip6'} daddr ${service} dnat to ${target?.addresses[family]}
+  }
+}
+END`);
+    expect(await pings(a.throwaway, service)).toBe(true);
+  });
+});
+
+describe("a source that is not the pod's own", () => {
+  test.each([
+    { whose: "another pod's on the same node", spoofed: { 4: '10.64.0.2', 6: 'fd64::2' } },
+    { whose: "another pod's on another node", spoofed: { 4: '10.64.0.129', 6: 'fd64::81' } },
+    { whose: "nobody's of the node's subnet", spoofed: { 4: '10.64.0.30', 6: 'fd64::1e' } },
+    { whose: "the node's own", spoofed: { 4: '192.168.1.10', 6: 'fd01::10' } },
+    { whose: "the node's own among the pods'", spoofed: { 4: '10.64.0.0', 6: 'fd64::' } },
+    { whose: "another node's", spoofed: { 4: '192.168.1.11', 6: 'fd01::11' } },
+    { whose: 'outside', spoofed: { 4: '203.0.113.7', 6: '2001:db8::7' } },
+  ])('is dropped on its node: $whose', async ({ spoofed }) => {
+    const { a, b } = byName();
+    const [from] = a.pods;
+    const [to] = b.pods;
+    if (from === undefined || to === undefined) throw new Error('the fabric has no pods');
+    for (const family of IP_FAMILIES) {
+      const source = spoofed[family];
+      const host = `${source}/${family === 4 ? 32 : 128}`;
+      from.throwaway.sh(`ip addr add ${host} dev lo${family === 4 ? '' : ' nodad'}`);
+      const counter = countArrivals(to.throwaway, family);
+      await pings(from.throwaway, to.addresses[family], '-I', from.addresses[family]);
+      expect(counter()).toBe(1);
+      await pings(from.throwaway, to.addresses[family], '-I', source);
+      expect(counter()).toBe(1);
+      from.throwaway.sh(`ip addr del ${host} dev lo`);
+      to.throwaway.sh('nft delete table inet arrivals');
+    }
+  });
+});
+
+describe('packets of our VXLAN', () => {
+  test.each([
+    { who: 'a pod of another node', machine: () => byName().a.pods[0]?.throwaway },
+    { who: 'a pod of the very node', machine: () => byName().c.pods[0]?.throwaway },
+    { who: 'a stranger on the same link', machine: () => fabric.stranger.throwaway },
+  ])('from $who are not believed', async ({ machine }) => {
+    const from = machine();
+    const { c } = byName();
+    const to = c.pods[1];
+    if (from === undefined || to === undefined) throw new Error('the fabric has no pods');
+    const mac = /link\/ether (\S+)/.exec(c.throwaway.sh('ip link show vxlan.weft'))?.[1];
+    from.sh(
+      `ip link add forged type vxlan id 4097 dstport 4789 remote ${c.addresses[4]} nolearning && ` +
+        'ip addr add 10.64.0.65/32 dev forged && ip link set forged up && ' +
+        `ip route add ${to.addresses[4]} dev forged src 10.64.0.65 && ` +
+        `ip neigh add ${to.addresses[4]} lladdr ${mac} dev forged nud permanent`,
+    );
+    const counter = countArrivals(to.throwaway, 4);
+    await pings(from, to.addresses[4]);
+    expect(counter()).toBe(0);
+
+    // Without the guard they do arrive: nothing else stops them.
+    syncs.forEach((sync) => sync.pause());
+    for (const { throwaway } of fabric.nodes) {
+      throwaway.sh('nft flush chain inet weft vxlan && nft flush chain inet weft forward');
+    }
+    await pings(from, to.addresses[4]);
+    syncs.forEach((sync) => sync.resume());
+    expect(counter()).toBe(1);
+    from.sh('ip link del forged');
+    to.throwaway.sh('nft delete table inet arrivals');
+    const guarded = () =>
+      fabric.nodes.every(({ throwaway }) => throwaway.sh('nft list table inet weft').includes('never'));
+    expect(await until(guarded, 5000)).toBeDefined();
+  });
+});
+
+function byName(): Record<'a' | 'b' | 'c', FabricNode> {
+  const [a, b, c] = fabric.nodes;
+  if (a === undefined || b === undefined || c === undefined) throw new Error('the fabric has three nodes');
+  return { a, b, c };
+}
+
+/** Counts the echo requests that arrive at the machine from now on. */
+function countArrivals(machine: Throwaway, family: IPFamily): () => number {
+  const type = family === 4 ? 'icmp type echo-request' : 'icmpv6 type echo-request';
+  machine.sh(
+    `nft 'add table inet arrivals; add chain inet arrivals input { type filter hook input priority 0; }; ` +
+      `add rule inet arrivals input ${type} counter'`,
+  );
+  return () => Number(/packets (\d+)/.exec(machine.sh('nft list table inet arrivals'))?.[1]);
+}
+
+async function inGroups<T>(
+  items: readonly T[],
+  size: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   for (let start = 0; start < items.length; start += size) {
     await Promise.all(items.slice(start, start + size).map(work));
   }

@@ -1,0 +1,144 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { ensureAccepted, type AcceptedTraffic } from '../../src/kernel/index.ts';
+import { useThrowaways } from './throwaway.ts';
+
+const { make } = useThrowaways();
+const host = make('host');
+const traffic: AcceptedTraffic = { vxlanPort: 4789, families: ['ipv4', 'ipv6'] };
+const noLegacy = () => Promise.resolve([]);
+const options = { run: host.run, ownTable: 'weft', legacyTables: noLegacy };
+
+beforeEach(() => {
+  host.sh('nft flush ruleset');
+});
+
+describe('by nft', () => {
+  test('nothing is done where nothing drops', async () => {
+    host.sh('iptables-nft -A FORWARD -s 10.0.0.0/8 -j DROP; iptables-nft -A INPUT -j ACCEPT');
+    expect(await ensureAccepted(traffic, options)).toEqual({ inserted: [], unhandled: [] });
+    expect(await ensureAccepted(traffic, { ...options, run: host.run })).toEqual({
+      inserted: [],
+      unhandled: [],
+    });
+  });
+
+  test.each([
+    ['iptables-nft', 'ip', '-j REJECT'],
+    ['ip6tables-nft', 'ip6', '-j DROP'],
+  ])('%s: a policy of DROP gets two rules at its head, and once', async (program, family, lastRule) => {
+    host.sh(
+      `${program} -P FORWARD DROP; ${program} -A FORWARD -s ${family === 'ip' ? '10.0.0.1' : 'fd00::1'} -j DROP`,
+    );
+    const { inserted } = await ensureAccepted(traffic, options);
+    expect(inserted).toEqual([
+      `${family} filter FORWARD -i weft+ -j ACCEPT`,
+      `${family} filter FORWARD -o weft+ -j ACCEPT`,
+    ]);
+    expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
+    const rules = host.sh(`${program} -S FORWARD`).trim().split('\n');
+    expect(rules.slice(1, 3).sort()).toEqual([
+      '-A FORWARD -i weft+ -j ACCEPT',
+      '-A FORWARD -o weft+ -j ACCEPT',
+    ]);
+    expect(rules).toHaveLength(4);
+    host.sh(`${program} -F FORWARD`);
+    expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(2);
+    host.sh(`${program} -P FORWARD ACCEPT; ${program} -F FORWARD; ${program} -A FORWARD ${lastRule}`);
+    expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(2);
+  });
+
+  test('INPUT that drops lets VXLAN in', async () => {
+    host.sh('iptables-nft -P INPUT DROP');
+    expect((await ensureAccepted(traffic, options)).inserted).toEqual([
+      'ip filter INPUT -p udp -m udp --dport 4789 -j ACCEPT',
+    ]);
+    expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
+    expect(host.sh('iptables-nft -S INPUT')).toMatch(/udp .*dport 4789 -j ACCEPT/);
+    host.sh('iptables-nft -F INPUT');
+    expect((await ensureAccepted({ ...traffic, vxlanPort: undefined }, options)).inserted).toEqual([]);
+  });
+
+  test('a family without pods is left alone', async () => {
+    host.sh('ip6tables-nft -P FORWARD DROP');
+    expect((await ensureAccepted({ ...traffic, families: ['ipv4'] }, options)).inserted).toEqual([]);
+  });
+
+  test('rules that iptables itself wrote count', async () => {
+    host.sh(
+      'iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i weft+ -j ACCEPT; iptables-nft -A FORWARD -o weft+ -j ACCEPT',
+    );
+    expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
+  });
+
+  test('other tables that drop are told and left alone, our own is not foreign', async () => {
+    const chain = (table: string, name: string, end: string) =>
+      host.sh(
+        `nft 'add table inet ${table}; add chain inet ${table} ${name} { type filter hook forward priority 10; ${end}'`,
+      );
+    chain('firewalld', 'filter_FORWARD', 'policy accept; }; add rule inet firewalld filter_FORWARD reject');
+    chain('mine', 'forward', 'policy drop; }');
+    chain('weft', 'forward', 'policy drop; }');
+    chain('open', 'forward', 'policy accept; }; add rule inet open forward ip saddr 10.0.0.1 drop');
+    const { inserted, unhandled } = await ensureAccepted(traffic, options);
+    expect(inserted).toEqual([]);
+    expect([...unhandled].sort()).toEqual(['inet firewalld filter_FORWARD', 'inet mine forward']);
+  });
+});
+
+test('real packets pass a FORWARD that drops', async () => {
+  const podA = make('pod-a');
+  const podB = make('pod-b');
+  for (const [pod, name, address] of [
+    [podA, 'wefta', '10.1.0.1'],
+    [podB, 'weftb', '10.1.0.2'],
+  ] as const) {
+    host.sh(`ip link add ${name} type veth peer name eth0 netns ${pod.name}; ip link set ${name} up`);
+    host.sh(
+      `ip route add ${address} dev ${name}; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.${name}.proxy_arp=1`,
+    );
+    pod.sh(`ip addr add ${address}/32 dev eth0; ip link set eth0 up; ip route add default dev eth0`);
+  }
+  host.sh('iptables-nft -P FORWARD DROP');
+  expect(() => podA.sh('ping -c 1 -W 1 10.1.0.2')).toThrow();
+  await ensureAccepted(traffic, options);
+  expect(podA.sh('ping -c 2 -i 0.2 -W 2 10.1.0.2')).toContain(' 0% packet loss');
+});
+
+describe('by xtables-legacy', () => {
+  // The programs are judged by what they are asked: not every kernel has the legacy tables.
+  const legacy = (answers: Record<string, string>) => {
+    const calls: string[] = [];
+    const run = (file: string, args: readonly string[]) => {
+      if (!file.includes('legacy')) return host.run(file, args);
+      calls.push([file, ...args].join(' '));
+      return Promise.resolve(answers[[file, ...args].join(' ')] ?? '');
+    };
+    const legacyTables = (family: string) => Promise.resolve(family === 'ipv4' ? ['nat', 'filter'] : []);
+    return { calls, options: { run, ownTable: 'weft', legacyTables } };
+  };
+
+  test('a policy of DROP there is answered there', async () => {
+    const fake = legacy({
+      'iptables-legacy -w -S FORWARD': '-P FORWARD DROP\n-A FORWARD -o weft+ -j ACCEPT\n',
+      'iptables-legacy -w -S INPUT':
+        '-P INPUT ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n',
+    });
+    const { inserted } = await ensureAccepted(traffic, fake.options);
+    expect(fake.calls.filter((call) => call.includes('-I'))).toEqual([
+      'iptables-legacy -w -I FORWARD -i weft+ -j ACCEPT',
+      'iptables-legacy -w -I INPUT -p udp -m udp --dport 4789 -j ACCEPT',
+    ]);
+    expect(inserted).toHaveLength(2);
+  });
+
+  test('where nothing drops nothing is inserted; where no filter table is loaded nothing is asked', async () => {
+    const open = legacy({
+      'iptables-legacy -w -S FORWARD': '-P FORWARD ACCEPT\n-A FORWARD -s 10.0.0.0/8 -j DROP\n',
+    });
+    await ensureAccepted(traffic, open.options);
+    expect(open.calls.every((call) => call.includes('-S'))).toBe(true);
+    const absent = legacy({});
+    await ensureAccepted(traffic, { ...absent.options, legacyTables: noLegacy });
+    expect(absent.calls).toEqual([]);
+  });
+});
