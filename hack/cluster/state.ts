@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, readdir, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -82,12 +82,6 @@ export async function createState(options: ClusterOptions, hostNetwork: number):
   await writeFile(`${file}.unfinished`, `${JSON.stringify(state, null, 2)}\n`);
   await rename(`${file}.unfinished`, file);
   return state;
-}
-
-/** Names of the clusters that have a folder. */
-export async function clusterNames(): Promise<string[]> {
-  const entries = await readdir(stateRoot(), { withFileTypes: true }).catch(() => []);
-  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
 }
 
 const stateFile = (name: string) => join(stateDirectory(name), 'cluster.json');
