@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { execa } from 'execa';
 import type { Cluster } from './cluster/open.ts';
 import { step, type Progress } from './cluster/progress.ts';
+import { buildAll } from './build.ts';
 import { buildImage } from './image.ts';
 
 /**
@@ -12,9 +12,7 @@ import { buildImage } from './image.ts';
  */
 export async function installWeft(cluster: Cluster, manifests: string, progress: Progress): Promise<void> {
   const root = join(import.meta.dirname, '..');
-  await step(progress, 'building executable and bundles', () =>
-    execa('node', ['hack/build.ts'], { cwd: root }),
-  );
+  await step(progress, 'building executable and bundles', () => buildAll());
   const archive = await buildImage(progress);
   await step(progress, "the image into the nodes' containerd", () => cluster.importImage(archive));
   await step(progress, 'kubectl apply -k config/default', () =>
