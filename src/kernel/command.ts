@@ -38,7 +38,8 @@ export function createCommandRunner(options: CommandRunnerOptions = {}): Command
     const stdin = openInput(input ?? '');
     try {
       const { stdout } = await execa(program, rest, {
-        stdin: [stdin],
+        // Any descriptor will do; execa's types name only the first few.
+        stdin: stdin as 3,
         env: { PATH: SEARCH_PATH, LC_ALL: 'C' },
         extendEnv: false,
         timeout: timeoutMs,

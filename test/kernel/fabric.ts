@@ -226,6 +226,20 @@ export function startSync(node: FabricNode, { keep = [] }: { keep?: readonly str
   };
 }
 
+/** Waits until all machines answer each other: an address that is being probed for duplicates does not yet. */
+export async function settled({ nodes, outside, stranger }: Fabric): Promise<void> {
+  const machines = [...nodes, outside, stranger];
+  for (const from of machines) {
+    for (const to of machines) {
+      for (const family of IP_FAMILIES) {
+        const answered = await until(() => pings(from.throwaway, to.addresses[family]), 15_000);
+        if (answered === undefined)
+          throw new Error(`${to.addresses[family]} does not answer on the bare fabric`);
+      }
+    }
+  }
+}
+
 /** Whether an answer comes back, for one packet. */
 export async function pings(from: Throwaway, to: string, ...options: string[]): Promise<boolean> {
   try {

@@ -3,6 +3,7 @@ import {
   IP_FAMILIES,
   makeFabric,
   pings,
+  settled,
   startSync,
   until,
   type Fabric,
@@ -18,6 +19,7 @@ let syncs: SyncProcess[];
 
 beforeAll(async () => {
   fabric = makeFabric(make);
+  await settled(fabric);
   syncs = fabric.nodes.map((node) => {
     const sync = startSync(node);
     sync.set(fabric.sources(node));
