@@ -1,0 +1,267 @@
+import { describe, expect, test } from 'vitest';
+import type { IPAllocation } from '../../src/api/index.ts';
+import { createReleaseQueue, UNKNOWN_SETTLES_MS, type ReleaseQueue } from '../../src/ipam/index.ts';
+import { parseAddress } from '../../src/net/index.ts';
+import { createFakeStores, type FakeOptions, type FakeStores } from '../contract/fake-stores.ts';
+import { allElse, createFakeClock, type FakeClock } from './fake-clock.ts';
+import { attachmentOf } from './objects.ts';
+
+const NAME = '10.0.0.5';
+const mine = attachmentOf('c1');
+
+describe('release', () => {
+  test('marks at once, deletes after the delay, and not before', async () => {
+    const { queue, clock, stores, allocation, released } = await setUp();
+    expect(await queue.release(allocation, { reuseDelayMs: 30_000 })).toBe('released');
+    expect(released()).toBe(true);
+    expect(queue.pending()).toEqual({ releasing: 0, resting: 1, undoing: 0 });
+    await clock.advance(29_999);
+    expect(stores.stored.IPAllocation.has(NAME)).toBe(true);
+    expect(queue.nextFreeInMs('p')).toBe(1);
+    expect(queue.nextFreeInMs('other')).toBeUndefined();
+    await clock.advance(1);
+    await queue.settled();
+    expect(stores.stored.IPAllocation.has(NAME)).toBe(false);
+    expect(queue.pending()).toEqual({ releasing: 0, resting: 0, undoing: 0 });
+    expect(queue.nextFreeInMs('p')).toBeUndefined();
+  });
+
+  test('with delay 0 deletes at once, by one write', async () => {
+    const { queue, stores, allocation, verbs } = await setUp();
+    await queue.release(allocation, { reuseDelayMs: 0 });
+    expect(stores.stored.IPAllocation.size).toBe(0);
+    expect(verbs()).toEqual(['delete']);
+  });
+
+  test('asked for twice is done once', async () => {
+    const { queue, clock, allocation, verbs } = await setUp();
+    await Promise.all([1, 2].map(() => queue.release(allocation, { reuseDelayMs: 1_000 })));
+    expect(await queue.release(allocation, { reuseDelayMs: 1_000 })).toBe('released');
+    expect(verbs()).toEqual(['update']);
+    await clock.advance(1_000);
+    await queue.settled();
+    expect(verbs()).toEqual(['update', 'get', 'delete']);
+  });
+
+  test('is repeated for as long as the apiserver is away', async () => {
+    let isAway = true;
+    const { queue, clock, allocation, released, retried } = await setUp({
+      fault: () => (isAway ? 'fail' : 'none'),
+    });
+    const release = queue.release(allocation, { reuseDelayMs: 30_000 });
+    await clock.advance(3_600_000);
+    expect(queue.pending().releasing).toBe(1);
+    expect(retried.length).toBeGreaterThan(100);
+    isAway = false;
+    expect(await clock.until(release)).toBe('released');
+    expect(released()).toBe(true);
+  });
+
+  test('whose answer was lost is found to be done: 409, then GET, then nothing more to write', async () => {
+    let calls = 0;
+    const { queue, clock, allocation, released, verbs } = await setUp({
+      fault: () => (++calls === 1 ? 'lose' : 'none'),
+    });
+    await clock.until(queue.release(allocation, { reuseDelayMs: 30_000 }));
+    expect(released()).toBe(true);
+    expect(verbs()).toEqual(['update', 'update', 'get']);
+  });
+
+  test('of an object at a newer version is repeated with that', async () => {
+    const { queue, stores, allocation, released } = await setUp();
+    const stale: IPAllocation = { ...allocation, metadata: { ...allocation.metadata, resourceVersion: '1' } };
+    await queue.release(stale, { reuseDelayMs: 30_000 });
+    expect(released()).toBe(true);
+    expect(stores.stored.IPAllocation.size).toBe(1);
+  });
+
+  test.each([{ reuseDelayMs: 30_000 }, { reuseDelayMs: 0 }])(
+    'never touches the next owner of the name: delay $reuseDelayMs',
+    async ({ reuseDelayMs }) => {
+      const { queue, stores, allocation } = await setUp();
+      const next = await succeed(stores, allocation);
+      await queue.release(allocation, { reuseDelayMs });
+      await queue.settled();
+      expect(stores.stored.IPAllocation.get(NAME)).toEqual(next);
+    },
+  );
+
+  test('leaves the next owner alone that came while it rested', async () => {
+    const { queue, clock, stores, allocation } = await setUp();
+    await queue.release(allocation, { reuseDelayMs: 30_000 });
+    const next = await succeed(stores, allocation);
+    await clock.advance(60_000);
+    await queue.settled();
+    expect(stores.stored.IPAllocation.get(NAME)).toEqual(next);
+  });
+
+  test('of what is gone already is done', async () => {
+    const { queue, stores, allocation } = await setUp();
+    stores.deleteByHand('IPAllocation', NAME);
+    expect(await queue.release(allocation, { reuseDelayMs: 30_000 })).toBe('released');
+    expect(queue.pending()).toEqual({ releasing: 0, resting: 0, undoing: 0 });
+  });
+
+  test('a deletion after the rest is repeated until it is answered', async () => {
+    let isAway = false;
+    const { queue, clock, stores, allocation } = await setUp({ fault: () => (isAway ? 'lose' : 'none') });
+    await queue.release(allocation, { reuseDelayMs: 30_000 });
+    isAway = true;
+    await clock.advance(60_000);
+    expect(queue.pending().resting).toBe(1);
+    isAway = false;
+    await clock.until(queue.settled());
+    expect(stores.stored.IPAllocation.size).toBe(0);
+    expect(queue.pending().resting).toBe(0);
+  });
+});
+
+describe('undo', () => {
+  test('deletes what names the attachment', async () => {
+    const { queue, clock, stores } = await setUp();
+    expect(await clock.until(queue.undo(NAME, mine))).toBe('released');
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
+  test.each([
+    { name: 'another container', attachment: attachmentOf('c2') },
+    { name: 'another interface', attachment: attachmentOf('c1', { ifName: 'net1' }) },
+    { name: 'another network', attachment: attachmentOf('c1', { network: 'lan' }) },
+  ])('leaves alone what is of $name', async ({ attachment }) => {
+    const { queue, clock, stores } = await setUp();
+    await clock.until(queue.undo(NAME, attachment));
+    expect(stores.stored.IPAllocation.size).toBe(1);
+  });
+
+  test('keeps the name in flight until the answer is definite', async () => {
+    let isAway = true;
+    const { queue, clock, inFlight } = await setUp({ fault: () => (isAway ? 'fail' : 'none') });
+    const undo = queue.undo(NAME, mine);
+    await clock.advance(60_000);
+    expect(inFlight.has(NAME)).toBe(true);
+    expect(queue.pending().undoing).toBe(1);
+    isAway = false;
+    await clock.until(undo);
+    expect(inFlight.has(NAME)).toBe(false);
+  });
+
+  test('does not believe the first "not found": the create may still be on its way', async () => {
+    const { queue, clock, stores, allocation } = await setUp();
+    stores.deleteByHand('IPAllocation', NAME);
+    const undo = queue.undo(NAME, mine);
+    await clock.advance(UNKNOWN_SETTLES_MS - 1);
+    expect(queue.pending().undoing).toBe(1);
+    await stores.allocations.create(allocation.spec);
+    await clock.until(undo);
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+});
+
+describe('after a restart', () => {
+  test('what rests is deleted when the delay has passed since this process saw it', async () => {
+    const { queue, clock, stores, allocation } = await setUp();
+    await stores.allocations.markReleased(allocation, new Date(0)); // long ago by any wall clock
+    await clock.advance(1_000_000);
+    const seen = [...stores.stored.IPAllocation.values()];
+    queue.observeResting(seen);
+    await clock.advance(29_000);
+    queue.observeResting(seen); // seen again: the delay does not begin anew
+    expect(stores.stored.IPAllocation.size).toBe(1);
+    await clock.advance(1_000);
+    await queue.settled();
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
+  test('what does not rest is left alone', async () => {
+    const { queue, clock, stores, allocation } = await setUp();
+    queue.observeResting([allocation]);
+    await clock.advance(100_000);
+    expect(queue.pending().resting).toBe(0);
+    expect(stores.stored.IPAllocation.size).toBe(1);
+  });
+
+  test('what is not marked any more when its time comes is left alone', async () => {
+    const { queue, clock, stores, allocation } = await setUp();
+    queue.observeResting([{ ...allocation, status: { releasedAt: '2026-01-01T00:00:00Z' } }]);
+    await clock.advance(100_000);
+    await queue.settled();
+    expect(stores.stored.IPAllocation.size).toBe(1);
+  });
+});
+
+describe('stop', () => {
+  test('ends everything that is under way', async () => {
+    const { queue, clock, allocation, stores } = await setUp({ fault: () => 'fail' });
+    const release = queue.release(allocation, { reuseDelayMs: 30_000 });
+    const undo = queue.undo('10.0.0.9', mine);
+    await clock.advance(1_000);
+    queue.stop();
+    expect(await Promise.all([release, undo])).toEqual(['stopped', 'stopped']);
+    await queue.settled();
+    const calls = stores.calls.length;
+    await clock.advance(1_000_000);
+    expect(stores.calls).toHaveLength(calls);
+  });
+
+  test('leaves what rests to the next process', async () => {
+    const { queue, clock, allocation, stores } = await setUp();
+    await queue.release(allocation, { reuseDelayMs: 30_000 });
+    queue.stop();
+    await clock.advance(1_000_000);
+    expect(stores.stored.IPAllocation.size).toBe(1);
+  });
+});
+
+interface SetUp {
+  readonly queue: ReleaseQueue;
+  readonly clock: FakeClock;
+  readonly stores: FakeStores;
+  readonly inFlight: Set<string>;
+  readonly retried: string[];
+  /** The one that is stored, as the claim answered it. */
+  readonly allocation: IPAllocation;
+  released(): boolean;
+  /** What was asked of the apiserver after the set-up. */
+  verbs(): string[];
+}
+
+/** A queue, and one allocation of c1 in the store; the faults begin after that. */
+async function setUp({ fault = () => 'none' }: FakeOptions = {}): Promise<SetUp> {
+  let isReady = false;
+  const stores = createFakeStores({ fault: (call) => (isReady ? fault(call) : 'none') });
+  const clock = createFakeClock();
+  const inFlight = new Set<string>();
+  const retried: string[] = [];
+  const queue = createReleaseQueue({
+    store: stores.allocations,
+    clock,
+    random: Math.random,
+    inFlight,
+    reuseDelayMs: () => 30_000,
+    onRetry: (name) => retried.push(name),
+  });
+  const spec = { address: parseAddress(NAME), pool: 'p', nodeName: 'n1', attachment: mine };
+  const created = await stores.allocations.create(spec);
+  if (created.kind !== 'created') throw new Error('the store is new');
+  const before = stores.calls.length;
+  isReady = true;
+  return {
+    queue,
+    clock,
+    stores,
+    inFlight,
+    retried,
+    allocation: created.object,
+    released: () => stores.stored.IPAllocation.get(NAME)?.status?.releasedAt !== undefined,
+    verbs: () => stores.calls.slice(before).map(({ verb }) => verb),
+  };
+}
+
+/** The object goes, and the name gets its next owner: with the same attachment even, but another uid. */
+async function succeed(stores: FakeStores, allocation: IPAllocation): Promise<IPAllocation> {
+  stores.deleteByHand('IPAllocation', allocation.metadata.name);
+  const created = await stores.allocations.create(allocation.spec);
+  if (created.kind !== 'created') throw new Error('it was deleted');
+  await allElse();
+  return created.object;
+}
