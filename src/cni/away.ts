@@ -63,7 +63,7 @@ export function noteDeleted(environment: CniEnvironment, network: unknown, now: 
     netns,
     notedAt: now.toISOString(),
   };
-  const { mkdirSync, renameSync, rmSync, writeFileSync } = process.getBuiltinModule('node:fs');
+  const { mkdirSync, renameSync, unlinkSync, writeFileSync } = process.getBuiltinModule('node:fs');
   const path = `${DELETED_DIRECTORY}/${deletedNoteName(note)}`;
   // Renamed into place: half a note would be one that nobody can read.
   const draft = `${path}.${process.pid}`;
@@ -72,11 +72,20 @@ export function noteDeleted(environment: CniEnvironment, network: unknown, now: 
     writeFileSync(draft, JSON.stringify(note), { mode: 0o600 });
     renameSync(draft, path);
   } catch (cause) {
-    rmSync(draft, { force: true });
+    attempt(() => unlinkSync(draft));
     throw new InputOutputError(
       `DEL: weft's agent is away and the deletion cannot be noted in ${DELETED_DIRECTORY}; ${WHERE_TO_LOOK}`,
       { cause },
     );
   }
-  return () => rmSync(path, { force: true });
+  return () => attempt(() => unlinkSync(path));
+}
+
+/** For a file that may be gone, or never have been: the agent clears the folder whenever it starts. */
+function attempt(remove: () => void): void {
+  try {
+    remove();
+  } catch {
+    // Nothing depends on it, and the caller has an answer to give.
+  }
 }

@@ -38,7 +38,7 @@ let ended = false;
 
 process.on('uncaughtException', fail);
 process.on('unhandledRejection', fail);
-if (process.env.CNI_COMMAND === undefined && isTerminal()) explain();
+if ((process.env.CNI_COMMAND ?? '') === '' && isTerminal()) explain();
 else answer().then(end, fail);
 
 async function answer(): Promise<CallAnswer> {
