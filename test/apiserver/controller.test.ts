@@ -1,0 +1,320 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { IPPool, POOL_FINALIZER, type NodeSubnet } from '../../src/api/index.ts';
+import { parseControllerFlags } from '../../src/controller/flags.ts';
+import { runController } from '../../src/controller/run.ts';
+import { askHealth } from '../../src/health.ts';
+import { allocationStore, nodeSubnetStore, type Log } from '../../src/kube/index.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { createSystemClock } from '../../src/system-clock.ts';
+import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
+
+const apiserver = useApiserver();
+
+/** Short times, so that a test need not wait for minutes. */
+const FAST = [
+  '--quarantine-seconds=2',
+  '--pool-deletion-seconds=2',
+  '--status-seconds=1',
+  '--lease-seconds=3',
+];
+
+interface Running {
+  readonly probeSocket: string;
+  readonly log: ReturnType<typeof keepingLog>;
+  stop(): Promise<void>;
+}
+
+let dir: string;
+let running: Running[];
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'weft-controller-'));
+  running = [];
+});
+
+afterEach(async () => {
+  await Promise.all(running.map((controller) => controller.stop()));
+  await rm(dir, { recursive: true, force: true });
+  await apiserver().kubectl(['delete', 'nodes,ippools,nodesubnets,ipallocations', '--all', '--wait=false']);
+  // What a stopped controller holds by its finalizer.
+  const names = await mustSucceed(apiserver().kubectl(['get', 'ippools', '-o', 'name']));
+  for (const name of names.split('\n').filter(Boolean)) {
+    await apiserver().kubectl(['patch', name, '--type=merge', '-p', '{"metadata":{"finalizers":null}}']);
+  }
+});
+
+function startController(identity: string, more: readonly string[] = [], kubeconfig?: string): Running {
+  const stop = new AbortController();
+  const log = keepingLog();
+  const probeSocket = join(dir, `${identity}.sock`);
+  const own = [
+    `--identity=${identity}`,
+    '--namespace=default',
+    `--lease-name=${dir.split('-').at(-1)?.toLowerCase() ?? ''}`,
+    `--probe-socket=${probeSocket}`,
+    `--kubeconfig=${kubeconfig ?? apiserver().plane.kubeconfig}`,
+  ];
+  const ended = runController(parseControllerFlags([...own, ...FAST, ...more]), {
+    clock: createSystemClock(),
+    random: Math.random,
+    env: {},
+    log: log satisfies Log,
+    signal: stop.signal,
+  });
+  const controller = {
+    probeSocket,
+    log,
+    async stop() {
+      stop.abort(new Error('the test has ended'));
+      await ended;
+    },
+  };
+  running.push(controller);
+  return controller;
+}
+
+async function makePool(name: string, cidrs: readonly string[]): Promise<void> {
+  await mustSucceed(
+    apiserver().kubectl(['create', '-f', '-'], {
+      apiVersion: 'ipam.weft.dev/v1alpha1',
+      kind: 'IPPool',
+      metadata: { name },
+      spec: { cidrs },
+    }),
+  );
+}
+
+async function getPool(name: string): Promise<IPPool | undefined> {
+  const found = await apiserver().kubectl(['get', 'ippool', name, '-o', 'json', '--ignore-not-found']);
+  return found.stdout === '' ? undefined : IPPool.parse(JSON.parse(String(found.stdout)));
+}
+
+async function makeNode(name: string): Promise<void> {
+  await mustSucceed(
+    apiserver().kubectl(['create', '-f', '-'], { apiVersion: 'v1', kind: 'Node', metadata: { name } }),
+  );
+}
+
+async function claimSubnet(pool: string, cidr: string, nodeName: string): Promise<NodeSubnet> {
+  const uid = (await getPool(pool))?.metadata.uid ?? '';
+  const claimed = await nodeSubnetStore(apiserver().client).create({
+    cidr: parseCIDR(cidr),
+    pool,
+    poolUID: uid,
+    nodeName,
+    nodeUID: `uid-of-${nodeName}`,
+    nextHops: [parseAddress('192.0.2.1')],
+  });
+  if (claimed.kind !== 'created') throw new Error(`${cidr} is taken`);
+  return claimed.object;
+}
+
+async function claimAddress(pool: string, address: string, nodeName: string): Promise<void> {
+  const claimed = await allocationStore(apiserver().client).create({
+    address: parseAddress(address),
+    pool,
+    nodeName,
+    attachment: { network: 'weft', containerID: `c-${address}`, ifName: 'eth0', kind: 'Interface' },
+  });
+  if (claimed.kind !== 'created') throw new Error(`${address} is taken`);
+}
+
+async function names(kind: string): Promise<string[]> {
+  const text = await mustSucceed(apiserver().kubectl(['get', kind, '-o', 'name']));
+  return text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => line.split('/').at(-1) ?? '');
+}
+
+const conditionOf = (pool: IPPool | undefined, type: string) =>
+  pool?.status?.conditions?.find((condition) => condition.type === type);
+
+const soon = { timeout: 20_000, interval: 100 };
+
+describe('pools', () => {
+  it('get finalizer, numbers and conditions', async () => {
+    startController('one');
+    await makePool('pods', ['10.20.0.0/24', 'fd20::/64']);
+    await vi.waitFor(async () => {
+      const pool = await getPool('pods');
+      expect(pool?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+      expect(conditionOf(pool, 'Ready')?.status).toBe('True');
+      expect(pool?.status?.ipv6?.capacity).toBe(String(2n ** 64n));
+    }, soon);
+    await claimSubnet('pods', '10.20.0.0/26', 'a');
+    await makeNode('a');
+    await claimAddress('pods', '10.20.0.7', 'a');
+    await vi.waitFor(async () => {
+      const status = (await getPool('pods'))?.status?.ipv4;
+      expect(status).toMatchObject({ capacity: '256', allocated: 1, nodeSubnets: 1, freeSubnets: '3' });
+    }, soon);
+  });
+
+  it('that overlap an older one say so, and an Event does', async () => {
+    startController('one');
+    await makePool('older', ['10.21.0.0/16']);
+    // creationTimestamp has seconds.
+    await new Promise((resolve) => setTimeout(resolve, 1_100));
+    await makePool('a-younger', ['10.21.4.0/24']);
+    await vi.waitFor(async () => {
+      expect(conditionOf(await getPool('a-younger'), 'Overlapping')?.message).toContain('IPPool older');
+      expect(conditionOf(await getPool('older'), 'Overlapping')?.status).toBe('False');
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(/Warning\s+Overlapping\s+ippool\/a-younger/);
+    }, soon);
+  });
+
+  it('whose range Services use say so', async () => {
+    startController('one');
+    const services = await mustSucceed(
+      apiserver().kubectl(['get', 'servicecidr', 'kubernetes', '-o', 'jsonpath={.spec.cidrs[0]}']),
+    );
+    await makePool('services', [services]);
+    await vi.waitFor(async () => {
+      expect(conditionOf(await getPool('services'), 'Overlapping')).toMatchObject({ reason: 'ServiceRange' });
+    }, soon);
+  });
+
+  it('that are deleted wait for their subnets, say for which, and then go by themselves', async () => {
+    startController('one');
+    await makePool('pods', ['10.22.0.0/24']);
+    await makeNode('a');
+    const subnet = await claimSubnet('pods', '10.22.0.64/26', 'a');
+    await vi.waitFor(async () => {
+      expect((await getPool('pods'))?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+    }, soon);
+    await mustSucceed(apiserver().kubectl(['delete', 'ippool', 'pods', '--wait=false']));
+    await vi.waitFor(async () => {
+      expect(conditionOf(await getPool('pods'), 'Ready')?.message).toContain('10.22.0.64/26 of a');
+    }, soon);
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    expect(await getPool('pods')).toBeDefined();
+    await nodeSubnetStore(apiserver().client).delete(subnet);
+    await vi.waitFor(async () => {
+      expect(await getPool('pods')).toBeUndefined();
+    }, soon);
+  });
+
+  it('without anything claimed go after the wait, not before', async () => {
+    startController('one');
+    await makePool('pods', ['10.23.0.0/24']);
+    await vi.waitFor(async () => {
+      expect((await getPool('pods'))?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+    }, soon);
+    const start = performance.now();
+    await mustSucceed(apiserver().kubectl(['delete', 'ippool', 'pods', '--wait=true', '--timeout=20s']));
+    expect(performance.now() - start).toBeGreaterThan(1_900);
+  });
+});
+
+describe('nodes that are gone', () => {
+  it('lose their addresses first, then their subnets; others keep everything', async () => {
+    await makePool('pods', ['10.24.0.0/24']);
+    await makeNode('stays');
+    await makeNode('goes');
+    const kept = await claimSubnet('pods', '10.24.0.0/26', 'stays');
+    const lost = await claimSubnet('pods', '10.24.0.64/26', 'goes');
+    await claimAddress('pods', '10.24.0.5', 'stays');
+    for (const address of ['10.24.0.70', '10.24.0.71', '10.24.0.72'])
+      await claimAddress('pods', address, 'goes');
+    // A pool's reuse delay of 30 s would outlast the quarantine.
+    await mustSucceed(
+      apiserver().kubectl([
+        'patch',
+        'ippool',
+        'pods',
+        '--type=merge',
+        '-p',
+        '{"spec":{"reuseDelaySeconds":0}}',
+      ]),
+    );
+    startController('one', ['--deletes-per-second=5']);
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    expect(await names('ipallocations')).toHaveLength(4);
+    await mustSucceed(apiserver().kubectl(['delete', 'node', 'goes']));
+    const seen: string[] = [];
+    await vi.waitFor(async () => {
+      const [subnets, allocations] = [await names('nodesubnets'), await names('ipallocations')];
+      seen.push(`${allocations.length} ${subnets.length}`);
+      expect(subnets).toEqual([kept.metadata.name]);
+      expect(allocations).toEqual(['10.24.0.5']);
+    }, soon);
+    // The subnet was there for as long as an address of it was.
+    expect(seen.filter((counts) => counts.endsWith(' 1'))).toEqual(['1 1']);
+    expect(lost.metadata.name).not.toBe(kept.metadata.name);
+  });
+
+  it('keep everything when they come back within the quarantine', async () => {
+    await makePool('pods', ['10.25.0.0/24']);
+    await makeNode('a');
+    await claimSubnet('pods', '10.25.0.0/26', 'a');
+    startController('one');
+    await vi.waitFor(async () => {
+      expect((await getPool('pods'))?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+    }, soon);
+    await mustSucceed(apiserver().kubectl(['delete', 'node', 'a']));
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    await makeNode('a');
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    expect(await names('nodesubnets')).toEqual(['10.25.0.0-26']);
+  });
+});
+
+describe('a leader that acts on what it saw a while ago', () => {
+  it('frees nothing that has come to be of another since', async () => {
+    await makePool('pods', ['10.27.0.0/24']);
+    await makeNode('stays');
+    await claimSubnet('pods', '10.27.0.64/26', 'goes');
+    for (const address of ['10.27.0.70', '10.27.0.71']) await claimAddress('pods', address, 'goes');
+    await mustSucceed(
+      apiserver().kubectl([
+        'patch',
+        'ippool',
+        'pods',
+        '--type=merge',
+        '-p',
+        '{"spec":{"reuseDelaySeconds":0}}',
+      ]),
+    );
+    // It lists, deletes the first, and is as good as stopped for five seconds before the second.
+    startController('one', ['--deletes-per-second=0.2']);
+    await vi.waitFor(async () => {
+      expect(await names('ipallocations')).toEqual(['10.27.0.71']);
+    }, soon);
+    await mustSucceed(apiserver().kubectl(['delete', 'ipallocation', '10.27.0.71']));
+    await claimAddress('pods', '10.27.0.71', 'stays');
+    await vi.waitFor(
+      async () => {
+        expect(await names('nodesubnets')).toEqual([]);
+      },
+      { ...soon, timeout: 30_000 },
+    );
+    expect(await names('ipallocations')).toEqual(['10.27.0.71']);
+  });
+});
+
+describe('two replicas', () => {
+  it('are both ready, one works, and the other takes over', async () => {
+    const [first, second] = [startController('one'), startController('two')];
+    for (const { probeSocket } of [first, second]) {
+      await vi.waitFor(() => askHealth(probeSocket, '/readyz', 1_000), soon);
+      await askHealth(probeSocket, '/livez', 1_000);
+    }
+    const leads = ({ log }: Running) =>
+      log.lines.some(({ message }) => message.includes('this process leads'));
+    await vi.waitFor(() => {
+      expect([first, second].filter(leads)).toHaveLength(1);
+    }, soon);
+    const [leader, follower] = leads(first) ? [first, second] : [second, first];
+    await leader.stop();
+    await makePool('pods', ['10.26.0.0/24']);
+    await vi.waitFor(async () => {
+      expect(leads(follower)).toBe(true);
+      expect((await getPool('pods'))?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+    }, soon);
+  });
+});

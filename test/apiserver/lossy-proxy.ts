@@ -1,0 +1,154 @@
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { Agent, createServer, request as requestUpstream } from 'node:https';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { writeKubeconfig } from '../../hack/cluster/certificates.ts';
+import type { ControlPlane } from '../../hack/cluster/control-plane.ts';
+
+/**
+ * What becomes of one request:
+ * - `lose-answer`: it reaches the apiserver and is carried out; then the connection breaks instead of the answer
+ * - `lose-request`: the connection breaks and the apiserver never sees it
+ * - `delayMs`: it is passed on so much later
+ * - `status`: it is not passed on; the proxy answers with that code and a Status
+ */
+export type Fault =
+  | 'none'
+  | 'lose-answer'
+  | 'lose-request'
+  | { readonly delayMs: number }
+  | { readonly status: 429 | 500 | 503; readonly retryAfterSeconds?: number };
+
+export interface ProxiedRequest {
+  readonly method: string;
+  /** With its query. */
+  readonly path: string;
+}
+
+/** A proxy before the apiserver that loses what it is told to. */
+export interface LossyProxy {
+  readonly url: string;
+  /** A kubeconfig file that leads through it, as cluster administrator. */
+  readonly kubeconfig: string;
+  /** What came, in order. */
+  readonly requests: ProxiedRequest[];
+  /** Decides about each request from now on. */
+  setFault(fault: (request: ProxiedRequest) => Fault): void;
+  /** Down: open connections are reset, watches too, and new ones refused. */
+  setDown(down: boolean): Promise<void>;
+  /** Resets the open connections; new ones are welcome. */
+  resetConnections(): void;
+  stop(): Promise<void>;
+}
+
+/** Starts the proxy. It speaks to the apiserver as its administrator, whoever asks. Its files go to `dir`. */
+export async function startLossyProxy(plane: ControlPlane, dir: string): Promise<LossyProxy> {
+  const serving = await plane.authority.issue({
+    name: 'lossy-proxy',
+    commonName: 'lossy-proxy',
+    hosts: ['127.0.0.1', 'localhost'],
+  });
+  const [ca, cert, key, adminCert, adminKey] = await Promise.all(
+    [
+      plane.authority.certificateFile,
+      serving.certificateFile,
+      serving.keyFile,
+      plane.admin.certificateFile,
+      plane.admin.keyFile,
+    ].map((file) => readFile(file)),
+  );
+  const upstream = new Agent({ keepAlive: true, ca, cert: adminCert, key: adminKey });
+  const requests: ProxiedRequest[] = [];
+  const sockets = new Set<Socket>();
+  let decide: (request: ProxiedRequest) => Fault = () => 'none';
+
+  const server = createServer({ cert, key }, (incoming, outgoing) => {
+    void pass(incoming, outgoing).catch(() => outgoing.destroy());
+  });
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  const listen = async (port: number) => {
+    server.listen(port, '127.0.0.1');
+    await once(server, 'listening');
+    return (server.address() as AddressInfo).port;
+  };
+  const port = await listen(0);
+  const url = `https://127.0.0.1:${port}`;
+  const reset = () => {
+    for (const socket of sockets) socket.resetAndDestroy();
+  };
+  const shut = async () => {
+    if (!server.listening) return;
+    server.close();
+    reset();
+    await once(server, 'close');
+  };
+
+  return {
+    url,
+    kubeconfig: await writeKubeconfig(join(dir, 'lossy-proxy.kubeconfig'), url, plane.authority, plane.admin),
+    requests,
+    setFault(fault) {
+      decide = fault;
+    },
+    async setDown(down) {
+      if (down) await shut();
+      else if (!server.listening) await listen(port);
+    },
+    resetConnections: reset,
+    async stop() {
+      await shut();
+      upstream.destroy();
+    },
+  };
+
+  async function pass(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const request = { method: incoming.method ?? '', path: incoming.url ?? '' };
+    requests.push(request);
+    const body = await bodyOf(incoming);
+    const fault = decide(request);
+    if (fault === 'lose-request') return void incoming.socket.destroy();
+    if (typeof fault === 'object' && 'status' in fault) return refuse(outgoing, fault);
+    if (typeof fault === 'object') await sleep(fault.delayMs);
+    const sent = requestUpstream(`${plane.url}${request.path}`, {
+      agent: upstream,
+      method: request.method,
+      headers: { ...incoming.headers, host: new URL(plane.url).host },
+    });
+    outgoing.on('close', () => sent.destroy());
+    sent.end(body);
+    const [answer] = (await once(sent, 'response')) as [IncomingMessage];
+    if (fault === 'lose-answer') {
+      await bodyOf(answer);
+      return void incoming.socket.destroy();
+    }
+    outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+    // The head of a watch must not wait for its first event.
+    outgoing.flushHeaders();
+    answer.on('error', () => outgoing.destroy());
+    answer.pipe(outgoing);
+  }
+}
+
+function refuse(
+  outgoing: ServerResponse,
+  { status, retryAfterSeconds }: { readonly status: number; readonly retryAfterSeconds?: number },
+): void {
+  const retry = retryAfterSeconds === undefined ? {} : { 'retry-after': String(retryAfterSeconds) };
+  outgoing.writeHead(status, { 'content-type': 'application/json', ...retry });
+  const reason = status === 429 ? 'TooManyRequests' : 'InternalError';
+  outgoing.end(
+    JSON.stringify({ kind: 'Status', status: 'Failure', code: status, reason, message: 'the proxy says so' }),
+  );
+}
+
+async function bodyOf(message: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of message) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}

@@ -1,0 +1,361 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import * as z from 'zod';
+import { IMAGE } from '../../hack/image.ts';
+import { parseAgentFlags } from '../../src/agent/flags.ts';
+import { parseControllerFlags } from '../../src/controller/flags.ts';
+import { mustSucceed, SAMPLES, useApiserver } from './apiserver.ts';
+
+const CONFIG = join(import.meta.dirname, '..', '..', 'config');
+const AGENT = 'system:serviceaccount:weft-system:weft-agent';
+const CONTROLLER = 'system:serviceaccount:weft-system:weft-controller';
+
+const apiserver = useApiserver();
+
+const SecurityContext = z.looseObject({
+  privileged: z.boolean().optional(),
+  allowPrivilegeEscalation: z.boolean(),
+  readOnlyRootFilesystem: z.boolean(),
+  runAsNonRoot: z.boolean().optional(),
+  capabilities: z.object({ add: z.array(z.string()).default([]), drop: z.array(z.string()) }),
+});
+const Container = z.looseObject({
+  name: z.string(),
+  image: z.string(),
+  command: z.array(z.string()),
+  args: z.array(z.string()),
+  ports: z.array(z.unknown()).optional(),
+  securityContext: SecurityContext,
+  volumeMounts: z.array(
+    z.looseObject({ name: z.string(), mountPath: z.string(), readOnly: z.boolean().optional() }),
+  ),
+});
+const PodSpec = z.looseObject({
+  hostNetwork: z.boolean(),
+  hostPID: z.boolean().optional(),
+  priorityClassName: z.string(),
+  securityContext: z.looseObject({
+    runAsNonRoot: z.boolean().optional(),
+    seccompProfile: z.object({ type: z.string() }),
+  }),
+  initContainers: z.array(Container).default([]),
+  containers: z.array(Container).length(1),
+  volumes: z.array(z.looseObject({ name: z.string(), hostPath: z.object({ path: z.string() }).optional() })),
+});
+const Workload = z.looseObject({
+  kind: z.enum(['DaemonSet', 'Deployment']),
+  metadata: z.looseObject({ name: z.string() }),
+  spec: z.looseObject({
+    updateStrategy: z.unknown(),
+    template: z.looseObject({ metadata: z.looseObject({}), spec: PodSpec }),
+  }),
+});
+type Workload = z.output<typeof Workload>;
+
+async function workload(kustomization: string, name: string): Promise<Workload> {
+  const text = await mustSucceed(apiserver().kubectl(['kustomize', join(CONFIG, kustomization)]));
+  const objects = parseAllDocuments(text).map((document) => document.toJS() as unknown);
+  const found = objects.flatMap((object) => Workload.safeParse(object).data ?? []);
+  const one = found.find(({ metadata }) => metadata.name === name);
+  if (one === undefined) throw new Error(`config/${kustomization} has no ${name}`);
+  return one;
+}
+
+let agent: Workload;
+let controller: Workload;
+
+beforeAll(async () => {
+  await mustSucceed(apiserver().kubectl(['apply', '-k', join(CONFIG, 'default')]));
+  agent = await workload('default', 'weft-agent');
+  controller = await workload('default', 'weft-controller');
+});
+
+describe('config/default', () => {
+  it('is applied whole by one command, and again without a change', async () => {
+    const again = await mustSucceed(apiserver().kubectl(['apply', '-k', join(CONFIG, 'default')]));
+    const lines = again.split('\n').filter(Boolean);
+    expect(lines.length).toBeGreaterThan(15);
+    expect(lines.filter((line) => !line.endsWith('unchanged') && !line.includes('flowschema'))).toEqual([]);
+  });
+
+  it('makes pods that the apiserver admits into the namespace', async () => {
+    for (const { metadata, spec } of [agent, controller]) {
+      const pod = {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { ...spec.template.metadata, name: metadata.name, namespace: 'weft-system' },
+        spec: spec.template.spec,
+      };
+      await mustSucceed(
+        apiserver().kubectl(['create', '--dry-run=server', '--validate=strict', '-f', '-'], pod),
+      );
+    }
+  });
+
+  it('names the image that the local cluster builds, everywhere', () => {
+    const specs = [agent, controller].map(({ spec }) => spec.template.spec);
+    const images = specs.flatMap(({ initContainers, containers }) =>
+      [...initContainers, ...containers].map(({ image }) => image),
+    );
+    expect(new Set(images)).toEqual(new Set([IMAGE]));
+  });
+
+  it('gives flags that agent and controller know', () => {
+    const args = ({ spec }: Workload) => spec.template.spec.containers[0]?.args ?? [];
+    expect(parseAgentFlags(args(agent)).nodeName).toBe('$(NODE_NAME)');
+    expect(parseControllerFlags(args(controller)).identity).toBe('$(POD_NAME)');
+  });
+
+  it('can be taken away without the kinds and what is stored of them', async () => {
+    const text = await mustSucceed(apiserver().kubectl(['kustomize', join(CONFIG, 'weft')]));
+    expect(text).toContain('kind: DaemonSet');
+    expect(text).not.toContain('kind: CustomResourceDefinition');
+  });
+});
+
+describe("the agent's container", () => {
+  it('has two capabilities and nothing else, on a read-only root, not privileged', () => {
+    const { containers, securityContext, hostPID, hostNetwork } = agent.spec.template.spec;
+    expect(containers[0]?.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'SYS_ADMIN'] },
+    });
+    expect(securityContext.seccompProfile.type).toBe('RuntimeDefault');
+    expect(hostNetwork).toBe(true);
+    expect(hostPID).toBeUndefined();
+  });
+
+  it("leaves the folder of the host's executables to the init container", () => {
+    const { containers, initContainers } = agent.spec.template.spec;
+    const mounts = (container: z.output<typeof Container> | undefined) =>
+      (container?.volumeMounts ?? []).map(({ name }) => name).sort();
+    expect(mounts(initContainers[0])).toEqual(['cni-bin', 'lib', 'lib64']);
+    expect(mounts(containers[0])).toEqual([
+      'cni-conf',
+      'pod',
+      'proc-sys-net',
+      'run-netns',
+      'run-weft',
+      'xtables-lock',
+    ]);
+    expect(initContainers[0]?.securityContext.capabilities).toEqual({ drop: ['ALL'], add: ['DAC_OVERRIDE'] });
+    const libraries = initContainers[0]?.volumeMounts.filter(({ name }) => name.startsWith('lib'));
+    expect(libraries?.every(({ readOnly }) => readOnly === true)).toBe(true);
+  });
+
+  it('is rolled out with a second one beside it, which no port may forbid', () => {
+    expect(agent.spec.updateStrategy).toEqual({
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
+    });
+    expect(agent.spec.template.spec.containers[0]?.ports).toBeUndefined();
+    expect(agent.spec.template.spec.priorityClassName).toBe('system-node-critical');
+  });
+
+  it('may see the processes of the host in config/proc-netns alone', async () => {
+    const { template } = (await workload('proc-netns', 'weft-agent')).spec;
+    expect(template.spec.hostPID).toBe(true);
+    expect(template.spec.containers[0]?.securityContext.capabilities.add).toEqual([
+      'NET_ADMIN',
+      'SYS_ADMIN',
+      'SYS_PTRACE',
+    ]);
+  });
+});
+
+describe("the controller's container", () => {
+  it('is nobody, without capabilities, on a read-only root', () => {
+    const { containers, securityContext, volumes } = controller.spec.template.spec;
+    expect(containers[0]?.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'], add: [] },
+    });
+    expect(securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } });
+    expect(volumes.filter(({ hostPath }) => hostPath !== undefined)).toEqual([]);
+  });
+});
+
+describe('what the accounts may do', () => {
+  const canI = async (user: string, verb: string, resource: string, namespace = 'kube-system') => {
+    const asked = ['auth', 'can-i', verb, resource, `--as=${user}`, `--namespace=${namespace}`];
+    return String((await apiserver().kubectl(asked)).stdout) === 'yes';
+  };
+  const allow = [
+    [AGENT, 'create', 'ipallocations.ipam.weft.dev'],
+    [AGENT, 'patch', 'ipallocations.ipam.weft.dev/status'],
+    [AGENT, 'delete', 'nodesubnets.ipam.weft.dev'],
+    [AGENT, 'patch', 'nodes/status'],
+    [AGENT, 'create', 'events'],
+    [CONTROLLER, 'patch', 'ippools.ipam.weft.dev/status'],
+    [CONTROLLER, 'delete', 'ipallocations.ipam.weft.dev'],
+    [CONTROLLER, 'delete', 'nodesubnets.ipam.weft.dev'],
+    [CONTROLLER, 'get', 'customresourcedefinitions.apiextensions.k8s.io/ippools.ipam.weft.dev'],
+  ] as const;
+  const refuse = [
+    ...[AGENT, CONTROLLER].flatMap((user) =>
+      (
+        [
+          ['get', 'secrets'],
+          ['list', 'configmaps'],
+          ['create', 'pods'],
+          ['create', 'pods/exec'],
+          ['delete', 'pods'],
+          ['create', 'serviceaccounts/token'],
+          ['patch', 'nodes'],
+          ['create', 'ippools.ipam.weft.dev'],
+          ['delete', 'ippools.ipam.weft.dev'],
+          ['deletecollection', 'ipallocations.ipam.weft.dev'],
+          ['deletecollection', 'nodesubnets.ipam.weft.dev'],
+          ['patch', 'customresourcedefinitions.apiextensions.k8s.io'],
+          ['bind', 'clusterroles.rbac.authorization.k8s.io'],
+          ['escalate', 'clusterroles.rbac.authorization.k8s.io'],
+          ['impersonate', 'users'],
+          ['update', 'leases.coordination.k8s.io'],
+        ] as const
+      ).map(([verb, resource]) => [user, verb, resource] as const),
+    ),
+    [AGENT, 'patch', 'ippools.ipam.weft.dev/status'],
+    [CONTROLLER, 'create', 'ipallocations.ipam.weft.dev'],
+    [CONTROLLER, 'create', 'nodesubnets.ipam.weft.dev'],
+    [CONTROLLER, 'patch', 'nodesubnets.ipam.weft.dev'],
+    [CONTROLLER, 'patch', 'nodes/status'],
+    [CONTROLLER, 'list', 'pods'],
+    [CONTROLLER, 'create', 'events'],
+  ] as const;
+
+  it.each(allow)('%s may %s %s', async (user, verb, resource) => {
+    expect(await canI(user, verb, resource)).toBe(true);
+  });
+
+  it.each(refuse)('%s may not %s %s', async (user, verb, resource) => {
+    expect(await canI(user, verb, resource)).toBe(false);
+  });
+
+  it('grants the controller its one Lease, and Events about pools', async () => {
+    const lease = 'leases.coordination.k8s.io/weft-controller';
+    expect(await canI(CONTROLLER, 'update', lease, 'weft-system')).toBe(true);
+    expect(await canI(CONTROLLER, 'create', 'events', 'default')).toBe(true);
+    expect(await canI(CONTROLLER, 'update', 'leases.coordination.k8s.io/other', 'weft-system')).toBe(false);
+  });
+});
+
+describe('the admission policies', () => {
+  const as = (nodeName?: string) => [
+    `--as=${AGENT}`,
+    '--as-group=system:serviceaccounts',
+    '--as-group=system:authenticated',
+    ...(nodeName === undefined ? [] : [`--as-user-extra=authentication.kubernetes.io/node-name=${nodeName}`]),
+  ];
+  const subnet = (nodeName: string, octet: number) => ({
+    apiVersion: 'ipam.weft.dev/v1alpha1',
+    kind: 'NodeSubnet',
+    metadata: { name: `10.60.${octet}.0-26` },
+    spec: {
+      cidr: `10.60.${octet}.0/26`,
+      pool: 'pods',
+      poolUID: 'u',
+      nodeName,
+      nodeUID: 'u',
+      nextHops: ['192.0.2.1'],
+    },
+  });
+
+  /** A policy is in force a moment after it has been applied. */
+  beforeAll(async () => {
+    for (let attempt = 0; attempt < 50; attempt++) {
+      const tried = await apiserver().kubectl(
+        ['create', '--dry-run=server', ...as(), '-f', '-'],
+        subnet('a', 9),
+      );
+      if (String(tried.all).includes('names no node')) return;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+    throw new Error('the policy weft-agent-own-node does not come into force');
+  });
+
+  it("let an agent write its own node's objects", async () => {
+    await mustSucceed(apiserver().kubectl(['create', ...as('a'), '-f', '-'], subnet('a', 1)));
+    const patch = ['patch', 'nodesubnet', '10.60.1.0-26', '--type=merge', '-p', '{"spec":{"nodeUID":"v"}}'];
+    await mustSucceed(apiserver().kubectl([...patch, ...as('a')]));
+    await mustSucceed(apiserver().kubectl(['delete', 'nodesubnet', '10.60.1.0-26', ...as('a')]));
+  });
+
+  it("refuse another node's, by name, whatever the verb", async () => {
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], subnet('b', 2)));
+    const text = 'the agent of node a may write only what belongs to its own node, not to b';
+    const tries = [
+      apiserver().kubectl(['create', ...as('a'), '-f', '-'], subnet('b', 3)),
+      apiserver().kubectl(['delete', 'nodesubnet', '10.60.2.0-26', ...as('a')]),
+      apiserver().kubectl([
+        'patch',
+        'nodesubnet',
+        '10.60.2.0-26',
+        '--type=merge',
+        '-p',
+        '{"spec":{"nodeUID":"v"}}',
+        ...as('a'),
+      ]),
+    ];
+    for (const tried of await Promise.all(tries)) {
+      expect(tried.exitCode).not.toBe(0);
+      expect(String(tried.all)).toContain(text);
+    }
+  });
+
+  it('refuse a token that names no node', async () => {
+    const tried = await apiserver().kubectl(['create', ...as(), '-f', '-'], subnet('a', 4));
+    expect(String(tried.all)).toContain("the agent's token names no node");
+  });
+
+  it('let an agent say of its own Node alone that its network works', async () => {
+    for (const name of ['a', 'b']) {
+      await mustSucceed(
+        apiserver().kubectl(['create', '-f', '-'], { apiVersion: 'v1', kind: 'Node', metadata: { name } }),
+      );
+    }
+    const condition = { type: 'NetworkUnavailable', status: 'False', reason: 'WeftIsUp' };
+    const patch = (name: string) =>
+      apiserver().kubectl([
+        ...['patch', 'node', name, '--subresource=status', '--type=strategic', ...as('a')],
+        ...['-p', JSON.stringify({ status: { conditions: [condition] } })],
+      ]);
+    await mustSucceed(patch('a'));
+    expect(String((await patch('b')).all)).toContain('not to b');
+  });
+
+  it("let nobody of weft change a pool's spec, only its finalizers", async () => {
+    const pool = {
+      apiVersion: 'ipam.weft.dev/v1alpha1',
+      kind: 'IPPool',
+      metadata: { name: 'theirs' },
+      spec: { cidrs: ['10.61.0.0/16'] },
+    };
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], pool));
+    for (const user of [AGENT, CONTROLLER]) {
+      const patch = (change: object) =>
+        apiserver().kubectl([
+          ...['patch', 'ippool', 'theirs', '--type=merge', `--as=${user}`],
+          ...['-p', JSON.stringify(change)],
+        ]);
+      await mustSucceed(patch({ metadata: { finalizers: [`ipam.weft.dev/node-subnets`] } }));
+      await mustSucceed(patch({ metadata: { finalizers: [] } }));
+      expect(String((await patch({ spec: { natOutgoing: false } })).all)).toContain('never change its spec');
+    }
+  });
+});
+
+describe('config/samples', () => {
+  it('are pools that the apiserver takes', async () => {
+    const files = await readdir(SAMPLES);
+    expect(files).toContain('pod-network.yaml');
+    for (const file of files) {
+      await mustSucceed(
+        apiserver().kubectl(['create', '--dry-run=server', '--validate=strict', '-f', join(SAMPLES, file)]),
+      );
+    }
+  });
+});
