@@ -58,6 +58,9 @@ describe('what is not a network namespace of a pod is refused', () => {
     const error = refusalOf(() => openNamespaceSocket(own, path));
     expect(error.reason).toBe(reason);
     expect(error.message).toContain(path);
+    if (reason === 'notNamespace' && !path.endsWith('/mnt')) {
+      expect(refusalOf(() => namespaceIdentity(path)).message).toContain('not a namespace (nsfs) file');
+    }
   });
 
   test('a namespace that the caller forbids', () => {
