@@ -1,0 +1,384 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import {
+  claimNodeSubnets,
+  confirmNodeSubnets,
+  createSubnetClaimState,
+  SubnetUnavailableError,
+  type SubnetClaimParts,
+} from '../../src/ipam/index.ts';
+import { cidrsOverlap, formatCIDR, parseAddress } from '../../src/net/index.ts';
+import { createFakeStores, type FakeCall, type FakeStores, type Fault } from '../contract/fake-stores.ts';
+import { allElse, createFakeClock, type FakeClock } from './fake-clock.ts';
+import { subnetOf } from './objects.ts';
+
+const held = { finalizers: [POOL_FINALIZER] };
+
+describe('a claim', () => {
+  test('creates the subnet, GETs the pool once, and answers when the watch has delivered it', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const n1 = node('n1');
+    const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
+    expect(stores.calls.map(({ verb, kind }) => `${verb} ${kind}`)).toEqual([
+      'create NodeSubnet',
+      'get IPPool',
+    ]);
+    expect(subnet?.spec).toMatchObject({
+      pool: 'p',
+      poolUID: pool.metadata.uid,
+      nodeName: 'n1',
+      nodeUID: 'uid-n1',
+      nextHops: [parseAddress('192.0.2.1'), parseAddress('2001:db8::1')],
+    });
+    expect(n1.parts.state).toEqual(createSubnetClaimState());
+  });
+
+  test('is not complete, and nothing is drawn, before the watch has delivered it', async () => {
+    const { pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const n1 = node('n1', { isStalled: true });
+    const gone = new AbortController();
+    const claim = claimNodeSubnets(n1.parts, pool, { signal: gone.signal });
+    await allElse();
+    expect(n1.parts.state.unconfirmed.size).toBe(1);
+    gone.abort(new Error('the runtime hung up'));
+    await expect(claim).rejects.toThrow('the runtime hung up');
+    expect(n1.parts.state.unconfirmed.size).toBe(1); // the claim goes on without the caller
+  });
+
+  test('takes one of each family that the pool lists and the node has an address of', async () => {
+    const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24', 'fd00::/48'] });
+    const both = await clock.until(claimNodeSubnets(node('n1').parts, pool));
+    expect(both.map(({ spec }) => spec.cidr.family)).toEqual(['ipv4', 'ipv6']);
+    const only4 = await clock.until(claimNodeSubnets(node('n2', { addresses: ['192.0.2.2'] }).parts, pool));
+    expect(only4.map(({ spec }) => spec.cidr.family)).toEqual(['ipv4']);
+  });
+
+  test('of a pool whose families the node has no address of is refused', async () => {
+    const { pool, node } = setUp({ cidrs: ['fd00::/48'] });
+    const claim = claimNodeSubnets(node('n1', { addresses: ['192.0.2.1'] }).parts, pool);
+    await expect(claim).rejects.toThrow(/no InternalIP of a family that the pool lists/);
+  });
+
+  test('shared by all who ask at the same moment', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const { parts } = node('n1');
+    const claims = await clock.until(Promise.all([1, 2, 3].map(() => claimNodeSubnets(parts, pool))));
+    expect(new Set(claims.flat().map(({ metadata }) => metadata.uid)).size).toBe(1);
+    expect(stores.stored.NodeSubnet.size).toBe(1);
+  });
+
+  test('puts the finalizer on a pool that lacks it, before it is complete', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] }, {});
+    await clock.until(claimNodeSubnets(node('n1').parts, pool));
+    expect(stores.stored.IPPool.get('p')?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+  });
+});
+
+describe('a name that is taken', () => {
+  test('by ourselves is ours', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/26'] });
+    await stores.subnets.create(subnetOf('10.0.0.0/26', pool, 'n1').spec);
+    const n1 = node('n1');
+    n1.forget(); // the cache does not show it yet
+    const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
+    expect(subnet?.metadata.name).toBe('10.0.0.0-26');
+    expect(stores.stored.NodeSubnet.size).toBe(1);
+  });
+
+  test.each([
+    { name: 'another node', nodeName: 'n2', nodeUID: 'uid-n2' },
+    { name: 'an earlier Node of our name', nodeName: 'n1', nodeUID: 'uid-earlier' },
+  ])('by $name moves the claim on', async ({ nodeName, nodeUID }) => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/25'] });
+    const n1 = node('n1');
+    const first = '10.0.0.0/26';
+    const second = '10.0.0.64/26';
+    await stores.subnets.create({ ...subnetOf(first, pool, nodeName).spec, nodeUID });
+    n1.forget();
+    const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
+    expect(subnet && formatCIDR(subnet.spec.cidr)).toBe(second);
+  });
+});
+
+describe('an answer that is lost', () => {
+  test.each<Fault>(['fail', 'lose', 'late'])(
+    '%s: the same name again, and one object in the end',
+    async (fault) => {
+      const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] }, held, firstOfEachVerb(fault));
+      const n1 = node('n1');
+      const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
+      expect([...stores.stored.NodeSubnet.values()]).toEqual([subnet]);
+      expect(n1.parts.state).toEqual(createSubnetClaimState());
+    },
+  );
+
+  test('for longer than the deadline: unavailable, and the next claim completes the one that was left behind', async () => {
+    let isAway = true;
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] }, held, ({ kind }) =>
+      isAway ? (kind === 'IPPool' ? 'fail' : 'none') : 'none',
+    );
+    const n1 = node('n1');
+    const failure = await clock.until(claimNodeSubnets(n1.parts, pool).catch((error: unknown) => error));
+    expect(failure).toBeInstanceOf(SubnetUnavailableError);
+    expect(String(failure)).toMatch(
+      /IPPool p: it took longer than 5000 ms; the last failure was: fail: get IPPool p/,
+    );
+    expect([...n1.parts.state.unconfirmed]).toEqual([...stores.stored.NodeSubnet.keys()]);
+    isAway = false;
+    const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
+    expect([...stores.stored.NodeSubnet.values()]).toEqual([subnet]);
+    expect(n1.parts.state.unconfirmed.size).toBe(0);
+  });
+});
+
+describe('the pool is not what the cache says', () => {
+  test.each<{ name: string; change: (stores: FakeStores) => void; says: RegExp }>([
+    {
+      name: 'being deleted',
+      change: (stores) => {
+        stores.deletePool('p');
+      },
+      says: /is being deleted/,
+    },
+    {
+      name: 'gone',
+      change: (stores) => {
+        stores.applyPool('p', { cidrs: ['10.0.0.0/24'] }, { finalizers: [] });
+        stores.deletePool('p');
+      },
+      says: /has been deleted/,
+    },
+    {
+      name: 'made anew',
+      change: (stores) => {
+        stores.applyPool('p', { cidrs: ['10.0.0.0/24'] }, { uid: 'another' });
+      },
+      says: /made anew/,
+    },
+    {
+      name: 'drained of that CIDR',
+      change: (stores) => {
+        stores.applyPool('p', { cidrs: ['10.7.0.0/24'] });
+      },
+      says: /does not list 10\.0\.0\.\d+\/26 any more/,
+    },
+  ])('$name: refused, and the fresh subnet is deleted', async ({ change, says }) => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const n1 = node('n1', { pools: [pool] });
+    change(stores);
+    const claim = claimNodeSubnets(n1.parts, pool);
+    await expect(clock.until(claim)).rejects.toThrow(says);
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+    expect(n1.parts.state).toEqual(createSubnetClaimState());
+  });
+
+  test('full: says what would help', async () => {
+    const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/26'] });
+    await clock.until(claimNodeSubnets(node('n1').parts, pool));
+    await expect(clock.until(claimNodeSubnets(node('n2').parts, pool))).rejects.toThrow(
+      'this node gets no ipv4 subnet of IPPool p: no /26 is free in its CIDRs. Add a CIDR to the pool',
+    );
+  });
+});
+
+describe('overlap', () => {
+  test('with an older subnet that the watch delivers first: ours goes, and another is claimed', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/25'] });
+    const n1 = node('n1', { isStalled: true });
+    // Of a pool with other sizes, whose claim our cache has not seen.
+    await stores.subnets.create(
+      subnetOf('10.0.0.0/28', { metadata: { ...pool.metadata, uid: 'old' } }, 'n2').spec,
+    );
+    await stores.subnets.create(
+      subnetOf('10.0.0.80/28', { metadata: { ...pool.metadata, uid: 'old' } }, 'n2').spec,
+    );
+    const claim = claimNodeSubnets(n1.parts, pool).catch((error: unknown) => error);
+    await allElse();
+    n1.deliver();
+    expect(String(await clock.until(claim))).toMatch(/no \/26 is free/);
+    expect([...stores.stored.NodeSubnet.keys()]).toEqual(['10.0.0.0-28', '10.0.0.80-28']);
+  });
+
+  test('no two confirmed subnets ever overlap, whatever the sizes, the lag and the faults', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.scheduler(),
+        fc.infiniteStream(fc.constantFrom<Fault>('none', 'none', 'fail', 'lose', 'late')),
+        fc.array(fc.constantFrom('wide', 'narrow'), { minLength: 2, maxLength: 6 }),
+        async (scheduler, faults, wanted) => {
+          let isStormy = true;
+          const stores = createFakeStores({
+            fault: scheduler.scheduleFunction(async ({ verb }: FakeCall): Promise<Fault> => {
+              const fault = isStormy ? (faults.next().value as Fault) : 'none';
+              return verb === 'get' && fault !== 'none' ? 'fail' : fault;
+            }),
+          });
+          const clock = createFakeClock();
+          // Two pools over one range with other sizes; each node knows only of the one that it draws from.
+          const wide = stores.applyPool('wide', { cidrs: ['10.0.0.0/25'] }, held);
+          const narrow = stores.applyPool(
+            'narrow',
+            { cidrs: ['10.0.0.0/25'], nodeSubnetPrefixLength: { ipv4: 28 } },
+            held,
+          );
+          const confirmed: NodeSubnet[] = [];
+          const claims = wanted.map(async (name, i) => {
+            const pool = name === 'wide' ? wide : narrow;
+            const node = createNode(stores, clock, `n${i}`, { pools: [pool], deliverBy: scheduler });
+            confirmed.push(...(await claimNodeSubnets(node.parts, pool)));
+          });
+          const all = Promise.allSettled(claims);
+          await drive(all, scheduler, clock);
+          isStormy = false;
+          for (const result of await all) {
+            if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(SubnetUnavailableError);
+          }
+          for (const [i, a] of confirmed.entries()) {
+            for (const b of confirmed.slice(i + 1))
+              expect(cidrsOverlap(a.spec.cidr, b.spec.cidr)).toBe(false);
+            expect(stores.stored.NodeSubnet.get(a.metadata.name)?.metadata.uid).toBe(a.metadata.uid);
+          }
+        },
+      ),
+      { numRuns: 100 },
+    );
+  }, 60_000);
+});
+
+describe('subnets found at start', () => {
+  test('are drawn from once the pool is held and nothing overlaps', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] }, {});
+    await stores.subnets.create(subnetOf('10.0.0.0/26', pool, 'n1').spec);
+    const n1 = node('n1');
+    const { confirmed, refused } = await clock.until(
+      confirmNodeSubnets(n1.parts, [...stores.stored.NodeSubnet.values()], new AbortController().signal),
+    );
+    expect(confirmed.map(({ metadata }) => metadata.name)).toEqual(['10.0.0.0-26']);
+    expect(refused).toEqual([]);
+    expect(stores.stored.IPPool.get('p')?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+    expect(n1.parts.state.unconfirmed.size).toBe(0);
+  });
+
+  test('are kept but not drawn from where another overlaps, and a later claim leaves them alone', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/25'] });
+    await stores.subnets.create(subnetOf('10.0.0.0/26', pool, 'n1').spec);
+    await stores.subnets.create(subnetOf('10.0.0.16/28', pool, 'n2').spec);
+    const n1 = node('n1');
+    const mine = [...stores.stored.NodeSubnet.values()].filter(({ spec }) => spec.nodeName === 'n1');
+    const signal = new AbortController().signal;
+    const { refused } = await clock.until(confirmNodeSubnets(n1.parts, mine, signal));
+    expect(refused).toMatchObject([{ reason: 'it overlaps 10.0.0.16/28 of node n2' }]);
+    expect([...n1.parts.state.unconfirmed]).toEqual(['10.0.0.0-26']);
+    await clock.until(claimNodeSubnets(n1.parts, pool));
+    expect([...stores.stored.NodeSubnet.keys()]).toContain('10.0.0.0-26');
+    expect([...n1.parts.state.unconfirmed]).toEqual(['10.0.0.0-26']);
+  });
+});
+
+interface NodeOptions {
+  readonly addresses?: readonly string[];
+  /** The watch delivers only when the test says so. */
+  readonly isStalled?: boolean;
+  /** The watch delivers when the scheduler says so, in order. */
+  readonly deliverBy?: fc.Scheduler;
+  /** What the node knows of pools. Default: all there are. */
+  readonly pools?: readonly IPPool[];
+}
+
+interface TestNode {
+  readonly parts: SubnetClaimParts;
+  /** Delivers everything that the watch still owes. */
+  deliver(): void;
+  /** Empties the cache, as if the watch had delivered nothing yet. */
+  forget(): void;
+}
+
+/** An agent's caches: NodeSubnets by a watch in revision order, with the own writes laid over. */
+function createNode(stores: FakeStores, clock: FakeClock, name: string, options: NodeOptions = {}): TestNode {
+  const { addresses = ['192.0.2.1', '2001:db8::1'], isStalled = false, deliverBy } = options;
+  const cache = new Map(stores.stored.NodeSubnet);
+  const delivered = new Set<string>();
+  const owed: (() => void)[] = [];
+  let waiting: { readonly name: string; readonly resolve: () => void }[] = [];
+  const deliver = () => {
+    for (const change of owed.splice(0)) change();
+  };
+  stores.onChange((change) => {
+    if (change.kind !== 'NodeSubnet') return;
+    const { object, type } = change;
+    owed.push(() => {
+      if (type === 'DELETED') cache.delete(object.metadata.name);
+      else cache.set(object.metadata.name, object);
+      delivered.add(object.metadata.uid);
+      for (const waiter of waiting.filter(({ name: its }) => its === object.metadata.name)) waiter.resolve();
+      waiting = waiting.filter(({ name: its }) => its !== object.metadata.name);
+    });
+    if (deliverBy !== undefined) {
+      // One at a time and in order, whenever the scheduler comes to it.
+      void deliverBy.schedule(Promise.resolve()).then(() => owed.shift()?.());
+    } else if (!isStalled) deliver();
+  });
+  return {
+    deliver,
+    forget: () => {
+      cache.clear();
+    },
+    parts: {
+      stores: { subnets: stores.subnets, pools: stores.pools },
+      pools: () => options.pools ?? [...stores.stored.IPPool.values()],
+      subnets: () => [...cache.values()],
+      node: { name, uid: `uid-${name}`, addresses: addresses.map(parseAddress) },
+      waitDelivered: (subnet) => {
+        const uid = stores.stored.NodeSubnet.get(subnet)?.metadata.uid;
+        if (uid === undefined || delivered.has(uid) || cache.has(subnet)) return Promise.resolve();
+        if (!isStalled && deliverBy === undefined) return Promise.resolve();
+        return new Promise((resolve) => waiting.push({ name: subnet, resolve }));
+      },
+      state: createSubnetClaimState(),
+      clock,
+      random: Math.random,
+      deadlineMs: 5_000,
+    },
+  };
+}
+
+function setUp(
+  spec: unknown,
+  metadata: Partial<IPPool['metadata']> = held,
+  fault: (call: FakeCall) => Fault = () => 'none',
+): {
+  stores: FakeStores;
+  clock: FakeClock;
+  pool: IPPool;
+  node: (name: string, options?: NodeOptions) => TestNode;
+} {
+  const stores = createFakeStores({ fault });
+  const clock = createFakeClock();
+  const pool = stores.applyPool('p', spec, metadata);
+  return { stores, clock, pool, node: (name, options) => createNode(stores, clock, name, options) };
+}
+
+function firstOfEachVerb(fault: Fault): (call: FakeCall) => Fault {
+  const seen = new Set<string>();
+  return ({ verb, kind }) => {
+    if (seen.has(verb + kind)) return 'none';
+    seen.add(verb + kind);
+    return verb === 'get' ? 'fail' : fault;
+  };
+}
+
+/** Lets the scheduler choose who goes next, and time pass when nobody can. */
+async function drive(work: Promise<unknown>, scheduler: fc.Scheduler, clock: FakeClock): Promise<void> {
+  let isSettled = false;
+  const settle = () => {
+    isSettled = true;
+  };
+  work.then(settle, settle);
+  await allElse();
+  while (!isSettled) {
+    if (scheduler.count() > 0) await scheduler.waitOne();
+    else await clock.advance(50);
+    await allElse();
+  }
+}
