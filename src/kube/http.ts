@@ -31,7 +31,7 @@ export class TransportError extends Error {
 /**
  * Sends a request and answers when its answer is complete; `onData` gets the body as it comes. Works on the
  * dispatcher itself: a body that is one string goes out with its head and a content-length in one write.
- * @throws TransportError, or the signal's reason
+ * @throws TransportError, what `onData` throws, or the signal's reason
  */
 export function exchange(
   pool: Pool,
@@ -75,7 +75,11 @@ export function exchange(
           try {
             onData(chunk, head);
           } catch (error) {
-            started.abort(error instanceof Error ? error : new Error(String(error)));
+            // The reader's error, not the connection's: it must reach the caller as it is.
+            const failure = error instanceof Error ? error : new Error(String(error));
+            done();
+            reject(failure);
+            started.abort(failure);
           }
         },
         onResponseEnd() {

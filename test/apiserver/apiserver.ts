@@ -19,6 +19,8 @@ export const SAMPLES = new URL('../../config/samples/', import.meta.url).pathnam
 /** A real etcd and kube-apiserver with weft's CRDs, and a client of a cluster administrator. */
 export interface TestApiserver {
   readonly plane: ControlPlane;
+  /** For files of the test; removed at the end. */
+  readonly dir: string;
   readonly client: KubeClient;
   /** Runs kubectl; answers also where it fails. */
   kubectl(args: readonly string[], input?: object | string): Promise<Result>;
@@ -28,10 +30,10 @@ export interface TestApiserver {
 }
 
 /** Starts one for the tests of a file. */
-export function useApiserver(): () => TestApiserver {
+export function useApiserver(options: ApiserverOptions = {}): () => TestApiserver {
   let server: TestApiserver | undefined;
   beforeAll(async () => {
-    server = await startApiserver();
+    server = await startApiserver(options);
   });
   afterAll(async () => {
     await server?.stop();
@@ -43,12 +45,17 @@ export function useApiserver(): () => TestApiserver {
   };
 }
 
-export async function startApiserver(): Promise<TestApiserver> {
+export interface ApiserverOptions {
+  readonly extraApiserverArgs?: readonly string[];
+}
+
+export async function startApiserver(options: ApiserverOptions = {}): Promise<TestApiserver> {
   const dir = await mkdtemp(join(tmpdir(), 'weft-apiserver-'));
-  const plane = await startControlPlane({ dir });
+  const plane = await startControlPlane({ dir, ...options });
   const clients = new Set<KubeClient>();
   const server: TestApiserver = {
     plane,
+    dir,
     client: await connect(),
     kubectl: (args, input) =>
       execa(join(plane.binaries, 'kubectl'), ['--kubeconfig', plane.kubeconfig, ...args], {

@@ -35,6 +35,8 @@ export interface LossyProxy {
   readonly kubeconfig: string;
   /** What came, in order. */
   readonly requests: ProxiedRequest[];
+  /** How many connections were opened to it so far. */
+  readonly connectionsOpened: number;
   /** Decides about each request from now on. */
   setFault(fault: (request: ProxiedRequest) => Fault): void;
   /** Down: open connections are reset, watches too, and new ones refused. */
@@ -63,12 +65,14 @@ export async function startLossyProxy(plane: ControlPlane, dir: string): Promise
   const upstream = new Agent({ keepAlive: true, ca, cert: adminCert, key: adminKey });
   const requests: ProxiedRequest[] = [];
   const sockets = new Set<Socket>();
+  let connectionsOpened = 0;
   let decide: (request: ProxiedRequest) => Fault = () => 'none';
 
   const server = createServer({ cert, key }, (incoming, outgoing) => {
     void pass(incoming, outgoing).catch(() => outgoing.destroy());
   });
   server.on('connection', (socket: Socket) => {
+    connectionsOpened += 1;
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
   });
@@ -93,6 +97,9 @@ export async function startLossyProxy(plane: ControlPlane, dir: string): Promise
     url,
     kubeconfig: await writeKubeconfig(join(dir, 'lossy-proxy.kubeconfig'), url, plane.authority, plane.admin),
     requests,
+    get connectionsOpened() {
+      return connectionsOpened;
+    },
     setFault(fault) {
       decide = fault;
     },
