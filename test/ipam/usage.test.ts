@@ -1,0 +1,246 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { IPAllocation, IPPool, NodeSubnet } from '../../src/api/index.ts';
+import {
+  exhaustedFamilies,
+  freeSubnetRanges,
+  fullNodes,
+  isDrained,
+  isExhausted,
+  poolUsage,
+} from '../../src/ipam/index.ts';
+import { formatAddress, rangeOfCIDR } from '../../src/net/index.ts';
+import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
+
+const pool = poolOf('p', { cidrs: ['10.0.0.0/28'], nodeSubnetPrefixLength: { ipv4: 30 } });
+const usage = (
+  subnets: NodeSubnet[] = [],
+  allocations: IPAllocation[] = [],
+  pools: IPPool[] = [pool],
+  of: IPPool = pool,
+) => poolUsage({ pool: of, pools, subnets, allocations });
+
+describe('poolUsage', () => {
+  test('of an untouched pool: the first address of each subnet is reserved', () => {
+    expect(usage()).toEqual({
+      ipv4: {
+        capacity: '16',
+        allocated: 0,
+        resting: 0,
+        reserved: '4',
+        free: '12',
+        nodeSubnets: 0,
+        freeSubnets: '4',
+      },
+    });
+  });
+
+  test('of a pool in use', () => {
+    const subnets = [subnetOf('10.0.0.0/30', pool), subnetOf('10.0.0.4/30', pool, 'n2')];
+    const allocations = [
+      allocationOf('10.0.0.1'),
+      allocationOf('10.0.0.2', {}, RELEASED),
+      allocationOf('10.0.0.5', { holder: 'a printer' }),
+    ];
+    expect(usage(subnets, allocations)).toEqual({
+      ipv4: {
+        capacity: '16',
+        allocated: 2,
+        resting: 1,
+        reserved: '4',
+        free: '9',
+        nodeSubnets: 2,
+        freeSubnets: '2',
+      },
+    });
+  });
+
+  test('counts a /48 of IPv6 exactly', () => {
+    const big = poolOf('p', { cidrs: ['fd00::/48'] });
+    const { ipv6, ipv4 } = usage([subnetOf('fd00::/122', big)], [allocationOf('fd00::1')], [big], big);
+    expect(ipv4).toBeUndefined();
+    expect(ipv6).toEqual({
+      capacity: String(2n ** 80n),
+      allocated: 1,
+      resting: 0,
+      reserved: String(2n ** 74n),
+      free: String(2n ** 80n - 2n ** 74n - 1n),
+      nodeSubnets: 1,
+      freeSubnets: String(2n ** 74n - 1n),
+    });
+  });
+
+  test('what is drained counts as used while it is, and gives nothing', () => {
+    const drained = subnetOf('10.9.0.0/30', pool);
+    expect(usage([drained], [allocationOf('10.9.0.1')])).toEqual({
+      ipv4: {
+        capacity: '20',
+        allocated: 1,
+        resting: 0,
+        reserved: '7',
+        free: '12',
+        nodeSubnets: 1,
+        freeSubnets: '4',
+      },
+    });
+  });
+
+  test('a family that the pool lists no more is counted until it is empty', () => {
+    const { ipv6 } = usage([subnetOf('fd00::/126', pool)], [allocationOf('fd00::1')]);
+    expect(ipv6).toMatchObject({
+      capacity: '4',
+      allocated: 1,
+      free: '0',
+      reserved: '3',
+      nodeSubnets: 1,
+      freeSubnets: '0',
+    });
+  });
+
+  test('what an older pool overlaps is not free, but for the subnets claimed before', () => {
+    const older = poolOf('a', { cidrs: ['10.0.0.0/24'] });
+    expect(usage([], [], [pool, older]).ipv4).toMatchObject({ free: '0', reserved: '16', freeSubnets: '0' });
+    expect(usage([subnetOf('10.0.0.0/30', pool)], [], [pool, older]).ipv4).toMatchObject({
+      free: '3',
+      reserved: '13',
+    });
+  });
+
+  test("another pool's subnet or allocation in the range is not free, and not this pool's", () => {
+    const other = poolOf('z', { cidrs: ['10.0.0.0/29'] });
+    expect(usage([subnetOf('10.0.0.0/30', other)], [], [pool, other]).ipv4).toMatchObject({
+      allocated: 0,
+      free: '9',
+      nodeSubnets: 0,
+      freeSubnets: '3',
+    });
+    expect(usage([], [allocationOf('10.0.0.1', { pool: 'z' })]).ipv4).toMatchObject({
+      allocated: 0,
+      free: '11',
+    });
+  });
+
+  test('equals a count address by address, and nothing is lost: used + resting + free + reserved = capacity', () => {
+    fc.assert(
+      fc.property(anyWorld, ({ of, pools, subnets, allocations }) => {
+        const { ipv4: counted } = usage(subnets, allocations, pools, of);
+        if (counted === undefined) throw new Error('the pool lists IPv4');
+        expect(counted).toMatchObject(countOneByOne(of, pools, subnets, allocations));
+        expect(
+          BigInt(counted.allocated) +
+            BigInt(counted.resting) +
+            BigInt(counted.free) +
+            BigInt(counted.reserved),
+        ).toBe(BigInt(counted.capacity));
+        for (const number of [counted.free, counted.reserved])
+          expect(BigInt(number)).toBeGreaterThanOrEqual(0n);
+      }),
+    );
+  });
+});
+
+describe('exhausted', () => {
+  const small = poolOf('p', { cidrs: ['10.0.0.0/29'], nodeSubnetPrefixLength: { ipv4: 30 } });
+  const subnets = [subnetOf('10.0.0.0/30', small), subnetOf('10.0.0.4/30', small, 'n2')];
+  const fillsFirst = ['10.0.0.1', '10.0.0.2', '10.0.0.3'].map((address) => allocationOf(address));
+
+  test.each<{ name: string; subnets: NodeSubnet[]; allocations: IPAllocation[]; exhausted: boolean }>([
+    { name: 'no subnet is free and a node is full', subnets, allocations: fillsFirst, exhausted: true },
+    { name: 'a subnet is free', subnets: subnets.slice(0, 1), allocations: fillsFirst, exhausted: false },
+    { name: 'no node is full', subnets, allocations: fillsFirst.slice(1), exhausted: false },
+    {
+      name: 'the full node has another subnet',
+      subnets: [...subnets.slice(0, 1), subnetOf('10.0.0.4/30', small)],
+      allocations: fillsFirst,
+      exhausted: false,
+    },
+    {
+      name: 'resting addresses fill it',
+      subnets,
+      allocations: fillsFirst.map((allocation) => ({ ...allocation, status: RELEASED })),
+      exhausted: true,
+    },
+    {
+      name: 'a held first address fills nothing',
+      subnets,
+      allocations: [...fillsFirst.slice(1), allocationOf('10.0.0.0', { holder: 'x' })],
+      exhausted: false,
+    },
+    { name: 'nothing was ever claimed', subnets: [], allocations: [], exhausted: false },
+  ])('$name: $exhausted', ({ subnets: held, allocations, exhausted }) => {
+    const input = { pool: small, pools: [small], subnets: held, allocations };
+    expect(isExhausted(input)).toBe(exhausted);
+    expect(exhaustedFamilies(input)).toEqual(exhausted ? ['ipv4'] : []);
+    if (exhausted) expect(fullNodes('ipv4', input)).toEqual(['n1']);
+  });
+
+  test('each family by itself', () => {
+    const dual = poolOf('p', {
+      cidrs: ['10.0.0.0/29', 'fd00::/126'],
+      nodeSubnetPrefixLength: { ipv4: 30, ipv6: 126 },
+    });
+    const held = [subnetOf('10.0.0.0/30', dual), subnetOf('fd00::/126', dual)];
+    const allocations = ['fd00::1', 'fd00::2', 'fd00::3'].map((address) => allocationOf(address));
+    expect(exhaustedFamilies({ pool: dual, pools: [dual], subnets: held, allocations })).toEqual(['ipv6']);
+  });
+});
+
+/** Small worlds in 10.0.0.0/26: this pool, perhaps an older one over part of it, subnets and allocations. */
+const anyWorld = fc
+  .record({
+    cidrs: fc.constantFrom(['10.0.0.0/27'], ['10.0.0.0/28', '10.0.0.32/28'], ['10.0.0.16/28']),
+    hasOlder: fc.boolean(),
+    mine: fc.uniqueArray(fc.nat(15), { maxLength: 8 }),
+    others: fc.uniqueArray(fc.nat(7), { maxLength: 2 }),
+    used: fc.uniqueArray(fc.tuple(fc.nat(63), fc.constantFrom('p', 'z'), fc.boolean()), {
+      selector: ([offset]) => offset,
+      maxLength: 40,
+    }),
+  })
+  .map(({ cidrs, hasOlder, mine, others, used }) => {
+    const of = poolOf('p', { cidrs, nodeSubnetPrefixLength: { ipv4: 30 } });
+    const older = poolOf('a', { cidrs: ['10.0.0.0/28'] });
+    const stranger = poolOf('z', { cidrs: ['10.0.0.0/26'], nodeSubnetPrefixLength: { ipv4: 29 } });
+    const ofOthers = others.map((block) => subnetOf(`10.0.0.${block * 8}/29`, stranger, 'n9'));
+    const own = mine
+      .filter((block) => !others.includes(block >> 1)) // NodeSubnets are disjoint
+      .map((block) => subnetOf(`10.0.0.${block * 4}/30`, of, `n${block % 3}`));
+    const allocations = used.map(([offset, pool, isResting]) =>
+      allocationOf(`10.0.0.${offset}`, { pool }, isResting ? RELEASED : undefined),
+    );
+    // `z` is younger and so takes nothing from `p`.
+    return {
+      of,
+      pools: hasOlder ? [of, older, stranger] : [of, stranger],
+      subnets: [...own, ...ofOthers],
+      allocations,
+    };
+  });
+
+/** The same by looking at each of the 64 addresses. */
+function countOneByOne(of: IPPool, pools: IPPool[], subnets: NodeSubnet[], allocations: IPAllocation[]) {
+  const own = subnets.filter(({ spec }) => spec.poolUID === of.metadata.uid);
+  const claimable = freeSubnetRanges({ pool: of, pools, subnets, family: 'ipv4' });
+  const count = { capacity: 0, allocated: 0, resting: 0, free: 0, reserved: 0 };
+  for (let offset = 0; offset < 64; offset++) {
+    const value = (10n << 24n) + BigInt(offset);
+    const has = ({ first, last }: { first: bigint; last: bigint }) => value >= first && value <= last;
+    const name = formatAddress({ family: 'ipv4', value });
+    const allocation = allocations.find(({ metadata }) => metadata.name === name);
+    const isMine = allocation?.spec.pool === 'p';
+    const inSubnet = own.find(({ spec }) => has(rangeOfCIDR(spec.cidr)));
+    if (!of.spec.cidrs.map(rangeOfCIDR).some(has) && inSubnet === undefined && !isMine) continue;
+    count.capacity++;
+    if (isMine && allocation.status === undefined) count.allocated++;
+    else if (isMine) count.resting++;
+    else if (
+      allocation === undefined &&
+      offset % 4 !== 0 &&
+      (inSubnet === undefined ? claimable.some(has) : !isDrained(inSubnet, of))
+    )
+      count.free++;
+    else count.reserved++;
+  }
+  const { capacity, free, reserved, ...numbers } = count;
+  return { ...numbers, capacity: String(capacity), free: String(free), reserved: String(reserved) };
+}
