@@ -87,6 +87,7 @@ function watch(
     try {
       while (!closing) {
         const length = await readOnce(fd, buffer);
+        if (length === 0) continue;
         const events: KernelEvent[] =
           length === 'overrun' ? [{ kind: 'overrun' }] : eventsOf(decodeMessages(buffer.subarray(0, length)));
         if (events.length > 0 && !closing) options.onEvents(events);
