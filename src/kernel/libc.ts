@@ -5,36 +5,36 @@
 import koffi, { type KoffiFunc } from 'koffi';
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
 
-const process_ = koffi.load(null);
+const symbols = koffi.load(null);
 
-export const socket = process_.func('int socket(int, int, int)') as KoffiFunc<
+export const socket = symbols.func('int socket(int, int, int)') as KoffiFunc<
   (domain: number, type: number, protocol: number) => number
 >;
-export const close = process_.func('int close(int)') as KoffiFunc<(fd: number) => number>;
-export const bind = process_.func('int bind(int, const void *, unsigned int)') as KoffiFunc<
+export const close = symbols.func('int close(int)') as KoffiFunc<(fd: number) => number>;
+export const bind = symbols.func('int bind(int, const void *, unsigned int)') as KoffiFunc<
   (fd: number, address: Uint8Array, length: number) => number
 >;
-export const getsockname = process_.func('int getsockname(int, void *, void *)') as KoffiFunc<
+export const getsockname = symbols.func('int getsockname(int, void *, void *)') as KoffiFunc<
   (fd: number, address: Uint8Array, length: Uint8Array) => number
 >;
-export const setsockopt = process_.func(
+export const setsockopt = symbols.func(
   'int setsockopt(int, int, int, const void *, unsigned int)',
 ) as KoffiFunc<(fd: number, level: number, option: number, value: Uint8Array, length: number) => number>;
-export const send = process_.func('long send(int, const void *, size_t, int)') as KoffiFunc<
+export const send = symbols.func('long send(int, const void *, size_t, int)') as KoffiFunc<
   (fd: number, data: Uint8Array, length: number, flags: number) => number
 >;
-export const recv = process_.func('long recv(int, void *, size_t, int)') as KoffiFunc<
+export const recv = symbols.func('long recv(int, void *, size_t, int)') as KoffiFunc<
   (fd: number, data: Uint8Array, length: number, flags: number) => number
 >;
-export const setns = process_.func('int setns(int, int)') as KoffiFunc<(fd: number, type: number) => number>;
-export const fstatfs = process_.func('int fstatfs(int, void *)') as KoffiFunc<
+export const setns = symbols.func('int setns(int, int)') as KoffiFunc<(fd: number, type: number) => number>;
+export const fstatfs = symbols.func('int fstatfs(int, void *)') as KoffiFunc<
   (fd: number, status: Uint8Array) => number
 >;
 
-export const flock = process_.func('int flock(int, int)') as KoffiFunc<
+export const flock = symbols.func('int flock(int, int)') as KoffiFunc<
   (fd: number, operation: number) => number
 >;
-export const memfdCreate = process_.func('int memfd_create(const char *, unsigned int)') as KoffiFunc<
+export const memfdCreate = symbols.func('int memfd_create(const char *, unsigned int)') as KoffiFunc<
   (name: string, flags: number) => number
 >;
 

@@ -43,6 +43,7 @@ afterEach(async () => {
 
 describe('a wired pod', () => {
   test('is reached from its node and reaches another pod, with real packets of both families', () => {
+    podA.sh('ip link set lo down');
     wire(podA, 'a', '10.244.1.5', 'fd00:1::5');
     wire(podB, 'b', '10.244.1.6', 'fd00:1::6');
     for (const [from, to] of [
@@ -221,6 +222,22 @@ describe('a dying pod link', () => {
       up: true,
     });
     expect(host.sh('ping -c 1 -W 1 10.244.1.6')).toContain(' 0% packet loss');
+  });
+
+  test("another node's pod under the path is left alone, also where every index agrees", () => {
+    const link = wire(podA, 'a', '10.244.1.5');
+    const [elsewhere, foreign] = [make('elsewhere'), make('foreign')];
+    elsewhere.sh(
+      `ip link add x index ${link.hostIndex} type veth peer name eth0 index ${link.podIndex} netns ${foreign.name}`,
+    );
+    foreign.sh('ip link set eth0 up');
+    expect(getLink(foreign.namespace.socket, { name: 'eth0' })).toMatchObject({
+      index: link.podIndex,
+      peerIndex: link.hostIndex,
+    });
+    expect(dyingPodLink(hostSocket, foreign.namespace, link.hostName)).toBe(true);
+    expect(getLink(foreign.namespace.socket, { name: 'eth0' })).toMatchObject({ up: true });
+    expect(inspectPodLink(hostSocket, foreign.namespace, link.hostName)).toBeUndefined();
   });
 
   test('a foreign link that took the place of ours in the namespace is left alone', () => {
