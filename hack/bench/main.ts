@@ -38,13 +38,14 @@ async function bench(options: Options, progress: Progress): Promise<void> {
   try {
     const cluster = await upCluster({ name, nodes: 2, segments: 1 }, progress);
     await installWeft(cluster, JSON.stringify(benchPool(options)), progress);
-    await report(options, await measure(cluster, options, progress));
+    await measureAndReport(cluster, options, progress);
   } finally {
     if (!keep) await downCluster(name, progress);
   }
 }
 
-async function measure(cluster: Cluster, options: Options, progress: Progress): Promise<Figure[]> {
+/** What was measured is reported also where a later part fails. */
+async function measureAndReport(cluster: Cluster, options: Options, progress: Progress): Promise<void> {
   const connection = await kubeconfigConnection(cluster.kubeconfig);
   const client = createKubeClient(connection, { userAgent: 'weft-bench' });
   const parts = partsOn({ cluster, connection, client, options, progress });
@@ -53,8 +54,8 @@ async function measure(cluster: Cluster, options: Options, progress: Progress): 
     for (const part of options.parts) figures.push(...(await parts[part]()));
   } finally {
     await client.close();
+    if (figures.length > 0) await report(options, figures);
   }
-  return figures;
 }
 
 type Context = {
