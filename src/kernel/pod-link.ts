@@ -133,6 +133,7 @@ export function configurePodLink(
     ...hostNeighbourSpecs(link.hostIndex, link.podMac, wiring).map(replaceNeighbourRequest),
   ]);
   pod.execute(podRequests(link.podIndex, wiring));
+  settleCarrier(host, link);
   host.execute([alias]);
 }
 
@@ -200,6 +201,17 @@ export function inspectPodLink(
     addresses: listAddresses(pod.socket, { linkIndex: podLink.index }),
     routes: listRoutes(pod.socket).filter((route) => route.oif === podLink.index),
   };
+}
+
+/**
+ * The host's end has a carrier only since the pod's end came up, and the kernel starts its queue for that in the
+ * background: on a busy machine the host's first packets to the pod are dropped until then. Asking for one link
+ * makes the kernel do it before it answers (since Linux 6.8).
+ */
+function settleCarrier(host: NetlinkSocket, { hostIndex, hostName }: PodLink): void {
+  if (getLink(host, { index: hostIndex }) === undefined) {
+    throw new Error(`the veth ${hostName} vanished while it was wired`);
+  }
 }
 
 /** Metrics of host routes, as the kernel shows them: IPv6 turns 0 into this. */

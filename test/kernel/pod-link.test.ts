@@ -75,6 +75,19 @@ describe('a wired pod', () => {
     expect(podA.sh('ip -6 addr show dev eth0 scope global')).toContain('fd00:1::5/128 scope global nodad');
   });
 
+  test("the host's end has its carrier when the wiring returns, so the first packet is not lost", async () => {
+    let waiting = 0;
+    for (let i = 0; i < 100; i++) {
+      const link = wire(podA, `carrier-${i}`, '10.244.1.5');
+      // A listing does not make the kernel catch up, as asking for one link does.
+      const found = listLinks(hostSocket).find(({ index }) => index === link.hostIndex);
+      if (found?.operState !== 'up') waiting++;
+      dyingPodLink(hostSocket, podA.namespace, link.hostName);
+      if (i % 10 === 9) await deleteLinkGroup(hostSocket, DYING_LINK_GROUP);
+    }
+    expect(waiting).toBe(0);
+  });
+
   test('is recorded by the kernel: links, alias, MACs, routes, neighbours', () => {
     const link = wire(podA, 'a', '10.244.1.5', 'fd00:1::5');
     expect(findPodLinks(hostSocket)).toMatchObject([
