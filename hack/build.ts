@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { build } from 'esbuild';
 import { execa } from 'execa';
 
@@ -27,6 +27,28 @@ export async function buildExecutable(): Promise<string> {
   return join(CHECKOUT, EXECUTABLE_PATH);
 }
 
+/**
+ * Compiles a program to one executable with its runtime inside. Without the last two flags it would obey files in
+ * whatever directory a container runtime happens to stand in. Renamed into place: one that runs is left alone.
+ */
+export async function compile(entry: string, outfile: string): Promise<void> {
+  const flags = ['--compile', '--minify', '--bytecode', '--format=esm'];
+  const autoloadNothing = ['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'];
+  const draft = `${outfile}.${randomUUID()}`;
+  await mkdir(dirname(outfile), { recursive: true });
+  try {
+    await execa('bun', ['build', ...flags, ...autoloadNothing, entry, '--outfile', draft], {
+      cwd: CHECKOUT,
+      preferLocal: true,
+      localDir: CHECKOUT,
+    });
+    await chmod(draft, 0o755);
+    await rename(draft, outfile);
+  } finally {
+    await rm(draft, { force: true });
+  }
+}
+
 export interface BuiltFile {
   readonly path: string;
   readonly bytes: number;
@@ -49,7 +71,7 @@ const EXECUTABLE: Target = {
   name: 'executable',
   entry: 'src/cni/main.ts',
   files: [EXECUTABLE_PATH],
-  make: (entry) => compile(entry, EXECUTABLE_PATH),
+  make: (entry) => compile(join(CHECKOUT, entry), join(CHECKOUT, EXECUTABLE_PATH)),
 };
 
 /** koffi's native part, where its loader looks for it; see `bundle`. */
@@ -74,29 +96,6 @@ const TARGETS: readonly Target[] = [
     make: () => bundle(entry, `dist/${name}.mjs`),
   })),
 ];
-
-/**
- * Left out by default, these two would make the executable obey files in whatever directory a runtime happens to
- * stand in.
- */
-const AUTOLOAD_NOTHING = ['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'];
-
-async function compile(entry: string, outfile: string): Promise<void> {
-  const flags = ['--compile', '--minify', '--bytecode', '--format=esm', ...AUTOLOAD_NOTHING];
-  const draft = `${outfile}.${process.pid}`;
-  await mkdir(join(CHECKOUT, 'dist/cni'), { recursive: true });
-  try {
-    await execa('bun', ['build', ...flags, entry, '--outfile', draft], {
-      cwd: CHECKOUT,
-      preferLocal: true,
-      localDir: CHECKOUT,
-    });
-    await chmod(join(CHECKOUT, draft), 0o755);
-    await rename(join(CHECKOUT, draft), join(CHECKOUT, outfile));
-  } finally {
-    await rm(join(CHECKOUT, draft), { force: true });
-  }
-}
 
 async function bundle(entry: string, outfile: string): Promise<void> {
   await build({
@@ -124,7 +123,7 @@ async function bundle(entry: string, outfile: string): Promise<void> {
 async function copyNativeModules(entry: string): Promise<void> {
   for (const path of NATIVE_MODULES) {
     const target = join(CHECKOUT, 'dist/koffi', path);
-    await mkdir(join(target, '..'), { recursive: true });
+    await mkdir(dirname(target), { recursive: true });
     await copyFile(join(CHECKOUT, entry, '..', path), target);
   }
 }
@@ -134,7 +133,7 @@ async function buildIfChanged(target: Target): Promise<boolean> {
   const hash = await sourceHash(target);
   if ((await readIfThere(stamp)) === hash && (await allThere(target.files))) return false;
   await target.make(target.entry);
-  await mkdir(join(stamp, '..'), { recursive: true });
+  await mkdir(dirname(stamp), { recursive: true });
   await writeFile(stamp, hash);
   return true;
 }

@@ -2,7 +2,7 @@ import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DELETED_NOTE_NAME, LATEST_VERSION, type DeletedNote, type DelRequest } from '../cni/index.ts';
-import { isContainerID, isInterfaceName, isNetworkName } from '../cni/names.ts';
+import { isContainerID, isInterfaceName, isNetworkName, namespacePath } from '../cni/names.ts';
 
 export interface DeletedNotesOptions {
   readonly directory: string;
@@ -64,7 +64,7 @@ async function carryOut(note: DeletedNote, { del, log }: DeletedNotesOptions): P
       verb: 'DEL',
       cniVersion: LATEST_VERSION,
       attachment,
-      netns: netns === '' ? undefined : netns.replace(/^\/var\/run\//, '/run/'),
+      netns: netns === '' ? undefined : namespacePath(netns),
     });
     log.info({ attachment, notedAt }, 'carried out a deletion that was noted while no agent ran');
   } catch (error) {

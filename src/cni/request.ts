@@ -9,7 +9,7 @@ import {
 } from './configuration.ts';
 import { parseEnvironment, type CniEnvironment } from './environment.ts';
 import { InvalidConfigurationError, InvalidEnvironmentError } from './error.ts';
-import { isContainerID, isInterfaceName } from './names.ts';
+import { isContainerID, isInterfaceName, namespacePath } from './names.ts';
 import type { CallRequest } from './protocol.ts';
 import { parsePreviousResult, type AddResult } from './result.ts';
 import type { CniVersion } from './versions.ts';
@@ -114,8 +114,7 @@ function placeOf(
   network: string,
 ): { attachment: RequestedAttachment; netns: string } {
   const { containerID, ifName, netns } = environment;
-  // The agent's container has the one and not the other; on hosts the first leads to the second.
-  return { attachment: { network, containerID, ifName }, netns: netns.replace(/^\/var\/run\//, '/run/') };
+  return { attachment: { network, containerID, ifName }, netns: namespacePath(netns) };
 }
 
 function previousOf(input: NetworkInput): AddResult {

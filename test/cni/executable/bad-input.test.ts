@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildExecutable } from '../../../hack/build.ts';
-import type { AddRequest } from '../../../src/cni/index.ts';
+import { DataPathBrokenError, NotServingError, type AddRequest } from '../../../src/cni/index.ts';
 import { ClaimDeadlineError, PoolExhaustedError } from '../../../src/ipam/index.ts';
 import { LinkExistsError, openNamespaceSocket, openOwnNamespace } from '../../../src/kernel/index.ts';
 import { parseCIDR } from '../../../src/net/index.ts';
@@ -263,11 +263,12 @@ describe('bad input, to the executable', () => {
   let machine: Machine;
   let directory: string;
   let add: (request: AddRequest) => Promise<never>;
+  let status: () => Promise<void>;
 
   beforeAll(async () => {
     machine = await startMachine();
     directory = await mkdtemp(join(tmpdir(), 'weft-input-'));
-    await machine.serve({ add: (request) => add(request) });
+    await machine.serve({ add: (request) => add(request), status: () => status() });
   }, 120_000);
 
   afterAll(async () => {
@@ -341,6 +342,22 @@ describe('bad input, to the executable', () => {
       });
     };
     expectError(await machine.call({}), 11, /10\.1\.2\.0\/24.*250 .*4 rest.* 12 s/);
+  });
+
+  it.each([
+    [50, new NotServingError('weft cannot serve on this node yet: its subnet is being claimed')],
+    [51, new DataPathBrokenError('this node has had no VXLAN device for 75 s')],
+  ])('B14 answers STATUS with %i where the agent says so', async (code, error) => {
+    status = async () => {
+      throw error;
+    };
+    expectError(await machine.call({ env: environment('STATUS') }), code, new RegExp(error.message));
+  });
+
+  it('B14 answers STATUS with nothing where a pod could be served', async () => {
+    status = async () => undefined;
+    const result = await machine.call({ env: environment('STATUS') });
+    expect(result).toMatchObject({ exitCode: 0, stdout: '', stderr: '' });
   });
 
   it('answers an error that nobody thought of with 999', async () => {

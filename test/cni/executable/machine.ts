@@ -23,6 +23,8 @@ export interface Call {
   readonly env?: Readonly<Record<string, string>>;
   /** An object is written as JSON. Default: CONFIGURATION. */
   readonly stdin?: string | Uint8Array | object;
+  /** Where the runtime stands. */
+  readonly cwd?: string;
 }
 
 export interface CallResult {
@@ -44,13 +46,17 @@ export const environment = (verb: string, changes: Readonly<Record<string, strin
   ...changes,
 });
 
-export async function startMachine(): Promise<Machine> {
-  const executable = await buildExecutable();
+let building: Promise<string> | undefined;
+
+/** `executable` is weft's own unless a test brings another. */
+export async function startMachine(executable?: string): Promise<Machine> {
+  // Concurrent tests of one file share one build.
+  const program = executable ?? (await (building ??= buildExecutable()));
   const run = await mkdtemp(join(tmpdir(), 'weft-machine-'));
   const ends: (() => Promise<void>)[] = [];
   return {
     run,
-    call: (call) => callExecutable(executable, run, call),
+    call: (call) => callExecutable(program, run, call),
     async serve(verbs, options = {}) {
       const server = await serveCni({
         socketPath: join(run, 'agent.sock'),
@@ -106,6 +112,7 @@ async function callExecutable(executable: string, run: string, call: Call): Prom
     env: { PATH: process.env.PATH ?? '', ...env },
     extendEnv: false,
     input,
+    ...(call.cwd === undefined ? {} : { cwd: call.cwd }),
     reject: false,
     stripFinalNewline: false,
   });

@@ -1,0 +1,35 @@
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { buildAll } from '../../hack/build.ts';
+
+const DIST = join(import.meta.dirname, '../../dist');
+
+let elsewhere: string;
+beforeEach(async () => {
+  elsewhere = await mkdtemp(join(tmpdir(), 'weft-dist-'));
+});
+afterEach(() => rm(elsewhere, { recursive: true, force: true }));
+
+it('leaves alone what has not changed', { timeout: 120_000 }, async () => {
+  await buildAll();
+  const again = await buildAll();
+  expect(again.length).toBeGreaterThan(3);
+  expect(again.filter(({ fresh }) => fresh)).toEqual([]);
+});
+
+it.each(['agent', 'controller'])(
+  'makes an %s that starts where there is nothing else',
+  { timeout: 120_000 },
+  async (name) => {
+    await buildAll();
+    // As in the image: the bundles and the native part, no node_modules.
+    for (const part of [`${name}.mjs`, 'koffi']) {
+      await cp(join(DIST, part), join(elsewhere, part), { recursive: true });
+    }
+    const { stdout } = await execa('node', [join(elsewhere, `${name}.mjs`), '--help'], { cwd: elsewhere });
+    expect(stdout).toMatch(/usage/i);
+  },
+);
