@@ -29,10 +29,11 @@ export async function kubeconfigConnection(file?: string): Promise<KubeConnectio
   if (cluster.proxyUrl !== undefined) {
     throw new KubeConfigError(`the kubeconfig ${source} sets proxy-url, which weft does not support`);
   }
+  const server = serverURL(cluster.server, source);
   const { ca, cert, key, headers } = await credentials(config, source);
   let token = bearerOf(headers);
   return {
-    server: serverURL(cluster.server, source),
+    server,
     tls: {
       ...(ca === undefined ? {} : { ca }),
       ...(cert === undefined ? {} : { cert }),

@@ -1,0 +1,145 @@
+import { describe, expect, it } from 'vitest';
+import {
+  eventRecorder,
+  getNode,
+  getPod,
+  patchNodeNetworkAvailable,
+  watchNode,
+  watchPodsOfNode,
+} from '../../src/kube/index.ts';
+import { formatAddress } from '../../src/net/index.ts';
+import { createSystemClock } from '../../src/system-clock.ts';
+import { informerParts, keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
+
+const server = useApiserver();
+const apply = (object: object) =>
+  mustSucceed(server().kubectl(['apply', '--server-side', '-f', '-'], object));
+const within = (ms: number) => AbortSignal.timeout(ms);
+
+describe('a Node', () => {
+  it('is read with its addresses in order, and told that its network works', async () => {
+    await apply({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'node-1', labels: { zone: 'n' } } });
+    const addresses = [
+      { type: 'Hostname', address: 'node-1' },
+      { type: 'InternalIP', address: '2001:db8::1' },
+      { type: 'InternalIP', address: '192.0.2.1' },
+      { type: 'ExternalIP', address: '198.51.100.1' },
+    ];
+    await mustSucceed(
+      server().kubectl([
+        ...['patch', 'node', 'node-1', '--subresource=status', '--type=merge'],
+        ...['-p', JSON.stringify({ status: { addresses } })],
+      ]),
+    );
+    const node = watchNode(informerParts(server().client), 'node-1');
+    await node.synced;
+    expect(node.get('node-1')?.addresses.map(formatAddress)).toEqual(['2001:db8::1', '192.0.2.1']);
+    expect(node.get('node-1')).toMatchObject({
+      labels: { zone: 'n' },
+      networkUnavailable: undefined,
+      isReady: false,
+    });
+    await patchNodeNetworkAvailable(server().client, 'node-1', new Date());
+    await node.waitFor(() => node.get('node-1')?.networkUnavailable === false, within(5_000));
+    await node.stop();
+    expect((await getNode(server().client, 'node-1'))?.uid).toBe(node.get('node-1')?.uid);
+    expect(await getNode(server().client, 'node-2')).toBeUndefined();
+  });
+});
+
+describe('pods', () => {
+  it('are those of one node, under namespace and name', async () => {
+    const pod = (name: string, nodeName: string) => ({
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, namespace: 'default', annotations: { 'ipam.weft.dev/pools': 'x' } },
+      spec: { nodeName, containers: [{ name: 'c', image: 'i' }], automountServiceAccountToken: false },
+    });
+    await server().kubectl(['create', 'serviceaccount', 'default']);
+    await apply(pod('here', 'node-1'));
+    await apply(pod('there', 'node-2'));
+    const pods = watchPodsOfNode(informerParts(server().client), 'node-1');
+    await pods.synced;
+    expect([...pods.keys()]).toEqual(['default/here']);
+    expect(pods.get('default/here')).toMatchObject({
+      name: 'here',
+      namespace: 'default',
+      nodeName: 'node-1',
+      hostNetwork: false,
+      phase: 'Pending',
+      annotations: { 'ipam.weft.dev/pools': 'x' },
+      isTerminating: false,
+    });
+    await pods.stop();
+    expect((await getPod(server().client, { namespace: 'default', name: 'there' }))?.nodeName).toBe('node-2');
+    expect(await getPod(server().client, { namespace: 'default', name: 'nowhere' })).toBeUndefined();
+  });
+});
+
+describe('Events', () => {
+  const object = { apiVersion: 'ipam.weft.dev/v1alpha1', kind: 'IPPool', name: 'pods', uid: 'uid-1' };
+  const events = async (reason: string) => {
+    const found = JSON.parse(
+      await mustSucceed(
+        server().kubectl([
+          'get',
+          'events',
+          '-n',
+          'default',
+          '-o',
+          'json',
+          `--field-selector=reason=${reason}`,
+        ]),
+      ),
+    ) as { items: { count: number; message: string; type: string; involvedObject: object }[] };
+    return found.items;
+  };
+
+  it('are written about cluster-scoped objects in the namespace default, and counted when repeated', async () => {
+    let nowMs = 0;
+    const clock = { ...createSystemClock(), nowMs: () => nowMs };
+    const log = keepingLog();
+    const { record, settled } = recorder({ clock, log });
+    const event = { object, type: 'Warning', reason: 'Exhausted', message: 'no address is left' } as const;
+    for (let n = 0; n < 5; n++) record(event);
+    nowMs += 61_000;
+    record(event);
+    record({ ...event, message: 'something else' });
+    await settled();
+    expect(log.lines).toEqual([]);
+    const found = await events('Exhausted');
+    expect(found).toHaveLength(2);
+    expect(found.find(({ message }) => message === 'no address is left')).toMatchObject({
+      count: 6,
+      type: 'Warning',
+      involvedObject: object,
+    });
+  });
+
+  it('are dropped with a word in the log beyond what the apiserver should bear', async () => {
+    const clock = { ...createSystemClock(), nowMs: () => 0 };
+    const log = keepingLog();
+    const { record, settled } = recorder({ clock, log });
+    for (let n = 0; n < 60; n++) record({ object, type: 'Normal', reason: 'Many', message: `number ${n}` });
+    await settled();
+    expect(await events('Many')).toHaveLength(50);
+    expect(log.lines).toHaveLength(10);
+  });
+
+  function recorder({
+    clock,
+    log,
+  }: {
+    clock: ReturnType<typeof createSystemClock>;
+    log: ReturnType<typeof keepingLog>;
+  }) {
+    const made = eventRecorder({
+      client: server().client,
+      clock,
+      log,
+      component: 'weft-test',
+      instance: 'test',
+    });
+    return { record: made.record.bind(made), settled: made.settled.bind(made) };
+  }
+});
