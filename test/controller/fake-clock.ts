@@ -1,6 +1,8 @@
 import type { Clock } from '../../src/ipam/index.ts';
 
 export interface FakeClock extends Clock {
+  /** How many sleeps are under way. */
+  readonly sleeping: number;
   /** Lets so much time pass, waking sleepers in their order, and lets what they woke run on. */
   advance(ms: number): Promise<void>;
 }
@@ -10,6 +12,9 @@ export function createFakeClock(startMs = 1_000_000): FakeClock {
   let sleepers: { readonly atMs: number; readonly wake: () => void }[] = [];
   return {
     nowMs: () => nowMs,
+    get sleeping() {
+      return sleepers.length;
+    },
     wallTime: () => new Date(Date.UTC(2026, 0, 1) + nowMs),
     sleep(ms, signal) {
       return new Promise((resolve, reject) => {

@@ -95,6 +95,10 @@ describe('the work queue', () => {
     queue.add('a');
     await clock.advance(20_000);
     expect(at).toHaveLength(2);
+    queue.add('a');
+    queue.addAfter('a', 5_000);
+    await clock.advance(20_000);
+    expect(at).toHaveLength(3);
   });
 
   it('comes back when the reconciler asks for it', async () => {
@@ -124,6 +128,7 @@ describe('the work queue', () => {
     await clock.advance(0);
     stop.abort();
     await ended;
+    expect(clock.sleeping).toBe(0);
     await clock.advance(10_000);
     expect(runs).toBe(1);
     expect(failures).toEqual([]);
