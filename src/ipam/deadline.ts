@@ -19,10 +19,13 @@ export function startDeadline(clock: Clock, deadlineMs: number): Deadline {
   return {
     signal: over.signal,
     end: () => {
-      ended.abort();
+      ended.abort(ENDED);
     },
   };
 }
+
+/** Made once: an abort without a reason makes an error with a stack each time, which every ADD would pay for. */
+const ENDED = new Error('the work ended before its deadline');
 
 /** What `work` answers, unless the signal aborts first: then its reason is thrown, and the work goes on alone. */
 export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

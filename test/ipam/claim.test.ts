@@ -295,6 +295,21 @@ describe('exhaustion', () => {
   });
 });
 
+test('a name that another claim is busy with is not tried, though the ring comes round to it', async () => {
+  const answer = Promise.withResolvers<Fault>();
+  const process = createClaimingProcess({
+    subnets: ['10.0.0.0/30'],
+    fault: ({ name }) => (name === '10.0.0.1' ? answer.promise : 'none'),
+  });
+  const slow = process.claim('c1');
+  await process.claim('c2');
+  await process.claim('c3');
+  await expect(process.claim('c4')).rejects.toThrow(PoolExhaustedError);
+  expect(process.stores.calls).toHaveLength(3);
+  answer.resolve('none');
+  expect((await slow)[0]?.metadata.name).toBe('10.0.0.1');
+});
+
 describe('100 parallel claims into exactly that many addresses', () => {
   const pool = poolOf('p', { cidrs: ['10.0.0.0/16'], nodeSubnetPrefixLength: { ipv4: 25 } });
   // 127 usable in a /25: what is not for these claims others hold.
