@@ -23,6 +23,7 @@ COPY dist/cni/ /weft/cni/
 COPY dist/koffi/ /weft/koffi/
 COPY dist/*.mjs /weft/
 
-ENV NODE_ENV=production
+# Two malloc arenas instead of eight for each core: agent and controller keep 10 MB less.
+ENV NODE_ENV=production MALLOC_ARENA_MAX=2
 ENTRYPOINT ["node"]
 CMD ["/weft/controller.mjs"]
