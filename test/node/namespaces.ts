@@ -6,7 +6,7 @@ import { execa } from 'execa';
  * namespaces that `npm test` made for them, never in the machine's own.
  */
 export async function requirePrivateNamespaces(): Promise<void> {
-  const machine = { net: process.env['WEFT_MACHINE_NET'], mnt: process.env['WEFT_MACHINE_MNT'] };
+  const machine = { net: process.env.WEFT_MACHINE_NET, mnt: process.env.WEFT_MACHINE_MNT };
   for (const [kind, theirs] of Object.entries(machine)) {
     if (theirs === undefined || theirs === (await readlink(`/proc/self/ns/${kind}`))) {
       throw new Error(
@@ -45,4 +45,15 @@ export async function coverDirectories(directories: readonly string[]): Promise<
 
 export async function ip(...args: string[]): Promise<string> {
   return (await execa('ip', args)).stdout;
+}
+
+/** The host's ends of pods' interfaces, the half-made and the dying among them. */
+export async function weftLinks(): Promise<{ readonly name: string; readonly index: number }[]> {
+  const links = JSON.parse(await ip('-json', 'link', 'show', 'type', 'veth')) as {
+    ifname: string;
+    ifindex: number;
+  }[];
+  return links
+    .filter(({ ifname }) => /^x?weft/.test(ifname))
+    .map(({ ifname, ifindex }) => ({ name: ifname, index: ifindex }));
 }

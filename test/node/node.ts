@@ -1,8 +1,9 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
+import { buildAll } from '../../hack/build.ts';
 import { startControlPlane, type ControlPlane } from '../../hack/cluster/control-plane.ts';
 import { askHealth } from '../../src/health.ts';
 import { coverDirectories, ip, makeUplink, requirePrivateNamespaces, UPLINK } from './namespaces.ts';
@@ -21,6 +22,12 @@ export interface TestNode {
   startAgent(options?: AgentOptions): Promise<TestAgent>;
   /** Runs the executable as a runtime would. */
   cni(call: Call): Promise<CallResult>;
+  /** The same, for a runtime that may lose its patience. */
+  beginCni(call: Call): RunningCall;
+  /** All IPAllocations, or those of one container, also those that rest. */
+  allocations(containerID?: string): Promise<Allocation[]>;
+  /** The names of the NodeSubnets, of one pool if it is named. */
+  subnets(poolName?: string): Promise<string[]>;
   /** A network namespace as a runtime makes one, by its path. */
   makeSandbox(name: string): Promise<string>;
   removeSandbox(name: string): Promise<void>;
@@ -28,11 +35,13 @@ export interface TestNode {
 }
 
 export interface AgentOptions {
-  /** Started instead of src/agent/main.ts. */
+  /** Started instead of the agent's bundle. */
   readonly program?: string;
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly kubeconfig?: string;
+  /** Where its probe socket is; for a second agent. */
+  readonly probe?: string;
   /** Do not wait until it serves. */
   readonly unready?: boolean;
 }
@@ -53,6 +62,23 @@ export interface Call {
   readonly args?: string;
   readonly config?: object;
   readonly env?: Readonly<Record<string, string>>;
+}
+
+/** A call whose caller may end it. */
+export interface RunningCall {
+  readonly result: Promise<CallResult>;
+  /** Ends the executable, as a runtime whose own patience is over. */
+  kill(): void;
+}
+
+/** What the tests read of an IPAllocation. */
+export interface Allocation {
+  readonly name: string;
+  readonly uid: string;
+  readonly pool: string;
+  readonly containerID: string | undefined;
+  readonly podName: string | undefined;
+  readonly released: boolean;
 }
 
 export interface CallResult {
@@ -82,6 +108,8 @@ const QUICK = ['--sweep-seconds=1', '--grace-seconds=3', '--give-back-seconds=5'
 /** Starts the control plane, applies the CRDs and creates the Node object; the agent is the test's to start. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   await requirePrivateNamespaces();
+  // Never yesterday's: what has not changed since the last build is left alone.
+  await buildAll(['executable', 'native', 'agent']);
   await makeUplink();
   await coverDirectories(['/run/weft', '/run/netns', '/etc/cni', '/opt/cni']);
   await execa('mkdir', ['-p', '/etc/cni/net.d', '/opt/cni/bin']);
@@ -106,12 +134,28 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
     kubectl,
     apply,
     async startAgent(agentOptions = {}) {
-      const agent = launchAgent(plane, probe, [...QUICK, ...(options.flags ?? [])], agentOptions);
+      const its = { probe, ...agentOptions };
+      const agent = launchAgent(plane, [...QUICK, ...(options.flags ?? [])], its);
       running.add(agent);
-      if (agentOptions.unready !== true) await untilReady(agent, probe);
+      if (agentOptions.unready !== true) await untilReady(agent, its.probe);
       return agent;
     },
-    cni: callExecutable,
+    cni: (call) => beginCall(call).result,
+    beginCni: beginCall,
+    async allocations(containerID) {
+      const text = await kubectl('get', 'ipallocations', '-o', 'json');
+      const all = (JSON.parse(text) as { items: AllocationObject[] }).items.map(readAllocation);
+      return containerID === undefined ? all : all.filter((one) => one.containerID === containerID);
+    },
+    async subnets(poolName) {
+      const text = await kubectl('get', 'nodesubnets', '-o', 'json');
+      const { items } = JSON.parse(text) as {
+        items: { metadata: { name: string }; spec: { pool: string } }[];
+      };
+      return items
+        .filter(({ spec }) => poolName === undefined || spec.pool === poolName)
+        .map(({ metadata }) => metadata.name);
+    },
     async makeSandbox(name) {
       await ip('netns', 'add', name);
       return `/run/netns/${name}`;
@@ -132,7 +176,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | undefined> | T | undefined,
-  timeoutMs = 20_000,
+  timeoutMs = 40_000,
 ): Promise<T> {
   const end = Date.now() + timeoutMs;
   for (;;) {
@@ -155,18 +199,17 @@ async function createNode(
 
 function launchAgent(
   plane: ControlPlane,
-  probe: string,
   flags: readonly string[],
-  options: AgentOptions,
+  options: AgentOptions & { readonly probe: string },
 ): TestAgent {
-  const program = options.program ?? join(CHECKOUT, 'src/agent/main.ts');
+  const program = options.program ?? join(CHECKOUT, 'dist/agent.mjs');
   const process = execa(
     'node',
     [
       program,
       `--node-name=${NODE_NAME}`,
       `--kubeconfig=${options.kubeconfig ?? plane.kubeconfig}`,
-      `--probe-socket=${probe}`,
+      `--probe-socket=${options.probe}`,
       '--sysctl-net=/proc/sys/net',
       ...flags,
       ...(options.flags ?? []),
@@ -203,27 +246,51 @@ async function untilReady(agent: TestAgent, probe: string): Promise<void> {
   });
 }
 
-async function callExecutable(call: Call): Promise<CallResult> {
+function beginCall(call: Call): RunningCall {
   const env: Record<string, string> = { CNI_COMMAND: call.command, CNI_PATH: '/opt/cni/bin', ...call.env };
   if (call.containerID !== undefined) env.CNI_CONTAINERID = call.containerID;
   if (call.command !== 'STATUS' && call.command !== 'GC') env.CNI_IFNAME = call.ifName ?? 'eth0';
   if (call.netns !== undefined) env.CNI_NETNS = call.netns;
   if (call.args !== undefined) env.CNI_ARGS = call.args;
-  const result = await execa(join(CHECKOUT, 'dist/cni/weft'), [], {
+  const running = execa(join(CHECKOUT, 'dist/cni/weft'), [], {
     input: JSON.stringify(call.config ?? CONFIG),
     env,
     extendEnv: false,
     reject: false,
   });
-  const { exitCode, stdout } = result;
-  return { exitCode, stdout, answer: stdout === '' ? undefined : (JSON.parse(stdout) as Answer) };
+  return {
+    kill: () => void running.kill('SIGKILL'),
+    result: running.then(({ exitCode, stdout }) => ({
+      exitCode,
+      stdout,
+      answer: stdout === '' ? undefined : (JSON.parse(stdout) as Answer),
+    })),
+  };
+}
+
+/** An IPAllocation, as far as the tests read it. */
+interface AllocationObject {
+  readonly metadata: { readonly name: string; readonly uid: string };
+  readonly spec: {
+    readonly pool: string;
+    readonly attachment?: { readonly containerID: string };
+    readonly pod?: { readonly name: string };
+  };
+  readonly status?: { readonly releasedAt?: string };
+}
+
+function readAllocation({ metadata, spec, status }: AllocationObject): Allocation {
+  return {
+    name: metadata.name,
+    uid: metadata.uid,
+    pool: spec.pool,
+    containerID: spec.attachment?.containerID,
+    podName: spec.pod?.name,
+    released: status?.releasedAt !== undefined,
+  };
 }
 
 /** A pool object, ready to be applied. */
 export function pool(name: string, spec: object): object {
   return { apiVersion: 'ipam.weft.dev/v1alpha1', kind: 'IPPool', metadata: { name }, spec };
-}
-
-export async function readText(path: string): Promise<string> {
-  return readFile(path, 'utf8');
 }
