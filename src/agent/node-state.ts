@@ -55,8 +55,10 @@ export interface Applied {
   readonly changes: readonly Change[];
   /** All objects that are as desired now, by the names that changes use. */
   readonly present: ReadonlySet<string>;
-  /** One for each object that the kernel refused; the others have been applied. */
+  /** Why the device or the node's own addresses are not as desired: without them nothing works as it should. */
   readonly errors: readonly Error[];
+  /** What the kernel refused of single peers; all else has been applied. */
+  readonly refused: readonly Error[];
 }
 
 export interface NodeStateOptions {
@@ -84,11 +86,11 @@ export async function applyNodeState(
 ): Promise<Applied> {
   const recorder = createRecorder();
   const keep = [...state.undecided, ...(await keptSubnets(host, state, recorder, options))];
-  const vxlan = recorder.attempt(() => applyVxlan(host, state.vxlan, recorder));
+  const vxlan = recorder.need(() => applyVxlan(host, state.vxlan, recorder));
   const links = new Map(listLinks(host).map((link) => [link.name, link.index]));
   const names = new Map([...links].map(([name, index]) => [index, name]));
 
-  const dropAddresses = recorder.attempt(() => applyAddresses(host, state, { links, keep, recorder }));
+  const dropAddresses = recorder.need(() => applyAddresses(host, state, { links, keep, recorder }));
   const dropPeers = vxlan === undefined ? undefined : applyPeers(host, state, vxlan.index, recorder);
   await applyNodeRoutes(host, state, { links, names, keep, recorder });
   recorder.attempt(options.beforeRemovals);
@@ -98,7 +100,7 @@ export async function applyNodeState(
 }
 
 /** The subnets whose marked route stands in this kernel: proof that they were this node's in this boot. */
-export function markedSubnets(host: NetlinkSocket): CIDR[] {
+function markedSubnets(host: NetlinkSocket): CIDR[] {
   return listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL })
     .filter(({ type }) => type === 'unreachable')
     .map(({ dst }) => dst);
@@ -107,9 +109,11 @@ export function markedSubnets(host: NetlinkSocket): CIDR[] {
 interface Recorder {
   changed(action: Change['action'], object: string): void;
   present(object: string): void;
-  /** Runs it; what it throws is kept as an error, and undefined returned. */
+  /** Runs what all depends on; what it throws is kept, and undefined returned. */
+  need<T>(work: () => T): T | undefined;
+  /** Runs what is one of many; what it throws is kept, and undefined returned. */
   attempt<T>(work: () => T): T | undefined;
-  failed(error: unknown): void;
+  refused(error: unknown): void;
   outcome(): Applied;
 }
 
@@ -117,21 +121,28 @@ function createRecorder(): Recorder {
   const changes: Change[] = [];
   const present = new Set<string>();
   const errors: Error[] = [];
-  const recorder: Recorder = {
+  const refused: Error[] = [];
+  const keepIn = (list: Error[]) => (error: unknown) =>
+    void list.push(error instanceof Error ? error : new Error(String(error)));
+  return {
     changed: (action, object) => void changes.push({ action, object }),
     present: (object) => void present.add(object),
-    attempt(work) {
-      try {
-        return work();
-      } catch (error) {
-        recorder.failed(error);
-        return undefined;
-      }
-    },
-    failed: (error) => void errors.push(error instanceof Error ? error : new Error(String(error))),
-    outcome: () => ({ changes, present, errors }),
+    need: catching(keepIn(errors)),
+    attempt: catching(keepIn(refused)),
+    refused: keepIn(refused),
+    outcome: () => ({ changes, present, errors, refused }),
   };
-  return recorder;
+}
+
+function catching(keep: (error: unknown) => void): <T>(work: () => T) => T | undefined {
+  return (work) => {
+    try {
+      return work();
+    } catch (error) {
+      keep(error);
+      return undefined;
+    }
+  };
 }
 
 async function keptSubnets(
@@ -149,7 +160,7 @@ async function keptSubnets(
     try {
       if ((await beforeRemovingSubnetRoute(cidr)) === 'keep') kept.push(cidr);
     } catch (error) {
-      recorder.failed(error);
+      recorder.refused(error);
       kept.push(cidr);
     }
   }
@@ -236,7 +247,7 @@ function applyAddresses(
     const desired = state.addresses.filter(({ link }) => link === name).map(({ address }) => address);
     const here = listed.filter((item) => item.linkIndex === linkIndex);
     const { add, remove } = diffAddresses(desired, here, keep.map(ownPart));
-    set(
+    setEach(
       recorder,
       desired.map((address) => `address ${formatCIDR(hostCIDR(address))} on ${name}`),
       add.map(({ address, prefixLength }) => ({
@@ -292,7 +303,7 @@ function applyPeers(
   additions.forEach(({ object }, i) => {
     const refusal = outcomes[i];
     if (refusal === undefined) recorder.changed('set', object);
-    else recorder.failed(refusal);
+    else recorder.refused(refusal);
   });
   return () => {
     for (const entry of neighbours.remove) {
@@ -339,7 +350,7 @@ async function applyNodeRoutes(
     await applyRoutes(host, { add, remove });
   } catch (error) {
     // Which of them took effect, the next comparison tells.
-    recorder.failed(error);
+    recorder.refused(error);
     return;
   }
   for (const route of add) recorder.changed('set', text(route));
@@ -368,14 +379,14 @@ export class MissingLinkError extends Error {
 }
 
 /** Notes all as present, and does what is missing, each by itself. */
-function set(
+function setEach(
   recorder: Recorder,
   all: readonly string[],
   missing: readonly { readonly object: string; readonly work: () => void }[],
 ): void {
   all.forEach((object) => recorder.present(object));
   for (const { object, work } of missing) {
-    recorder.attempt(() => {
+    recorder.need(() => {
       work();
       recorder.changed('set', object);
     });

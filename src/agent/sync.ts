@@ -108,12 +108,14 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
   let uplinks: Uplinks = {};
   let notes = '';
+  let refusals = '';
   let accepted: string | undefined;
   let foreignDrops = '';
 
-  async function compare(verifyFilters: boolean): Promise<'done' | 'no sources'> {
+  /** What of single peers or pods was refused; undefined while there is nothing to compare with. */
+  async function compare(verifyFilters: boolean): Promise<readonly Error[] | undefined> {
     const sources = parts.sources();
-    if (sources === undefined) return 'no sources';
+    if (sources === undefined) return undefined;
     uplinks = freshUplinks(host, sources.node.addresses, uplinks);
     const state = desiredNodeState({
       ...sources,
@@ -123,6 +125,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     });
     tellNotes(state);
     const errors: Error[] = [];
+    const refused: Error[] = [];
     const drift: string[] = [];
     const attempt = async (work: () => Promise<void> | void) => {
       try {
@@ -152,6 +155,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         },
       });
       errors.push(...applied.errors);
+      refused.push(...applied.refused);
       drift.push(...driftOf(applied.changes, previous?.present));
       current = state;
       previous = { state, present: applied.present };
@@ -160,7 +164,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     if (drift.length > 0) parts.onDrift(drift);
     const [first] = errors;
     if (first !== undefined) throw errors.length === 1 ? first : new NodeSyncError(errors);
-    return 'done';
+    return refused;
   }
 
   async function letThrough(
@@ -184,21 +188,30 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     notes = text;
   }
 
+  /** One peer that cannot be reached is no reason to take the whole node out of service. */
+  function tellRefusals(errors: readonly Error[]): void {
+    const text = errors.map(({ message }) => message).join('; ');
+    if (text !== refusals && text !== '') log.error({}, `the kernel refuses what single peers need: ${text}`);
+    refusals = text;
+  }
+
   async function loop(): Promise<void> {
     while (!stopping.signal.aborted) {
       const due = await schedule.next(stopping.signal, stoppedForwarding);
       if (due === undefined) return;
       const served = [...waiting];
       try {
-        if ((await compare(due.filters)) === 'no sources') {
+        const refused = await compare(due.filters);
+        if (refused === undefined) {
           schedule.request('all', NO_SOURCES_MS);
           continue;
         }
         if (failure !== undefined) log.info({}, "this node's data path is whole again");
         failure = undefined;
-        retries = backOff();
         served.forEach(({ resolve }) => resolve());
-        schedule.request('all', parts.settings.syncMs);
+        tellRefusals(refused);
+        if (refused.length === 0) retries = backOff();
+        schedule.request('all', refused.length === 0 ? parts.settings.syncMs : retries.next());
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         failure = { sinceMs: failure?.sinceMs ?? clock.nowMs(), reason };

@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startNodeSync, type NodeSources } from '../../src/agent/sync.ts';
+import { NodeNotSetUpError, startNodeSync, type NodeSources } from '../../src/agent/sync.ts';
 import { createCommandRunner, findSysctlRoot, openNetlinkSocket } from '../../src/kernel/index.ts';
 import { formatCIDR, parseAddress } from '../../src/net/index.ts';
 import { pool, subnet } from '../dataplane/objects.ts';
@@ -17,8 +17,8 @@ export type Command =
 /** The objects, in the words of test/dataplane/objects.ts. */
 export interface Sources {
   readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly string[] };
-  readonly pools: readonly Parameters<typeof pool>[];
-  readonly subnets: readonly Parameters<typeof subnet>[];
+  readonly pools: readonly Readonly<Parameters<typeof pool>>[];
+  readonly subnets: readonly Readonly<Parameters<typeof subnet>>[];
 }
 
 export type Report =
@@ -31,7 +31,7 @@ export type Report =
       readonly kind: 'status';
       readonly id: number;
       readonly reason: string | undefined;
-      readonly podMTU: number;
+      readonly podMTU: number | undefined;
     };
 
 const keep = new Set(process.argv.slice(2));
@@ -81,7 +81,17 @@ function obey(command: Command): void {
         .then(() => report({ kind: 'upToDate', id: command.id }));
       return;
     case 'status':
-      report({ kind: 'status', id: command.id, reason: sync.broken()?.reason, podMTU: sync.podMTU() });
+      report({ kind: 'status', id: command.id, reason: sync.broken()?.reason, podMTU: podMTU() });
+  }
+}
+
+/** Undefined until the first comparison. */
+function podMTU(): number | undefined {
+  try {
+    return sync.podMTU();
+  } catch (error) {
+    if (error instanceof NodeNotSetUpError) return undefined;
+    throw error;
   }
 }
 

@@ -75,14 +75,14 @@ describe('what someone else takes away or changes is put back within two seconds
     const before = ownState(a.throwaway);
     const sync = syncs[0];
     const drifts = sync?.drift().length ?? 0;
+    // Else it might be repaired before it has been seen.
     sync?.pause();
     a.throwaway.sh(sabotage);
     expect(ownState(a.throwaway)).not.toEqual(before);
     sync?.resume();
-    const tookMs = await until(() => sameState(ownState(a.throwaway), before), 2500);
-    expect(ownState(a.throwaway)).toEqual(before);
+    const tookMs = await until(() => (sync?.drift().length ?? 0) > drifts, 10_000);
     expect(tookMs).toBeLessThan(2000);
-    expect(await until(() => (sync?.drift().length ?? 0) > drifts, 1000)).toBeDefined();
+    expect(ownState(a.throwaway)).toEqual(before);
   });
 
   test('the way through a foreign FORWARD chain that drops', async () => {
@@ -112,14 +112,14 @@ describe('foreign things', () => {
 });
 
 describe('a sync that is killed and started again', () => {
-  test('loses no packet of a stream through the tunnel and resets no connection, 20 times over', async () => {
+  test('loses no packet of a stream through the tunnel and resets no connection, 10 times over', async () => {
     const [from] = a.pods;
     const [to] = c.pods;
     if (from === undefined || to === undefined) throw new Error('the fabric has no pods');
     const stream = startPings(from.throwaway, to.addresses[4]);
     const stream6 = startPings(from.throwaway, to.addresses[6]);
     const connection = startConnection(from.throwaway, to.throwaway, to.addresses[4]);
-    for (let i = 0; i < 20; i++) {
+    for (let i = 0; i < 10; i++) {
       for (const [index, node] of fabric.nodes.entries()) {
         if (index === 1) continue;
         await syncs[index]?.kill();
@@ -132,7 +132,7 @@ describe('a sync that is killed and started again', () => {
     expect(await stream.lost()).toBe(0);
     expect(await stream6.lost()).toBe(0);
     expect(await connection.echoed()).toEqual({ sent: connection.sent(), reset: false });
-    expect(connection.sent()).toBeGreaterThan(20);
+    expect(connection.sent()).toBeGreaterThan(50);
   }, 180_000);
 });
 
@@ -160,26 +160,23 @@ function ownState(node: Throwaway): Record<string, string[]> {
     filter: 'nft -s list table inet weft',
     forwarding: 'sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding',
   };
-  return Object.fromEntries(
-    Object.entries(listings).map(([what, command]) => [
-      what,
-      node
-        .sh(`{ ${command}; } 2>&1 || true`)
-        .split('\n')
-        // A device made anew has another index; addresses and routes are listed in the order of their making.
-        .map((line) =>
-          line
-            .replace(/^\d+: /, '')
-            .replace(/ifindex \d+|numtxqueues.*|min_mtu.*/g, '')
-            .trim(),
-        )
-        .sort(),
-    ]),
+  const script = Object.entries(listings).map(
+    ([what, command]) => `echo '== ${what}'; { ${command}; } 2>&1 || true`,
   );
-}
-
-function sameState(left: object, right: object): boolean {
-  return JSON.stringify(left) === JSON.stringify(right);
+  const sections = node.sh(script.join('\n')).split('== ').slice(1);
+  return Object.fromEntries(
+    sections.map((section) => {
+      const [what = '', ...lines] = section.split('\n');
+      // A device made anew has another index; addresses and routes are listed in the order of their making.
+      const plain = lines.map((line) =>
+        line
+          .replace(/^\d+: /, '')
+          .replace(/ifindex \d+|numtxqueues.*|min_mtu.*/g, '')
+          .trim(),
+      );
+      return [what, plain.sort()];
+    }),
+  );
 }
 
 /** A hundred pings a second until asked how many were not answered. */

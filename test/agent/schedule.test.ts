@@ -1,0 +1,84 @@
+import { describe, expect, it } from 'vitest';
+import { createSchedule } from '../../src/agent/schedule.ts';
+import type { Clock } from '../../src/ipam/index.ts';
+
+/** A clock whose sleeps end at once and move the time on, or last for ever. */
+function steppingClock(): Clock & { at: number; slept: number[] } {
+  const clock = {
+    at: 0,
+    slept: [] as number[],
+    nowMs: () => clock.at,
+    wallTime: () => new Date(0),
+    sleep: async (ms: number) => {
+      clock.slept.push(ms);
+      clock.at += ms;
+    },
+  };
+  return clock;
+}
+
+const never = () => false;
+const { signal } = new AbortController();
+
+describe('a schedule', () => {
+  it('answers requests that come together once', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('links', 50);
+    schedule.request('links', 80);
+    expect(await schedule.next(signal, never)).toEqual({ filters: false });
+    expect(clock.at).toBe(50);
+    schedule.request('all', 10_000);
+    await schedule.next(signal, never);
+    expect(clock.at).toBe(10_050);
+  });
+
+  it('keeps a gap between two comparisons, a longer one where they start processes', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('all', 0);
+    expect(await schedule.next(signal, never)).toEqual({ filters: true });
+    schedule.request('links', 0);
+    schedule.request('filters', 0);
+    expect(await schedule.next(signal, never)).toEqual({ filters: false });
+    expect(clock.at).toBe(200);
+    expect(await schedule.next(signal, never)).toEqual({ filters: true });
+    expect(clock.at).toBe(1000);
+  });
+
+  it('does not let someone who waits wait for the gap', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('all', 0);
+    await schedule.next(signal, never);
+    schedule.requestNow();
+    expect(await schedule.next(signal, never)).toEqual({ filters: false });
+    expect(clock.at).toBe(0);
+  });
+
+  it('asks the probe every second, and believes it', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('all', 30_000);
+    let asked = 0;
+    expect(await schedule.next(signal, () => ++asked === 4)).toEqual({ filters: false });
+    expect(clock.slept).toEqual([1000, 1000, 1000]);
+  });
+
+  it('wakes up for a request that comes while it waits', async () => {
+    const sleeping: Clock = {
+      nowMs: () => performance.now(),
+      wallTime: () => new Date(0),
+      sleep: () => new Promise(() => undefined),
+    };
+    const schedule = createSchedule(sleeping);
+    const next = schedule.next(signal, never);
+    schedule.requestNow();
+    expect(await next).toEqual({ filters: false });
+  });
+
+  it('ends with its signal', async () => {
+    const ended = AbortSignal.abort();
+    expect(await createSchedule(steppingClock()).next(ended, never)).toBeUndefined();
+  });
+});

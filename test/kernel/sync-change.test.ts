@@ -1,0 +1,293 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import {
+  makeFabric,
+  pings,
+  POOLS,
+  settled,
+  startSync,
+  until,
+  type Fabric,
+  type FabricNode,
+  type SyncProcess,
+} from './fabric.ts';
+import type { Sources } from './sync-process.ts';
+import { useThrowaways, type Throwaway } from './throwaway.ts';
+
+/** One node, `a`, and what its sync does while objects, links and other people change. */
+const { make } = useThrowaways();
+let fabric: Fabric;
+let a: FabricNode;
+let host: Throwaway;
+const running: { kill(): Promise<void> }[] = [];
+
+beforeAll(async () => {
+  fabric = makeFabric(make);
+  await settled(fabric);
+  const [first] = fabric.nodes;
+  if (first === undefined) throw new Error('the fabric has three nodes');
+  a = first;
+  host = a.throwaway;
+});
+
+beforeEach(() => {
+  host.sh(
+    'ip link del vxlan.weft 2>/dev/null; ip route flush proto 84; ip -6 route flush proto 84; ' +
+      'nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0; true',
+  );
+});
+
+afterEach(async () => {
+  await Promise.all(running.splice(0).map((process) => process.kill()));
+});
+
+function start(options: Parameters<typeof startSync>[1] = {}): SyncProcess {
+  const sync = startSync(a, options);
+  running.push(sync);
+  return sync;
+}
+
+/** What `a` knows, with other subnets than the fabric's. */
+function sourcesWith(subnets: Sources['subnets'], changes: Partial<Sources> = {}): Sources {
+  return { ...fabric.sources(a), subnets, ...changes };
+}
+
+async function apply(sync: SyncProcess, sources: Sources): Promise<void> {
+  sync.set(sources);
+  await sync.upToDate();
+}
+
+const OWN = ['10.64.0.0/26', 'a', ['192.168.1.10', 'fd01::10']] as const;
+const FAR = ['10.64.0.128/26', 'c', ['192.168.2.12', 'fd02::12']] as const;
+
+describe('before every kind has been listed once', () => {
+  test('nothing is touched; then what nothing names is asked about and removed, or kept', async () => {
+    host.sh('ip route add unreachable 10.64.7.0/26 metric 4096 proto 84');
+    host.sh('ip route add unreachable 10.64.8.0/26 metric 4096 proto 84');
+    host.sh('ip route add 10.64.9.0/26 via 192.168.1.254 proto 84');
+    const sync = start({ keep: ['10.64.8.0/26'] });
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    expect(host.sh('ip route show proto 84').trim().split('\n')).toHaveLength(3);
+    expect(host.sh('nft list tables')).not.toContain('weft');
+
+    await apply(sync, fabric.sources(a));
+    const routes = host.sh('ip route show proto 84');
+    expect(routes).not.toContain('10.64.7.0/26');
+    expect(routes).not.toContain('10.64.9.0/26');
+    expect(routes).toContain('unreachable 10.64.8.0/26');
+    const asked = sync.reports.flatMap((report) => (report.kind === 'removal' ? [report.cidr] : []));
+    expect(new Set(asked)).toEqual(new Set(['10.64.7.0/26', '10.64.8.0/26']));
+    expect(sync.drift()).toEqual([]);
+  });
+});
+
+describe('when the objects change', () => {
+  test('a far node joins, moves to another address, and leaves', async () => {
+    const sync = start();
+    await apply(sync, sourcesWith([OWN]));
+    expect(host.sh('bridge fdb show dev vxlan.weft')).toBe('');
+    await apply(sync, sourcesWith([OWN, FAR]));
+    expect(host.sh('ip route show 10.64.0.128/26')).toContain('via 10.64.0.128 dev vxlan.weft');
+    expect(host.sh('bridge fdb show dev vxlan.weft')).toContain('dst 192.168.2.12');
+    await apply(sync, sourcesWith([OWN, [FAR[0], 'c', ['192.168.2.99']]]));
+    expect(host.sh('bridge fdb show dev vxlan.weft')).toContain('dst 192.168.2.99');
+    expect(host.sh('bridge fdb show dev vxlan.weft').trim().split('\n')).toHaveLength(1);
+    await apply(sync, sourcesWith([OWN, [FAR[0], 'c', ['192.168.1.77']]]));
+    expect(host.sh('ip route show 10.64.0.128/26')).toContain('via 192.168.1.77 dev eth0');
+    await apply(sync, sourcesWith([OWN]));
+    expect(host.sh('ip route show 10.64.0.128/26')).toBe('');
+    expect(host.sh('bridge fdb show dev vxlan.weft; ip neigh show dev vxlan.weft nud permanent')).toBe('');
+    expect(sync.drift()).toEqual([]);
+  });
+
+  test("the node's oldest subnet is given back: its pods' routes take the next source without a gap", async () => {
+    const second = ['10.64.1.0/26', 'a', OWN[2], { created: '2026-02-01T00:00:00Z' }] as const;
+    const [pod] = a.pods;
+    const sync = start();
+    await apply(sync, sourcesWith([OWN, second]));
+    expect(host.sh(`ip route show ${pod?.addresses[4]}`)).toContain('src 10.64.0.0');
+    const monitor = spawn('nsenter', [`--net=${host.path}`, 'ip', '-o', 'monitor', 'route'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let deleted = '';
+    monitor.stdout.on('data', (data: Buffer) => (deleted += data.toString()));
+    await apply(sync, sourcesWith([second]));
+    expect(host.sh(`ip route show ${pod?.addresses[4]}`)).toContain('src 10.64.1.0');
+    expect(host.sh('ip -o addr show dev vxlan.weft scope global')).not.toContain('10.64.0.0/32');
+    monitor.kill();
+    expect(
+      deleted.split('\n').filter((line) => line.startsWith('Deleted') && line.includes('dev weft')),
+    ).toEqual([]);
+    expect(sync.drift()).toEqual([]);
+  });
+
+  test('a pool of IPv4 alone leaves IPv6 as it is', async () => {
+    const sync = start();
+    await apply(sync, sourcesWith([OWN, FAR], { pools: [['main', ['10.64.0.0/16']]] }));
+    expect(host.sh('sysctl -n net.ipv4.ip_forward').trim()).toBe('1');
+    expect(host.sh('sysctl -n net.ipv6.conf.all.forwarding').trim()).toBe('0');
+    expect(host.sh('ip -6 route show proto 84')).toBe('');
+    expect((await sync.status()).reason).toBeUndefined();
+  });
+
+  test('links of pods are told the MTU that fits through the tunnel', async () => {
+    const sync = start();
+    await apply(sync, fabric.sources(a));
+    expect((await sync.status()).podMTU).toBe(1450);
+    host.sh('ip link set eth0 mtu 1400');
+    expect(await until(() => host.sh('ip link show vxlan.weft').includes('mtu 1350'), 3000)).toBeDefined();
+    expect((await sync.status()).podMTU).toBe(1350);
+    host.sh('ip link set eth0 mtu 1500');
+  });
+});
+
+describe('what stands in the way', () => {
+  test('a foreign route in the place of ours is named, the rest applied, and ours set when it goes', async () => {
+    host.sh('ip route add 10.64.0.128/26 via 192.168.1.254 proto static');
+    const sync = start();
+    sync.set(fabric.sources(a));
+    const named = () =>
+      sync.reports.some(
+        (report) => report.kind === 'log' && /route 10\.64\.0\.128\/26.*EEXIST/.test(report.message),
+      );
+    expect(await until(named, 10_000)).toBeDefined();
+    // One peer that cannot be reached takes neither the node out of service nor its subnets out of use.
+    await sync.upToDate();
+    expect((await sync.status()).reason).toBeUndefined();
+    expect(host.sh('ip route show 10.64.0.128/26')).toContain('proto static');
+    expect(host.sh('ip route show 10.64.0.64/26')).toContain('proto 84');
+    host.sh('ip route del 10.64.0.128/26');
+    const ours = () => host.sh('ip route show 10.64.0.128/26').includes('proto 84');
+    expect(await until(ours, 20_000)).toBeDefined();
+  });
+
+  test("a foreign link of our device's name is named and left alone", async () => {
+    host.sh('ip link add vxlan.weft type bridge');
+    const sync = start();
+    sync.set(fabric.sources(a));
+    const named = () =>
+      sync.reports.some(
+        ({ kind, ...rest }) => kind === 'log' && JSON.stringify(rest).includes('is bridge and not'),
+      );
+    expect(await until(named, 10_000)).toBeDefined();
+    expect(host.sh('ip -d link show vxlan.weft')).toContain('bridge');
+    expect(host.sh('ip route show 10.64.0.64/26')).toContain('proto 84');
+    host.sh('ip link del vxlan.weft');
+    await sync.upToDate();
+    expect(host.sh('ip -d link show vxlan.weft')).toContain('vxlan id 4097');
+  });
+
+  test('an InternalIP that no link has is said, and the filters stand nevertheless', async () => {
+    const sync = start();
+    const sources = fabric.sources(a);
+    sync.set({ ...sources, node: { ...sources.node, addresses: ['192.168.1.200'] } });
+    const named = () =>
+      sync.reports.some(
+        (report) => report.kind === 'log' && report.message.includes('192.168.1.200 of node "a"'),
+      );
+    expect(await until(named, 10_000)).toBeDefined();
+    expect(host.sh('nft list tables')).toContain('inet weft');
+    expect((await sync.status()).reason).toContain('192.168.1.200');
+    await apply(sync, sources);
+    expect((await sync.status()).reason).toBeUndefined();
+  });
+
+  test('an uplink whose address is away for a moment takes no route with it', async () => {
+    const sync = start();
+    await apply(sync, fabric.sources(a));
+    host.sh('ip addr del 192.168.1.10/24 dev eth0');
+    await sync.upToDate();
+    expect(host.sh('ip route show 10.64.0.128/26')).toContain('dev vxlan.weft');
+    expect(host.sh('ip link show vxlan.weft')).toContain('UP');
+    host.sh('ip addr add 192.168.1.10/24 dev eth0 && ip route add default via 192.168.1.254');
+    const direct = () => host.sh('ip route show 10.64.0.64/26').includes('via 192.168.1.11');
+    expect(await until(direct, 2000)).toBeDefined();
+    expect((await sync.status()).reason).toBeUndefined();
+  });
+});
+
+describe('router advertisements', () => {
+  test('still bring the default route after forwarding is on', async () => {
+    const node = make('advertised');
+    const gateway = make('gateway');
+    node.sh(
+      `ip link add eth0 type veth peer name eth0 netns ${gateway.name} && sysctl -qw net.ipv6.conf.eth0.accept_ra=1`,
+    );
+    gateway.sh(
+      'ip link set eth0 up && sysctl -qw net.ipv6.conf.all.forwarding=1 && ip addr add fd01::ff/64 dev eth0 nodad',
+    );
+    node.sh(
+      'ip link set eth0 up && ip addr add 192.168.1.10/24 dev eth0 && ip addr add fd01::10/64 dev eth0 nodad',
+    );
+    const radvd = startAdvertising(gateway, 'eth0');
+    const defaultRoute = () => node.sh('ip -6 route show default').includes('proto ra');
+    expect(await until(defaultRoute, 15_000)).toBeDefined();
+
+    const sync = startSync({ ...a, throwaway: node });
+    running.push(sync);
+    await apply(sync, { ...fabric.sources(a), subnets: [['fd64::/122', 'a', OWN[2]]] });
+    expect(node.sh('sysctl -n net.ipv6.conf.all.forwarding net.ipv6.conf.eth0.accept_ra')).toBe('1\n2\n');
+    expect(defaultRoute()).toBe(true);
+    node.sh('ip -6 route del default');
+    expect(await until(defaultRoute, 15_000)).toBeDefined();
+    radvd.kill();
+  });
+
+  test('of a pod are dropped, even where new links listen', async () => {
+    const sync = start();
+    await apply(sync, fabric.sources(a));
+    const [pod] = a.pods;
+    if (pod === undefined) throw new Error('the fabric has no pods');
+    host.sh(`sysctl -qw net.ipv6.conf.${pod.hostLink}.accept_ra=2`);
+    pod.throwaway.sh('sysctl -qw net.ipv6.conf.all.forwarding=1');
+    const radvd = startAdvertising(pod.throwaway, 'eth0');
+    const dropped = () =>
+      /nd-router-advert.*packets [1-9]/.test(host.sh('nft list chain inet weft from_pods'));
+    expect(await until(dropped, 15_000)).toBeDefined();
+    expect(host.sh(`ip -6 route show default dev ${pod.hostLink}`)).toBe('');
+    // Where the rule is missing, they are taken for true.
+    sync.pause();
+    host.sh('nft flush chain inet weft from_pods');
+    const taken = () => host.sh(`ip -6 route show default dev ${pod.hostLink}`) !== '';
+    expect(await until(taken, 15_000)).toBeDefined();
+    sync.resume();
+    radvd.kill();
+    host.sh(`ip -6 route flush default dev ${pod.hostLink} || true`);
+  });
+});
+
+describe('the way out of the pools', () => {
+  test('is masqueraded for pools that say so, and not for others', async () => {
+    const [pod] = a.pods;
+    const { outside } = fabric;
+    if (pod === undefined) throw new Error('the fabric has no pods');
+    const sync = start();
+    await apply(sync, fabric.sources(a));
+    expect(await pings(pod.throwaway, outside.addresses[4])).toBe(true);
+    expect(await pings(pod.throwaway, outside.addresses[6])).toBe(true);
+    const [[name, cidrs] = ['main', []]] = POOLS;
+    await apply(sync, { ...fabric.sources(a), pools: [[name, cidrs, { natOutgoing: false }]] });
+    // Another peer than before: a connection that is known keeps its translation.
+    expect(await pings(pod.throwaway, '192.168.9.254')).toBe(false);
+  });
+});
+
+/** radvd in that namespace, advertising itself as a router every few seconds. */
+function startAdvertising(machine: Throwaway, link: string): ChildProcess {
+  const directory = mkdtempSync(join(tmpdir(), 'weft-radvd-'));
+  const config = join(directory, 'radvd.conf');
+  writeFileSync(
+    config,
+    `interface ${link} { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; };\n`,
+  );
+  const child = spawn(
+    'nsenter',
+    [`--net=${machine.path}`, 'radvd', '-n', '-m', 'stderr', '-C', config, '-p', join(directory, 'pid')],
+    { stdio: 'ignore' },
+  );
+  child.once('exit', () => rmSync(directory, { recursive: true, force: true }));
+  return child;
+}
