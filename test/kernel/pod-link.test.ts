@@ -120,6 +120,7 @@ describe('a wired pod', () => {
       [podA, 'eth0'],
     ] as const) {
       expect(where.sh(`cat /sys/class/net/${name}/addr_assign_type`)).toBe('3\n');
+      expect(where.sh(`ip -d link show ${name}`)).toContain('numtxqueues 1 numrxqueues 1 ');
     }
   });
 
