@@ -35,7 +35,11 @@ export interface NodeSubnetsParts {
   readonly inFlight: ReadonlySet<string>;
   /** Whether this node's kernel still has its marked route for the subnet: same machine, same boot. */
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
-  readonly settings: { readonly subnetWaitMs: number; readonly giveBackMs: number };
+  readonly settings: {
+    readonly subnetWaitMs: number;
+    readonly giveBackMs: number;
+    readonly quarantineMs: number;
+  };
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentParts['log'];
@@ -47,18 +51,22 @@ export interface NodeSubnets extends SubnetSource {
   recover(signal: AbortSignal): Promise<void>;
   /**
    * Claims the first subnet of each pool that serves, keeps nextHops and UID equal to the Node's, and gives back
-   * what is drained or surplus and empty. Failures are reported and tried again at the next call.
+   * what is empty and drained, surplus, or an earlier machine's. Failures are reported and tried again at the next
+   * call.
    */
   maintain(signal: AbortSignal): Promise<void>;
 }
 
 export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   const state = createSubnetClaimState();
+  // What is remembered of subnets, by uid: a CIDR that was given back may be claimed again.
   /** Subnets for which routes and filters stand: drawn from. */
   const inForce = new Set<string>();
   /** Subnets that are being given back: not drawn from. */
   const leaving = new Set<string>();
-  /** Since when a surplus subnet has been empty. Monotonic. */
+  /** Those of them whose deletion was sent and not refused: they may be gone although the cache shows them. */
+  const deleting = new Set<string>();
+  /** Since when a subnet that is not needed has been empty. Monotonic. */
   const emptySinceMs = new Map<string, number>();
 
   const claimParts = (deadlineMs: number) => ({ ...parts, node: parts.node(), state, deadlineMs });
@@ -67,7 +75,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     const { name: nodeName, uid: nodeUID } = parts.node();
     const { unconfirmed } = state;
     return drawableSubnets({ pool, subnets: parts.subnets(), nodeName, nodeUID, unconfirmed }).filter(
-      ({ metadata }) => inForce.has(metadata.name) && !leaving.has(metadata.name),
+      ({ metadata }) => inForce.has(metadata.uid) && !leaving.has(metadata.uid),
     );
   };
 
@@ -79,34 +87,55 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       // What was about to go back is the nearest.
       for (const subnet of parts.subnets()) {
         if (subnet.spec.poolUID === pool.metadata.uid && subnet.spec.cidr.family === family) {
-          if (leaving.delete(subnet.metadata.name)) return;
+          if (!deleting.has(subnet.metadata.uid) && leaving.delete(subnet.metadata.uid)) return;
         }
       }
       await claim(pool, family, signal);
     },
 
-    async recover(signal) {
-      const { name, uid } = parts.node();
-      await confirmNodeSubnets(
-        claimParts(parts.settings.subnetWaitMs),
-        ownSubnets(parts.subnets(), name, uid),
-        signal,
-      );
-    },
+    recover: (signal) => confirm(held(), signal),
 
     async maintain(signal) {
+      forgetGone();
       await bindAnew(signal);
+      // Those that recover() refused: what stood in their way may have gone.
+      await confirm(held().filter(isRefused), signal);
       await putInForce(signal);
       for (const pool of parts.pools()) {
         if (serves(pool, { pools: parts.pools(), subnets: parts.subnets() })) await claimFirst(pool, signal);
       }
       for (const subnet of held()) await giveBackIfIdle(subnet, signal);
+      for (const subnet of earlierMachines()) await giveBackIfIdle(subnet, signal);
     },
   };
 
   function held(): NodeSubnet[] {
     const { name, uid } = parts.node();
     return ownSubnets(parts.subnets(), name, uid);
+  }
+
+  /** Subnets under this Node's name and another UID, which this machine does not know. Nobody draws from them. */
+  function earlierMachines(): NodeSubnet[] {
+    const { name, uid } = parts.node();
+    return parts.subnets().filter(({ spec }) => spec.nodeName === name && spec.nodeUID !== uid);
+  }
+
+  function isRefused({ metadata: { name } }: NodeSubnet): boolean {
+    return state.unconfirmed.has(name) && !state.created.has(name);
+  }
+
+  async function confirm(subnets: readonly NodeSubnet[], signal: AbortSignal): Promise<void> {
+    const { refused } = await confirmNodeSubnets(claimParts(parts.settings.subnetWaitMs), subnets, signal);
+    for (const { subnet, reason } of refused) {
+      parts.log.error({ subnet: subnet.metadata.name }, `a subnet of this node is not drawn from: ${reason}`);
+    }
+  }
+
+  function forgetGone(): void {
+    const there = new Set(parts.subnets().map(({ metadata }) => metadata.uid));
+    for (const known of [inForce, leaving, deleting, emptySinceMs]) {
+      for (const uid of known.keys()) if (!there.has(uid)) known.delete(uid);
+    }
   }
 
   async function claim(pool: IPPool, family: Family, signal: AbortSignal): Promise<void> {
@@ -116,12 +145,12 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
   /** No address is drawn from a subnet before the node's routes and filters know it. */
   async function putInForce(signal: AbortSignal): Promise<void> {
-    const names = held()
-      .map(({ metadata }) => metadata.name)
-      .filter((name) => !state.unconfirmed.has(name));
-    if (names.every((name) => inForce.has(name))) return;
+    const uids = held()
+      .filter(({ metadata }) => !state.unconfirmed.has(metadata.name))
+      .map(({ metadata }) => metadata.uid);
+    if (uids.every((uid) => inForce.has(uid))) return;
     await parts.inForce(signal);
-    for (const name of names) inForce.add(name);
+    for (const uid of uids) inForce.add(uid);
   }
 
   /** Each pool's first subnet, so that the first pod finds one. */
@@ -166,40 +195,48 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   }
 
   async function giveBackIfIdle(subnet: NodeSubnet, signal: AbortSignal): Promise<void> {
-    const { name } = subnet.metadata;
-    const pool = parts.pools().find(({ metadata }) => metadata.uid === subnet.spec.poolUID);
-    const unwanted = isDrained(subnet, pool) || pool?.metadata.deletionTimestamp !== undefined;
+    const { name, uid } = subnet.metadata;
     if (state.unconfirmed.has(name)) return;
-    if (!isEmpty(subnet) || !(unwanted || isSurplus(subnet, pool))) {
-      emptySinceMs.delete(name);
-      leaving.delete(name);
+    const keptMs = isEmpty(subnet) ? keptEmptyMs(subnet) : undefined;
+    if (keptMs === undefined) {
+      emptySinceMs.delete(uid);
+      if (!deleting.has(uid)) leaving.delete(uid);
       return;
     }
     const nowMs = parts.clock.nowMs();
-    const sinceMs = emptySinceMs.get(name) ?? nowMs;
-    emptySinceMs.set(name, sinceMs);
-    if (!unwanted && nowMs - sinceMs < parts.settings.giveBackMs) return;
-    if (!leaving.has(name)) {
+    const sinceMs = emptySinceMs.get(uid) ?? nowMs;
+    emptySinceMs.set(uid, sinceMs);
+    if (nowMs - sinceMs < keptMs) return;
+    if (!leaving.has(uid)) {
       // Claims that chose this subnet a moment ago show up as in flight, or in the cache, by the next call.
-      leaving.add(name);
+      leaving.add(uid);
       return;
     }
-    const outcome = await parts.stores.subnets.delete(subnet, signal).catch((error: unknown) => {
+    deleting.add(uid);
+    try {
+      if ((await parts.stores.subnets.delete(subnet, signal)) === 'changed') deleting.delete(uid);
+      else
+        parts.log.info(
+          { subnet: formatCIDR(subnet.spec.cidr), pool: subnet.spec.pool },
+          'gave a subnet back',
+        );
+    } catch (error) {
       signal.throwIfAborted();
       parts.log.error({ err: error, subnet: name }, 'a subnet could not be given back');
-      return 'changed' as const;
-    });
-    if (outcome === 'changed') return;
-    emptySinceMs.delete(name);
-    leaving.delete(name);
-    inForce.delete(name);
-    parts.log.info({ subnet: formatCIDR(subnet.spec.cidr), pool: subnet.spec.pool }, 'gave a subnet back');
+    }
+  }
+
+  /** For how long the subnet is kept after its last address has gone; undefined: for as long as there is need. */
+  function keptEmptyMs(subnet: NodeSubnet): number | undefined {
+    if (subnet.spec.nodeUID !== parts.node().uid) return parts.settings.quarantineMs;
+    const pool = parts.pools().find(({ metadata }) => metadata.uid === subnet.spec.poolUID);
+    if (isDrained(subnet, pool) || pool?.metadata.deletionTimestamp !== undefined) return 0;
+    return isSurplus(subnet, pool) ? parts.settings.giveBackMs : undefined;
   }
 
   /** The last subnet of a pool that serves is never surplus. */
   function isSurplus(subnet: NodeSubnet, pool: IPPool | undefined): boolean {
-    if (pool === undefined) return true;
-    if (leaving.has(subnet.metadata.name)) return true;
+    if (pool === undefined || leaving.has(subnet.metadata.uid)) return true;
     const same = drawable(pool).filter(({ spec }) => spec.cidr.family === subnet.spec.cidr.family);
     return same.length > 1;
   }

@@ -1,0 +1,399 @@
+import { describe, expect, test } from 'vitest';
+import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import { createNodeSubnets } from '../../src/agent/node-subnets.ts';
+import { SubnetUnavailableError } from '../../src/ipam/index.ts';
+import { formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
+import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
+
+const GIVE_BACK_MS = 600_000;
+const QUARANTINE_MS = 300_000;
+
+describe('the first subnet', () => {
+  test('of each pool that serves, and of each family that the node has an address of, is claimed ahead', async () => {
+    const { agent, run, pool, heldOf } = setUp();
+    const both = pool('both', ['10.0.0.0/16', 'fd00::/64']);
+    const one = pool('one', ['10.9.0.0/24']);
+    await run(agent.maintain);
+    expect(heldOf(both)).toHaveLength(2);
+    expect(heldOf(one)).toHaveLength(1);
+    expect(agent.drawable(both)).toHaveLength(2);
+  });
+
+  test('is not claimed from a pool that is being deleted', async () => {
+    const { agent, run, pool, stores, heldOf } = setUp();
+    const leaving = pool('leaving', ['10.0.0.0/16']);
+    stores.deletePool('leaving');
+    await run(agent.maintain);
+    expect(heldOf(leaving)).toEqual([]);
+  });
+
+  test('that cannot be had does not keep the other pools from theirs, and is reported', async () => {
+    const { agent, run, pool, heldOf, logged } = setUp({
+      fault: ({ verb, name }) => (verb === 'create' && name.startsWith('10.0.') ? 'fail' : 'none'),
+    });
+    pool('a', ['10.0.0.0/16']);
+    const second = pool('b', ['10.1.0.0/24']);
+    await run(agent.maintain);
+    expect(heldOf(second)).toHaveLength(1);
+    expect(logged).toEqual([{ level: 'warn', message: 'no subnet claimed' }]);
+  });
+});
+
+describe('claimMore', () => {
+  test('asked by many at once claims one', async () => {
+    const { agent, run, pool, heldOf, stores } = setUp();
+    const p = pool('p', ['10.0.0.0/16']);
+    await run((signal) => Promise.all([1, 2, 3, 4, 5].map(() => agent.claimMore(p, 'ipv4', signal))));
+    expect(heldOf(p)).toHaveLength(1);
+    expect(stores.calls.filter(({ verb, kind }) => verb === 'create' && kind === 'NodeSubnet')).toHaveLength(
+      1,
+    );
+  });
+
+  test('answers when routes and filters stand, and nothing is drawn before', async () => {
+    const { agent, pool, clock, inForce } = setUp({ inForceLater: true });
+    const p = pool('p', ['10.0.0.0/16']);
+    const claim = agent.claimMore(p, 'ipv4', new AbortController().signal);
+    await clock.advance(1_000);
+    expect(agent.drawable(p)).toEqual([]);
+    inForce.resolve();
+    await claim;
+    expect(agent.drawable(p)).toHaveLength(1);
+  });
+
+  test('says so where the pool has none left', async () => {
+    const { agent, run, pool } = setUp();
+    const p = pool('p', ['10.0.0.0/26']);
+    await run((signal) => agent.claimMore(p, 'ipv4', signal));
+    await expect(run((signal) => agent.claimMore(p, 'ipv4', signal))).rejects.toThrow(SubnetUnavailableError);
+  });
+});
+
+describe('giving back', () => {
+  test('a surplus subnet goes when it has been empty for the time, the last one never', async () => {
+    const { agent, run, pool, heldOf, clock } = setUp();
+    const p = pool('p', ['10.0.0.0/16']);
+    await run((signal) => agent.claimMore(p, 'ipv4', signal));
+    await run((signal) => agent.claimMore(p, 'ipv4', signal));
+    await run(agent.maintain);
+    await clock.advance(GIVE_BACK_MS - 1_000);
+    await run(agent.maintain);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+    await clock.advance(1_000);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2); // one more look, for claims that had chosen it
+    expect(agent.drawable(p)).toHaveLength(1);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+    await clock.advance(10 * GIVE_BACK_MS);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+    expect(agent.drawable(p)).toHaveLength(1);
+  });
+
+  test.each([
+    ['an allocation', 'allocations'],
+    ['a claim under way', 'inFlight'],
+  ] as const)('%s in it keeps a subnet, and starts its time anew', async (_, where) => {
+    const { agent, run, pool, heldOf, clock, ...known } = setUp();
+    const p = pool('p', ['10.0.0.0/16']);
+    await run((signal) => agent.claimMore(p, 'ipv4', signal));
+    await run((signal) => agent.claimMore(p, 'ipv4', signal));
+    const names = heldOf(p).map(
+      (cidr) => `${cidr.split('.').slice(0, 3).join('.')}.${Number(/(\d+)\//.exec(cidr)?.[1]) + 5}`,
+    );
+    for (const name of names) known[where].add(name);
+    await run(agent.maintain);
+    await clock.advance(2 * GIVE_BACK_MS);
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+    known[where].clear();
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+    await clock.advance(GIVE_BACK_MS);
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+  });
+
+  test.each([
+    [
+      'whose CIDR was taken out of the pool',
+      (stores: Stores) => stores.applyPool('p', { cidrs: ['10.7.0.0/16'] }),
+    ],
+    ['of a pool that is being deleted', (stores: Stores) => stores.deletePool('p')],
+  ])('a subnet %s goes as soon as it is empty, and is not drawn from', async (_, drain) => {
+    const { agent, run, pool, stores, allocations } = setUp();
+    pool('p', ['10.0.0.0/24']);
+    await run(agent.maintain);
+    const [first] = [...stores.stored.NodeSubnet.keys()];
+    allocations.add(`10.0.0.${Number(/\.(\d+)-/.exec(first ?? '')?.[1]) + 9}`);
+    drain(stores);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(first ?? '')).toBe(true);
+    allocations.clear();
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(first ?? '')).toBe(false);
+  });
+
+  test('a subnet that leaves is the next one drawn from when there is need', async () => {
+    const { agent, run, pool, heldOf, clock, stores } = setUp();
+    const p = pool('p', ['10.0.0.0/16']);
+    await twoOfWhichOneLeaves(agent, run, p, clock);
+    const creates = () => stores.calls.filter(({ verb }) => verb === 'create').length;
+    const before = creates();
+    await run((signal) => agent.claimMore(p, 'ipv4', signal));
+    expect(agent.drawable(p)).toHaveLength(2);
+    expect(creates()).toBe(before);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+  });
+
+  test.each<[string, Fault]>([
+    ['whose deletion is under way', 'none'],
+    ['whose deletion got no answer', 'lose'],
+  ])('a subnet %s is not taken back: it may be another node’s by now', async (_, fault) => {
+    const deletion = Promise.withResolvers<undefined>();
+    const { agent, run, pool, heldOf, clock, lagBehindDeletions } = setUp({
+      fault: async ({ verb }) => {
+        if (verb !== 'delete') return 'none';
+        if (fault === 'none') await deletion.promise;
+        return fault;
+      },
+    });
+    const p = pool('p', ['10.0.0.0/16']);
+    await twoOfWhichOneLeaves(agent, run, p, clock);
+    const [leaving] = heldOf(p).filter(
+      (cidr) => !agent.drawable(p).some(({ spec }) => formatCIDR(spec.cidr) === cidr),
+    );
+    const catchUp = lagBehindDeletions();
+    const { signal } = new AbortController();
+    const maintaining = agent.maintain(signal);
+    await allElse();
+    const claiming = agent.claimMore(p, 'ipv4', signal);
+    await allElse();
+    expect(agent.drawable(p).map(({ spec }) => formatCIDR(spec.cidr))).not.toContain(leaving);
+    deletion.resolve(undefined);
+    await Promise.all([maintaining, claiming]);
+    catchUp();
+    expect(heldOf(p)).not.toContain(leaving);
+    expect(agent.drawable(p)).toHaveLength(2);
+  });
+
+  test('a failing deletion is reported and tried again', async () => {
+    let fails = true;
+    const { agent, run, pool, heldOf, clock, logged } = setUp({
+      fault: ({ verb }) => (verb === 'delete' && fails ? 'fail' : 'none'),
+    });
+    const p = pool('p', ['10.0.0.0/16']);
+    await twoOfWhichOneLeaves(agent, run, p, clock);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+    expect(logged.map(({ message }) => message)).toContain('a subnet could not be given back');
+    fails = false;
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+  });
+});
+
+describe('a Node that has changed', () => {
+  test('its new addresses are written into its subnets', async () => {
+    const { agent, run, pool, stores, node } = setUp();
+    pool('p', ['10.0.0.0/16']);
+    await run(agent.maintain);
+    node.addresses = [parseAddress('192.0.2.77')];
+    await run(agent.maintain);
+    const [subnet] = stores.stored.NodeSubnet.values();
+    expect(subnet?.spec.nextHops).toEqual([parseAddress('192.0.2.77')]);
+    expect(stores.calls.filter(({ verb }) => verb === 'update')).toHaveLength(1);
+  });
+
+  test('without any address at the moment keeps the old ones', async () => {
+    const { agent, run, pool, stores, node } = setUp();
+    pool('p', ['10.0.0.0/16']);
+    await run(agent.maintain);
+    node.addresses = [];
+    await run(agent.maintain);
+    const [subnet] = stores.stored.NodeSubnet.values();
+    expect(subnet?.spec.nextHops).toHaveLength(2);
+  });
+
+  test('made anew under its name keeps the subnets whose marked routes are in this kernel', async () => {
+    const { agent, run, pool, stores, node, markedRoutes } = setUp();
+    const p = pool('p', ['10.0.0.0/16']);
+    await run(agent.maintain);
+    const [before] = stores.stored.NodeSubnet.keys();
+    node.uid = 'uid-anew';
+    markedRoutes.push('10.0.0.0/16');
+    await run(agent.maintain);
+    expect([...stores.stored.NodeSubnet.keys()]).toEqual([before]);
+    expect(agent.drawable(p)).toHaveLength(1);
+    expect(stores.stored.NodeSubnet.get(before ?? '')?.spec.nodeUID).toBe('uid-anew');
+  });
+
+  test('does not draw from an earlier machine’s, and gives them back after the quarantine when they are empty', async () => {
+    const { agent, run, pool, stores, node, clock, allocations, heldOf } = setUp();
+    const p = pool('p', ['10.0.0.0/16']);
+    await run(agent.maintain);
+    const [before = ''] = stores.stored.NodeSubnet.keys();
+    node.uid = 'uid-anew';
+    allocations.add(before.replace(/-26$/, ''));
+    await run(agent.maintain);
+    expect(agent.drawable(p).map(({ metadata }) => metadata.name)).not.toContain(before);
+    await clock.advance(2 * QUARANTINE_MS);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(before)).toBe(true);
+    allocations.clear();
+    await run(agent.maintain);
+    await clock.advance(QUARANTINE_MS - 1_000);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(before)).toBe(true);
+    await clock.advance(1_000);
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(before)).toBe(false);
+    expect(heldOf(p)).toHaveLength(1);
+  });
+});
+
+describe('subnets found at start', () => {
+  test('are drawn from when they are confirmed, without another claim', async () => {
+    const first = setUp();
+    const p = first.pool('p', ['10.0.0.0/16']);
+    await first.run(first.agent.maintain);
+    const next = first.restart();
+    expect(next.drawable(p)).toEqual([]);
+    await first.run(next.recover);
+    await first.run(next.maintain);
+    expect(next.drawable(p)).toHaveLength(1);
+    expect(first.heldOf(p)).toHaveLength(1);
+  });
+
+  test('one that overlaps another node’s is not drawn from until that has gone', async () => {
+    const first = setUp();
+    const p = first.pool('p', ['10.0.0.0/24'], { ipv4: 24 });
+    await first.run(first.agent.maintain);
+    const spec = [...first.stores.stored.NodeSubnet.values()][0]?.spec;
+    if (spec === undefined) throw new Error('no subnet was claimed');
+    await first.stores.subnets.create({
+      ...spec,
+      cidr: parseCIDR('10.0.0.0/25'),
+      nodeName: 'n2',
+      nodeUID: 'uid-n2',
+    });
+    const next = first.restart();
+    await first.run(next.recover);
+    await first.run(next.maintain);
+    expect(next.drawable(p)).toEqual([]);
+    expect(first.logged.some(({ message }) => message.includes('overlaps 10.0.0.0/25 of node n2'))).toBe(
+      true,
+    );
+    first.stores.deleteByHand('NodeSubnet', '10.0.0.0-25');
+    await first.run(next.maintain);
+    expect(next.drawable(p)).toHaveLength(1);
+  });
+});
+
+type Stores = ReturnType<typeof createFakeStores>;
+type Agent = ReturnType<typeof createNodeSubnets>;
+type Run = <T>(work: (signal: AbortSignal) => Promise<T>) => Promise<T>;
+
+/** Two subnets, both empty for the time: one is not drawn from any more and goes at the next call. */
+async function twoOfWhichOneLeaves(
+  agent: Agent,
+  run: Run,
+  pool: IPPool,
+  clock: ReturnType<typeof createFakeClock>,
+): Promise<void> {
+  await run((signal) => agent.claimMore(pool, 'ipv4', signal));
+  await run((signal) => agent.claimMore(pool, 'ipv4', signal));
+  await run(agent.maintain);
+  await clock.advance(GIVE_BACK_MS);
+  await run(agent.maintain);
+  expect(agent.drawable(pool)).toHaveLength(1);
+}
+
+function setUp({
+  fault,
+  inForceLater = false,
+}: {
+  fault?: (call: FakeCall) => Fault | Promise<Fault>;
+  inForceLater?: boolean;
+} = {}) {
+  const stores = createFakeStores(fault === undefined ? {} : { fault });
+  const clock = createFakeClock();
+  const logged: { level: string; message: string }[] = [];
+  const log = (level: string) => (_: object, message: string) => {
+    logged.push({ level, message });
+  };
+  const allocations = new Set<string>();
+  const inFlight = new Set<string>();
+  const markedRoutes: string[] = [];
+  const inForce = Promise.withResolvers<void>();
+  if (!inForceLater) inForce.resolve();
+  const node = {
+    name: 'n1',
+    uid: 'uid-n1',
+    addresses: [parseAddress('192.0.2.1'), parseAddress('2001:db8::1')],
+  };
+  let ghosts: NodeSubnet[] = [];
+  const subnets = () => [...stores.stored.NodeSubnet.values()];
+  const start = () =>
+    createNodeSubnets({
+      stores,
+      pools: () => [...stores.stored.IPPool.values()],
+      subnets: () => [
+        ...subnets(),
+        ...ghosts.filter(({ metadata }) => !stores.stored.NodeSubnet.has(metadata.name)),
+      ],
+      node: () => node,
+      waitDelivered: () => Promise.resolve(),
+      inForce: () => inForce.promise,
+      allocations: {
+        has: (name) => allocations.has(name),
+        keys: () => allocations.keys(),
+        get size() {
+          return allocations.size;
+        },
+      },
+      inFlight,
+      hasMarkedRoute: (cidr) =>
+        markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
+      settings: { subnetWaitMs: 5_000, giveBackMs: GIVE_BACK_MS, quarantineMs: QUARANTINE_MS },
+      clock,
+      random: () => 0.5,
+      log: { info: log('info'), warn: log('warn'), error: log('error') },
+    });
+  const run: Run = (work) => clock.until(work(new AbortController().signal));
+  return {
+    agent: start(),
+    /** The same node's next process. */
+    restart: start,
+    run,
+    stores,
+    clock,
+    node,
+    allocations,
+    inFlight,
+    markedRoutes,
+    inForce,
+    logged,
+    pool: (name: string, cidrs: string[], nodeSubnetPrefixLength?: { ipv4?: number }) =>
+      stores.applyPool(
+        name,
+        { cidrs, ...(nodeSubnetPrefixLength === undefined ? {} : { nodeSubnetPrefixLength }) },
+        { finalizers: [POOL_FINALIZER] },
+      ),
+    heldOf: (pool: IPPool) =>
+      subnets()
+        .filter(({ spec }) => spec.poolUID === pool.metadata.uid && spec.nodeUID === node.uid)
+        .map(({ spec }) => formatCIDR(spec.cidr)),
+    /** From now on the cache goes on showing what is there now; call the answer to end that. */
+    lagBehindDeletions() {
+      ghosts = subnets();
+      return () => {
+        ghosts = [];
+      };
+    },
+  };
+}
