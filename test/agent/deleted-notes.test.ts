@@ -45,6 +45,7 @@ it('removes what is no note, as a draft that its writer never renamed', async ()
   await writeFile(join(directory, `${'0'.repeat(64)}.json.123`), '{');
   await mkdir(join(directory, 'folder'));
   expect(await workOff()).toEqual([]);
+  expect(errors).toEqual([]);
   expect(await readdir(directory)).toEqual([]);
 });
 
