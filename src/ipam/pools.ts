@@ -66,11 +66,17 @@ export function poolFamilies(pool: IPPool): Family[] {
 
 /**
  * The CIDRs of the pool from which new NodeSubnets may come. Overlap is judged per CIDR: of two that overlap,
- * that of the younger pool (creationTimestamp, then name) gets none; what was claimed keeps serving.
+ * that of the younger pool (creationTimestamp, then name) gets none; what was claimed keeps serving. The same
+ * where it overlaps `foreign`, addresses that are not pods': those of nodes, the Services' CIDRs.
  */
-export function servingCIDRs(pool: IPPool, allPools: readonly IPPool[]): CIDR[] {
+export function servingCIDRs(
+  pool: IPPool,
+  allPools: readonly IPPool[],
+  foreign: readonly CIDR[] = [],
+): CIDR[] {
   const older = allPools.filter((other) => isOlder(other, pool)).flatMap((other) => other.spec.cidrs);
-  return pool.spec.cidrs.filter((cidr) => !older.some((other) => cidrsOverlap(cidr, other)));
+  const inTheWay = [...older, ...foreign];
+  return pool.spec.cidrs.filter((cidr) => !inTheWay.some((other) => cidrsOverlap(cidr, other)));
 }
 
 /**

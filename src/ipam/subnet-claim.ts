@@ -7,8 +7,11 @@ import {
 } from '../api/index.ts';
 import {
   cidrContains,
+  cidrHasAddress,
   cidrsOverlap,
+  formatAddress,
   formatCIDR,
+  hostCIDR,
   type CIDR,
   type Family,
   type IPAddress,
@@ -16,6 +19,7 @@ import {
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
 import { orAborted, startDeadline } from './deadline.ts';
 import { messageOf, SubnetUnavailableError } from './errors.ts';
+import { servingCIDRs } from './pools.ts';
 import type { NodeSubnetStore, PoolStore } from './store.ts';
 import { freeSubnet, ownSubnets, usableFamilies } from './subnets.ts';
 
@@ -46,6 +50,8 @@ export interface SubnetClaimParts {
   readonly pools: () => readonly IPPool[];
   readonly subnets: () => readonly NodeSubnet[];
   readonly node: ClaimingNode;
+  /** The Services' CIDRs, where known: no subnet comes from a CIDR that overlaps them. */
+  readonly serviceCIDRs?: () => readonly CIDR[];
   /** Resolves when the watch, not only the own write laid over the cache, has delivered that NodeSubnet. */
   readonly waitDelivered: (name: string, signal: AbortSignal) => Promise<void>;
   readonly state: SubnetClaimState;
@@ -178,7 +184,7 @@ async function claimSubnet(
       return subnet;
     }
     await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
-    taken.push(subnet.spec.cidr);
+    taken.push(subnet.spec.cidr); // elsewhere: two that met here would meet here again
   }
 }
 
@@ -206,14 +212,10 @@ async function createSubnet(
     family,
     nodeUID: node.uid,
     taken,
+    foreign: [...nodeAddresses(parts).map(hostCIDR), ...(parts.serviceCIDRs?.() ?? [])],
   });
-  if (cidr === undefined) {
-    throw new SubnetUnavailableError(
-      pool.metadata.name,
-      family,
-      `no /${pool.spec.nodeSubnetPrefixLength[family]} is free in its CIDRs. Add a CIDR to the pool`,
-    );
-  }
+  if (cidr === undefined)
+    throw new SubnetUnavailableError(pool.metadata.name, family, whyNone(parts, pool, family));
   const name = nodeSubnetName(cidr);
   const spec: NodeSubnetSpec = {
     cidr,
@@ -231,13 +233,34 @@ async function createSubnet(
       if (outcome.kind === 'created') return outcome.object;
       const found = await stores.subnets.get(name, signal);
       if (found === undefined) continue; // deleted in between: the name is free again
-      const { nodeName, nodeUID, poolUID } = found.spec;
-      if (nodeName === node.name && nodeUID === node.uid && poolUID === pool.metadata.uid) return found;
+      const { nodeUID, poolUID } = found.spec;
+      if (nodeUID === node.uid && poolUID === pool.metadata.uid) return found;
       settleName(parts, name);
       taken.push(cidr);
       return undefined;
     }
   });
+}
+
+/** The addresses of nodes, as far as the objects tell: ours, and those of all that hold a subnet. */
+function nodeAddresses({ node, subnets }: SubnetClaimParts): IPAddress[] {
+  return [...node.addresses, ...subnets().flatMap(({ spec }) => spec.nextHops)];
+}
+
+function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string {
+  const isFamily = (cidr: CIDR) => cidr.family === family;
+  const listed = pool.spec.cidrs.filter(isFamily);
+  const inTheWay = nodeAddresses(parts).find((address) =>
+    listed.some((cidr) => cidrHasAddress(cidr, address)),
+  );
+  const length = pool.spec.nodeSubnetPrefixLength[family];
+  if (inTheWay !== undefined) {
+    return `its CIDRs hold ${formatAddress(inTheWay)}, the address of a node. Give the pool a CIDR without nodes`;
+  }
+  if (servingCIDRs(pool, parts.pools(), parts.serviceCIDRs?.()).every((cidr) => !isFamily(cidr))) {
+    return 'its CIDRs overlap those of older IPPools or of the Services. Give the pool a CIDR of its own';
+  }
+  return `no /${length} is free in its CIDRs. Add a CIDR to the pool`;
 }
 
 /** Sees to it that the pool cannot go while the subnet is there. Answers why that is not possible, if it is not. */

@@ -6,6 +6,7 @@ import {
   compareCIDRs,
   firstAddress,
   lastValue,
+  mergeRanges,
   rangeOfCIDR,
   subtractRanges,
   type CIDR,
@@ -64,6 +65,8 @@ export interface SubnetSearch {
   readonly family: Family;
   /** Found taken, but not in `subnets` yet. */
   readonly taken?: readonly CIDR[];
+  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet. */
+  readonly foreign?: readonly CIDR[];
 }
 
 /**
@@ -113,14 +116,16 @@ interface CIDRSlots {
   readonly free: readonly { readonly first: Slot; readonly last: Slot }[];
 }
 
-function freeSlots({ pool, pools, subnets, family, taken = [] }: SubnetSearch): CIDRSlots[] {
+function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: SubnetSearch): CIDRSlots[] {
   const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
   const size = sizeOf(family, prefixLength);
-  const takenRanges = [...subnets.map(({ spec }) => spec.cidr), ...taken]
-    .filter((cidr) => cidr.family === family)
-    .map(rangeOfCIDR);
+  const takenRanges = mergeRanges(
+    [...subnets.map(({ spec }) => spec.cidr), ...taken]
+      .filter((cidr) => cidr.family === family)
+      .map(rangeOfCIDR),
+  );
   let before = 0n;
-  return servingCIDRs(pool, pools)
+  return servingCIDRs(pool, pools, foreign)
     .filter((cidr) => cidr.family === family && cidr.prefixLength <= prefixLength)
     .sort(compareCIDRs)
     .map((cidr) => {
@@ -131,7 +136,9 @@ function freeSlots({ pool, pools, subnets, family, taken = [] }: SubnetSearch): 
         position: offset + index,
         value: cidr.first + index * size,
       });
-      const free = subtractRanges(rangeOfCIDR(cidr), takenRanges)
+      const whole = rangeOfCIDR(cidr);
+      const inIt = takenRanges.filter(({ first, last }) => last >= whole.first && first <= whole.last);
+      const free = subtractRanges(whole, inIt)
         .map((gap) => ({
           // Only whole subnets count: a gap may begin or end in the middle of one, where sizes once differed.
           first: (gap.first - cidr.first + size - 1n) / size,

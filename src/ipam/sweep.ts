@@ -165,10 +165,12 @@ function judgeLive(
   for (const attachment of live) {
     for (const address of attachment.addresses) {
       const allocation = byName.get(allocationName(address));
+      if (allocation !== undefined) {
+        if (!isOfLink(allocation, attachment)) conflicts.push({ address, attachment, allocation });
+        continue;
+      }
       const pool = input.poolOf(address);
-      if (allocation?.spec.attachment !== undefined && isOfLink(allocation, attachment)) continue;
-      if (allocation !== undefined) conflicts.push({ address, attachment, allocation });
-      else if (pool === undefined) conflicts.push({ address, attachment });
+      if (pool === undefined) conflicts.push({ address, attachment });
       else readopt.push(recoveredSpec(address, pool, attachment, input));
     }
   }

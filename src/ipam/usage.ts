@@ -3,6 +3,7 @@ import {
   countAddresses,
   mergeRanges,
   rangeOfCIDR,
+  type CIDR,
   type Family,
   type IPAddress,
   type Range,
@@ -22,6 +23,8 @@ export interface UsageInput {
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
   readonly allocations: readonly CountedAllocation[];
+  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet. */
+  readonly foreign?: readonly CIDR[];
 }
 
 /**

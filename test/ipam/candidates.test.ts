@@ -47,8 +47,8 @@ describe('addressCandidates', () => {
     {
       name: 'a first address that someone holds does not count as fullness',
       subnets: ['10.0.0.0/30', '10.0.0.4/30'],
-      inUse: ['10.0.0.4', '10.0.0.1'],
-      yields: ['.2', '.3', '.5', '.6', '.7'],
+      inUse: ['10.0.0.1', '10.0.0.4', '10.0.0.5'],
+      yields: ['.2', '.3', '.6', '.7'],
     },
     { name: 'no subnets', subnets: [], inUse: [], yields: [] },
   ])('$name', ({ subnets, inUse, last, yields }) => {

@@ -166,6 +166,7 @@ describe('after a restart', () => {
     queue.observeResting(seen);
     await clock.advance(29_000);
     queue.observeResting(seen); // seen again: the delay does not begin anew
+    expect(queue.nextFreeInMs('p')).toBe(1_000);
     expect(stores.stored.IPAllocation.size).toBe(1);
     await clock.advance(1_000);
     await queue.settled();
@@ -175,8 +176,8 @@ describe('after a restart', () => {
   test('what does not rest is left alone', async () => {
     const { queue, clock, stores, allocation } = await setUp();
     queue.observeResting([allocation]);
-    await clock.advance(100_000);
     expect(queue.pending().resting).toBe(0);
+    await clock.advance(100_000);
     expect(stores.stored.IPAllocation.size).toBe(1);
   });
 

@@ -5,10 +5,11 @@ import {
   claimNodeSubnets,
   confirmNodeSubnets,
   createSubnetClaimState,
+  freeSubnet,
   SubnetUnavailableError,
   type SubnetClaimParts,
 } from '../../src/ipam/index.ts';
-import { cidrsOverlap, formatCIDR, parseAddress } from '../../src/net/index.ts';
+import { cidrsOverlap, formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type FakeStores, type Fault } from '../contract/fake-stores.ts';
 import { allElse, createFakeClock, type FakeClock } from './fake-clock.ts';
 import { subnetOf } from './objects.ts';
@@ -65,7 +66,7 @@ describe('a claim', () => {
     const { parts } = node('n1');
     const claims = await clock.until(Promise.all([1, 2, 3].map(() => claimNodeSubnets(parts, pool))));
     expect(new Set(claims.flat().map(({ metadata }) => metadata.uid)).size).toBe(1);
-    expect(stores.stored.NodeSubnet.size).toBe(1);
+    expect(stores.calls.map(({ verb }) => verb)).toEqual(['create', 'get']);
   });
 
   test('puts the finalizer on a pool that lacks it, before it is complete', async () => {
@@ -92,12 +93,13 @@ describe('a name that is taken', () => {
   ])('by $name moves the claim on', async ({ nodeName, nodeUID }) => {
     const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/25'] });
     const n1 = node('n1');
-    const first = '10.0.0.0/26';
-    const second = '10.0.0.64/26';
-    await stores.subnets.create({ ...subnetOf(first, pool, nodeName).spec, nodeUID });
+    const first = freeSubnet({ pool, pools: [pool], subnets: [], family: 'ipv4', nodeUID: 'uid-n1' });
+    if (first === undefined) throw new Error('the pool is empty');
+    await stores.subnets.create({ ...subnetOf(formatCIDR(first), pool, nodeName).spec, nodeUID });
     n1.forget();
     const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
-    expect(subnet && formatCIDR(subnet.spec.cidr)).toBe(second);
+    expect(subnet && cidrsOverlap(subnet.spec.cidr, first)).toBe(false);
+    expect(stores.calls.map(({ verb }) => verb)).toEqual(['create', 'create', 'get', 'create', 'get']);
   });
 });
 
@@ -171,6 +173,34 @@ describe('the pool is not what the cache says', () => {
     await expect(clock.until(claim)).rejects.toThrow(says);
     expect(stores.stored.NodeSubnet.size).toBe(0);
     expect(n1.parts.state).toEqual(createSubnetClaimState());
+  });
+
+  test("a CIDR with a node's address in it gives no subnet", async () => {
+    const { stores, clock, node, pool } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const inside = node('n1', { addresses: ['10.0.0.7'] });
+    await expect(clock.until(claimNodeSubnets(inside.parts, pool))).rejects.toThrow(
+      'its CIDRs hold 10.0.0.7, the address of a node',
+    );
+    // Neither for the others, once they know of it.
+    await stores.subnets.create(
+      subnetOf('10.9.0.0/26', pool, 'n1', { nextHops: [parseAddress('10.0.0.7')] }).spec,
+    );
+    await expect(clock.until(claimNodeSubnets(node('n2').parts, pool))).rejects.toThrow('10.0.0.7');
+    expect([...stores.stored.NodeSubnet.keys()]).toEqual(['10.9.0.0-26']);
+  });
+
+  test("a CIDR that overlaps the Services' or an older pool's gives no subnet", async () => {
+    const { stores, clock, node, pool } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const { parts } = node('n1');
+    const serviceCIDRs = () => [parseCIDR('10.0.0.0/16')];
+    await expect(clock.until(claimNodeSubnets({ ...parts, serviceCIDRs }, pool))).rejects.toThrow(
+      'its CIDRs overlap those of older IPPools or of the Services',
+    );
+    stores.applyPool('older', { cidrs: ['10.0.0.0/16'] }, { creationTimestamp: '2020-01-01T00:00:00Z' });
+    await expect(clock.until(claimNodeSubnets(parts, pool))).rejects.toThrow(
+      'overlap those of older IPPools',
+    );
+    expect(stores.stored.NodeSubnet.size).toBe(0);
   });
 
   test('full: says what would help', async () => {

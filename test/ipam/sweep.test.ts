@@ -153,6 +153,13 @@ describe('an allocation is released', () => {
     );
   });
 
+  test('not by one observation without a grace either', () => {
+    const allocations = [allocationOf('10.0.0.5')];
+    const first = judge({ allocations, graceMs: 0 });
+    expect(first.release).toEqual([]);
+    expect(judge({ allocations, graceMs: 0, memory: first.memory }).release).toEqual(allocations);
+  });
+
   test('not by observations with one of a living link between them: the grace begins anew', () => {
     const allocations = [allocationOf('10.0.0.5')];
     const first = judge({ allocations });
