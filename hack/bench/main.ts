@@ -66,15 +66,13 @@ type Context = {
   readonly progress: Progress;
 };
 
-const STARTUP_ROUNDS = 300;
-
 function partsOn(context: Context): Record<Part, () => Promise<Figure[]>> {
   const { cluster, connection, client, options, progress } = context;
   const node = cluster.nodes[0] ?? '';
   return {
     add: () => measureAttachments(cluster, node, options, progress),
     claims: () => measureClaims(connection, client, progress),
-    startup: () => measureStartup(cluster, node, STARTUP_ROUNDS, progress),
+    startup: () => measureStartup(cluster, node, progress),
     pods: () => measurePods(cluster, client, options, progress),
     memory: () => measureMemory(cluster, node, options.minutes, progress),
   };

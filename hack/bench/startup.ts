@@ -14,12 +14,7 @@ import { summarize } from './statistics.ts';
  * The executable alone, as it is installed on the node, from its start until its end has been seen: VERSION, which
  * asks nobody, and STATUS, answered at once by a socket of ours. Beside it a program that does nothing.
  */
-export async function measureStartup(
-  cluster: Cluster,
-  node: string,
-  rounds: number,
-  progress: Progress,
-): Promise<Figure[]> {
+export async function measureStartup(cluster: Cluster, node: string, progress: Progress): Promise<Figure[]> {
   const directory = await mkdtemp(join(tmpdir(), 'weft-bench-'));
   const closeSocket = await answerAtOnce(join(directory, 'agent.sock'));
   try {
@@ -35,7 +30,7 @@ export async function measureStartup(
       { what: 'one request, start to end', who: 'weft', command: weft('STATUS'), target: AT_MOST_4_MS },
       { what: 'start to end', who: '/bin/true', command: { argv: ['/bin/true'] } satisfies Command },
     ];
-    const calls = Array.from({ length: rounds }, () => measured.map(({ command }) => command)).flat();
+    const calls = Array.from({ length: ROUNDS }, () => measured.map(({ command }) => command)).flat();
     const plan = {
       environment: CNITOOL_ENVIRONMENT,
       steps: [{ kind: 'calls', calls, inFlight: 1, restMs: 5 } as const],
@@ -57,6 +52,7 @@ export async function measureStartup(
   }
 }
 
+const ROUNDS = 300;
 const AT_MOST_4_MS: Target = { value: 'p50Ms', bound: 'at most', limit: 4 };
 
 /** An agent that has nothing to do. Answers the function that ends it. */
