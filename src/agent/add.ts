@@ -92,11 +92,9 @@ function standingAttachment(
 ): AddResult | undefined {
   const { attachment } = request;
   const alias = findHostEnd(parts, attachment)?.alias;
-  if (alias === undefined || alias.network !== attachment.network) return undefined;
+  if (alias?.network !== attachment.network) return undefined;
   const standing = inspectPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName));
-  if (standing === undefined || standing.podLink.name !== attachment.ifName || !standing.podLink.up) {
-    return undefined;
-  }
+  if (standing?.podLink.name !== attachment.ifName || !standing.podLink.up) return undefined;
   if (!holdsItsObjects(parts, attachment, alias)) return undefined;
   const link: PodLink = {
     hostName: standing.hostLink.name,

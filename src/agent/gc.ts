@@ -18,7 +18,7 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
       ...findPodLinks(parts.host).map(({ attachment }) => attachment),
     ];
     for (const attachment of candidates) {
-      if (attachment !== undefined && attachment.network === network) {
+      if (attachment?.network === network) {
         known.set(attachmentID(attachment), attachment);
       }
     }
