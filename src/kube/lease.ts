@@ -229,7 +229,9 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
 
   /** A request that hangs must not outlive the deadline for renewing. */
   function soon(): AbortSignal {
-    return AbortSignal.any([stopped.signal, AbortSignal.timeout(Math.max(1_000, renewDeadlineMs / 2))]);
+    // A timeout takes whole milliseconds alone, and the deadline is a fraction of the Lease's duration.
+    const ms = Math.max(1_000, Math.round(renewDeadlineMs / 2));
+    return AbortSignal.any([stopped.signal, AbortSignal.timeout(ms)]);
   }
 
   async function pause(): Promise<void> {
