@@ -59,10 +59,15 @@ export function useThrowaways(): { own: Namespace; make: (label: string) => Thro
   return { own, make };
 }
 
-/** Of runs that were killed. */
+/** Of runs that were killed. Another run may be removing them at the same time. */
 function removeLeftovers(): void {
   for (const name of existsSync('/run/netns') ? readdirSync('/run/netns') : []) {
     const pid = new RegExp(`^${NAME_PREFIX}(\\d+)-`).exec(name)?.[1];
-    if (pid !== undefined && !existsSync(`/proc/${pid}`)) execFileSync('ip', ['netns', 'del', name]);
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    try {
+      execFileSync('ip', ['netns', 'del', name], { stdio: 'pipe' });
+    } catch (error) {
+      if (existsSync(`/run/netns/${name}`)) throw error;
+    }
   }
 }
