@@ -76,7 +76,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       port: wholeNumber('vxlan-port', values['vxlan-port'], 0xffff),
     },
     natExempt: values['nat-exempt'].map(exemptCIDR),
-    logLevel: values['log-level'],
+    logLevel: logLevel(values['log-level']),
     settings: settingsFrom(values),
   };
 }
@@ -85,6 +85,13 @@ function wholeNumber(flag: string, text: string, most: number): number {
   const number = /^[0-9]{1,8}$/.test(text) ? Number(text) : 0;
   if (number < 1 || number > most) throw new InvalidFlagError(flag, text, `a whole number from 1 to ${most}`);
   return number;
+}
+
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];
+
+function logLevel(text: string): string {
+  if (!LOG_LEVELS.includes(text)) throw new InvalidFlagError('log-level', text, LOG_LEVELS.join(', '));
+  return text;
 }
 
 function exemptCIDR(text: string): CIDR {
