@@ -218,6 +218,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         const retryMs = retries.next();
         log.error({ err: error, retryMs }, `this node's data path is not as it should be: ${reason}`);
         schedule.request('all', retryMs);
+      } finally {
+        schedule.finished();
       }
     }
   }
