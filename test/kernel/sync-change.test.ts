@@ -92,7 +92,9 @@ describe('when the objects change', () => {
     await apply(sync, sourcesWith([OWN]));
     expect(host.sh('bridge fdb show dev vxlan.weft')).toBe('');
     await apply(sync, sourcesWith([OWN, FAR]));
-    expect(host.sh('ip route show 10.64.0.128/26')).toContain('via 10.64.0.128 dev vxlan.weft proto 84 src 10.64.0.0 onlink');
+    expect(host.sh('ip route show 10.64.0.128/26')).toContain(
+      'via 10.64.0.128 dev vxlan.weft proto 84 src 10.64.0.0 onlink',
+    );
     expect(host.sh('bridge fdb show dev vxlan.weft')).toContain('dst 192.168.2.12');
     await apply(sync, sourcesWith([OWN, [FAR[0], 'c', ['192.168.2.99']]]));
     expect(host.sh('bridge fdb show dev vxlan.weft')).toContain('dst 192.168.2.99');
