@@ -5,7 +5,7 @@
  */
 import { agentUnreachable, noteDeleted, requireServingMark, WHERE_TO_LOOK } from './away.ts';
 import { callAgent } from './call.ts';
-import { CNI_VARIABLES, parseEnvironment, type CniEnvironment, type Verb } from './environment.ts';
+import { CNI_VARIABLES, parseEnvironment, VERBS, type CniEnvironment, type Verb } from './environment.ts';
 import { cniErrorObject, VerbDeadlineError } from './error.ts';
 import { readInput } from './input.ts';
 import type { CallAnswer, CallRequest } from './protocol.ts';
@@ -42,18 +42,21 @@ if ((process.env.CNI_COMMAND ?? '') === '' && isTerminal()) explain();
 else answer().then(end, fail);
 
 async function answer(): Promise<CallAnswer> {
-  const environment = parseEnvironment(process.env);
-  setTimeout(atDeadline, DEADLINE_MS[environment.verb], environment.verb);
+  const verb = VERBS.find((known) => known === process.env.CNI_COMMAND) ?? parseEnvironment(process.env).verb;
+  setTimeout(atDeadline, DEADLINE_MS[verb], verb);
   stdin = await readInput();
-  if (environment.verb === 'VERSION') {
+  if (verb === 'VERSION') {
     return { stdout: JSON.stringify(renderVersions(fromInput('cniVersion'))), exitCode: 0 };
   }
-  return askAgent(environment);
+  const call: CallRequest = { env: cniVariables(), stdin };
+  const outcome = await callAgent(call, 0);
+  return outcome.kind === 'answered' ? outcome.answer : withoutAgent(call);
 }
 
-async function askAgent(environment: CniEnvironment): Promise<CallAnswer> {
+/** The environment is the agent's to judge, and is looked at here only before the executable acts on its own. */
+async function withoutAgent(call: CallRequest): Promise<CallAnswer> {
+  const environment = parseEnvironment(process.env);
   const { verb } = environment;
-  const call: CallRequest = { env: cniVariables(), stdin };
   const outcome = await callAgent(call, PATIENCE_MS[verb]);
   if (outcome.kind === 'answered') return outcome.answer;
   if (verb === 'DEL') return noteThenAskOnce(environment, call);

@@ -34,6 +34,13 @@ describe.concurrent('the executable without an agent', () => {
     expect(result.ms).toBeLessThan(SLACK_MS);
   });
 
+  it('says at once what is wrong with the environment', { timeout: 30_000 }, async () => {
+    await using machine = await startMachine();
+    const result = await machine.call({ env: environment('ADD', { CNI_CONTAINERID: '../../x' }) });
+    expectError(result, 4, /^invalid CNI_CONTAINERID/);
+    expect(result.ms).toBeLessThan(SLACK_MS);
+  });
+
   it('answers VERSION alone, in the version that asks', { timeout: 30_000 }, async () => {
     await using machine = await startMachine();
     const result = await machine.call({ env: { CNI_COMMAND: 'VERSION' }, stdin: { cniVersion: '0.4.0' } });
