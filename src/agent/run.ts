@@ -64,6 +64,8 @@ export interface AgentEnvironment {
 
 /** How often the node's subnets are looked at without a reason to. */
 const MAINTAIN_MS = 10_000;
+/** By so much the whole ADD may outlast its claim: the claim can say why it did not succeed, a clock cannot. */
+const ADD_AFTER_CLAIM_MS = 2_000;
 /** How often the kernel is compared with the objects without a reason to. */
 const SYNC_MS = 30_000;
 
@@ -191,8 +193,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
-  // What an earlier boot left is freed before an ADD may need it.
-  await sweep();
+  // What an earlier boot left is freed before an ADD may need it. Where that fails the next sweep does it.
+  await sweep().catch((error: unknown) => log.error({ err: error }, 'the first sweep failed'));
   await nodeSubnets.recover(signal);
   await nodeSubnets.maintain(signal);
 
@@ -211,7 +213,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         del: (request) => del(request, signal),
         log,
       }),
-    deadlinesMs: { ADD: settings.addDeadlineMs },
+    deadlinesMs: { ADD: settings.addDeadlineMs + ADD_AFTER_CLAIM_MS },
     clock,
     log,
   });

@@ -50,6 +50,8 @@ export interface TestAgent {
   readonly pid: number | undefined;
   /** Resolves when the process has ended. */
   readonly ended: Promise<unknown>;
+  /** How it ended; undefined if by a signal. */
+  exitCode(): Promise<number | undefined>;
   kill(signal?: NodeJS.Signals): Promise<void>;
   log(): string;
 }
@@ -222,6 +224,7 @@ function launchAgent(
   return {
     pid: process.pid,
     ended,
+    exitCode: async () => (await process).exitCode,
     log: () => text,
     async kill(signal = 'SIGKILL') {
       process.kill(signal);

@@ -1,0 +1,233 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { startLossyProxy, type LossyProxy, type ProxiedRequest } from '../apiserver/lossy-proxy.ts';
+import { eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
+import { ip, weftLinks } from './namespaces.ts';
+
+/** One node whose way to the apiserver loses answers, refuses, or is cut. */
+
+let node: TestNode;
+let agent: TestAgent;
+let proxy: LossyProxy;
+let dir: string;
+
+const ADD_SECONDS = 4;
+
+beforeAll(async () => {
+  node = await startNode({ flags: [`--add-seconds=${ADD_SECONDS}`] });
+  dir = await mkdtemp(join(tmpdir(), 'weft-proxy-'));
+  proxy = await startLossyProxy(node.plane, dir);
+  await node.apply(
+    pool('faults', {
+      cidrs: ['10.11.0.0/24', 'fd00:11::/64'],
+      nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+      reuseDelaySeconds: 1,
+    }),
+  );
+  agent = await startAgent();
+});
+
+afterAll(async () => {
+  await node.stop();
+  await proxy.stop();
+  await rm(dir, { recursive: true });
+});
+
+afterEach(async () => {
+  proxy.setFault(() => 'none');
+  await proxy.setDown(false);
+  // What a test that failed has left is not the next one's business.
+  for (const name of await sandboxes()) {
+    await node.cni({ command: 'DEL', containerID: name, netns: `/run/netns/${name}` });
+    await noObjects(name);
+    await node.removeSandbox(name);
+  }
+  await eventually('no link to be left', async () => ((await weftLinks()).length === 0 ? true : undefined));
+});
+
+describe('an ADD', () => {
+  test('costs one write for each address, and no read', async () => {
+    for (let i = 0; i < 5; i++) {
+      const id = `cost-${i}`;
+      const netns = await node.makeSandbox(id);
+      const before = proxy.requests.length;
+      expect((await node.cni({ command: 'ADD', containerID: id, netns })).exitCode).toBe(0);
+      const cost = proxy.requests.slice(before).filter((request) => !isWatch(request));
+      expect(cost.map(({ method, path }) => `${method} ${resource(path)}`)).toEqual([
+        'POST ipallocations',
+        'POST ipallocations',
+      ]);
+    }
+  });
+
+  test('whose creates are committed and whose answers are lost keeps those very addresses (F3)', async () => {
+    const id = 'lost-answer';
+    const netns = await node.makeSandbox(id);
+    let losses = 0;
+    proxy.setFault((request) => (isClaim(request) && losses++ < 2 ? 'lose-answer' : 'none'));
+    const before = proxy.requests.length;
+    const { answer, stdout } = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(answer?.ips, stdout).toHaveLength(2);
+    expect(losses).toBe(4);
+    // It asked for the very names that it had tried to create.
+    const asked = proxy.requests
+      .slice(before)
+      .filter(({ method, path }) => method === 'GET' && /\/ipallocations\/[^?]/.test(path))
+      .map(({ path }) => path.replace(/^.*\/|\?.*$/g, ''));
+    const objects = await node.allocations(id);
+    expect(objects.map(({ name }) => name).sort()).toEqual(asked.sort());
+    expect(objects).toHaveLength(2);
+    expect(await addressesIn(id)).toEqual(answer?.ips?.map(({ address }) => address.split('/')[0]).sort());
+  });
+
+  test('that never learns whether its creates were committed leaves nothing behind (F3)', async () => {
+    const id = 'never-told';
+    const netns = await node.makeSandbox(id);
+    proxy.setFault((request) => (isWatch(request) ? 'none' : 'lose-answer'));
+    const { answer } = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(answer?.code).toBe(11);
+    expect(await weftLinks()).toEqual([]);
+    expect(await node.allocations(id)).toHaveLength(2);
+    proxy.setFault(() => 'none');
+    await noObjects(id);
+  });
+
+  test.each([500, 429, 503] as const)(
+    'that the apiserver refuses with %i for a while succeeds all the same',
+    async (status) => {
+      const id = `refused-${status}`;
+      const netns = await node.makeSandbox(id);
+      const untilMs = performance.now() + 1_000;
+      proxy.setFault((request) => (isClaim(request) && performance.now() < untilMs ? { status } : 'none'));
+      const { answer, stdout } = await node.cni({ command: 'ADD', containerID: id, netns });
+      expect(answer?.ips, stdout).toHaveLength(2);
+      expect(await node.allocations(id)).toHaveLength(2);
+    },
+  );
+
+  test('that the apiserver refuses on and on answers 11 in time, skips no address and leaves nothing (F4)', async () => {
+    const id = 'refused';
+    const netns = await node.makeSandbox(id);
+    proxy.setFault((request) => (isClaim(request) ? { status: 500 } : 'none'));
+    const before = proxy.requests.length;
+    const startedMs = performance.now();
+    const { answer } = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(answer?.code).toBe(11);
+    expect(answer?.msg).toContain('the proxy says so');
+    expect(performance.now() - startedMs).toBeLessThan(ADD_SECONDS * 1000 + 5_000);
+    expect(await node.allocations(id)).toEqual([]);
+    expect(await weftLinks()).toEqual([]);
+    // One name for each family, however often it was tried.
+    const undone = proxy.requests.slice(before).filter(({ path }) => /\/ipallocations\/[^?]/.test(path));
+    expect(new Set(undone.map(({ path }) => path)).size).toBe(2);
+  });
+
+  test('while the apiserver is away answers 11, and works again when it is back', async () => {
+    const id = 'away';
+    const netns = await node.makeSandbox(id);
+    await proxy.setDown(true);
+    const { answer } = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(answer?.code).toBe(11);
+    expect(await weftLinks()).toEqual([]);
+    expect((await node.cni({ command: 'STATUS' })).exitCode).toBe(0);
+    await proxy.setDown(false);
+    const again = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(again.answer?.ips, again.stdout).toHaveLength(2);
+    expect((await node.allocations(id)).length).toBe(2);
+  });
+});
+
+describe('a DEL while the apiserver is away (F6)', () => {
+  test('takes the interface down and succeeds; the addresses come free when the apiserver is back', async () => {
+    const id = 'del-away';
+    const netns = await node.makeSandbox(id);
+    await node.cni({ command: 'ADD', containerID: id, netns });
+    await proxy.setDown(true);
+    const startedMs = performance.now();
+    expect(await node.cni({ command: 'DEL', containerID: id, netns })).toMatchObject({
+      exitCode: 0,
+      stdout: '',
+    });
+    expect(performance.now() - startedMs).toBeLessThan(3_000);
+    await eventually('the link to be gone', async () =>
+      (await weftLinks()).length === 0 ? true : undefined,
+    );
+    expect(await addressesIn(id)).toEqual([]);
+    expect((await node.allocations(id)).map(({ released }) => released)).toEqual([false, false]);
+    await proxy.setDown(false);
+    await noObjects(id);
+  });
+
+  test('is finished by the sweep of the next agent, if this one dies before the apiserver is back', async () => {
+    const id = 'del-and-death';
+    const netns = await node.makeSandbox(id);
+    await node.cni({ command: 'ADD', containerID: id, netns });
+    await proxy.setDown(true);
+    expect((await node.cni({ command: 'DEL', containerID: id, netns })).exitCode).toBe(0);
+    await agent.kill();
+    await proxy.setDown(false);
+    expect(await node.allocations(id)).toHaveLength(2);
+    agent = await startAgent();
+    await noObjects(id);
+  });
+});
+
+test('nothing is freed while the watch is dead, however dead the sandbox looks', async () => {
+  const id = 'blind';
+  const netns = await node.makeSandbox(id);
+  await node.cni({ command: 'ADD', containerID: id, netns });
+  proxy.setFault((request) => (isWatch(request) ? 'lose-request' : 'none'));
+  proxy.resetConnections();
+  await node.removeSandbox(id);
+  await sleep(8_000); // more than twice the grace, eight sweeps
+  expect((await node.allocations(id)).map(({ released }) => released)).toEqual([false, false]);
+  proxy.setFault(() => 'none');
+  await noObjects(id);
+});
+
+async function startAgent(): Promise<TestAgent> {
+  const started = await node.startAgent({ kubeconfig: proxy.kubeconfig });
+  // Warm: the first subnets are there.
+  await eventually('the first subnets', async () =>
+    (await node.subnets('faults')).length === 2 ? true : undefined,
+  );
+  return started;
+}
+
+function isWatch({ path }: ProxiedRequest): boolean {
+  return path.includes('watch=true');
+}
+
+function isClaim({ method, path }: ProxiedRequest): boolean {
+  return method === 'POST' && path.includes('/ipallocations');
+}
+
+/** The last part of a request's path. */
+function resource(path: string): string {
+  return path.replace(/\?.*$/, '').replace(/^.*\//, '');
+}
+
+async function noObjects(containerID: string): Promise<void> {
+  await eventually(`no allocation of ${containerID}`, async () =>
+    (await node.allocations(containerID)).length === 0 ? true : undefined,
+  );
+}
+
+async function sandboxes(): Promise<string[]> {
+  const listed = await ip('netns', 'list');
+  return listed
+    .split('\n')
+    .map((line) => line.split(' ')[0] ?? '')
+    .filter((name) => name !== '');
+}
+
+/** The global addresses inside a sandbox, sorted. */
+async function addressesIn(sandbox: string): Promise<string[]> {
+  const links = JSON.parse(await ip('-n', sandbox, '-json', 'address', 'show', 'scope', 'global')) as {
+    addr_info?: { local?: string }[];
+  }[];
+  return links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local }) => local ?? [])).sort();
+}
