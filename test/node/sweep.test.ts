@@ -1,0 +1,220 @@
+import { writeFile } from 'node:fs/promises';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { hostLinkName } from '../../src/kernel/index.ts';
+import { CONFIG, eventually, NODE_NAME, pool, startNode, type TestAgent, type TestNode } from './node.ts';
+import { ip, UPLINK, weftLinks } from './namespaces.ts';
+
+/** What is left over, lost or found in the way on one node, and what the agent makes of it. */
+
+let node: TestNode;
+let agent: TestAgent;
+
+/** A file in the place of the kernel's, so that a test can reboot the node. */
+const BOOT_ID = '/run/weft/boot-id';
+const BOOTS = ['11111111-1111-1111-1111-111111111111', '22222222-2222-2222-2222-222222222222'] as const;
+const GRACE_SECONDS = 3;
+
+beforeAll(async () => {
+  node = await startNode({ flags: [`--boot-id=${BOOT_ID}`, `--grace-seconds=${GRACE_SECONDS}`] });
+  await writeFile(BOOT_ID, `${BOOTS[0]}\n`);
+  await node.apply(
+    pool('sweep', {
+      cidrs: ['10.12.0.0/24', 'fd00:12::/64'],
+      nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+      reuseDelaySeconds: 1,
+    }),
+  );
+  agent = await node.startAgent();
+});
+
+afterAll(async () => {
+  await node.stop();
+});
+
+describe('an allocation', () => {
+  test('whose sandbox vanished without a DEL is released, not before the grace', async () => {
+    await add('leaked');
+    await node.removeSandbox('leaked');
+    const goneMs = performance.now();
+    await eventually('the release', async () =>
+      (await node.allocations('leaked')).every(({ released }) => released) ? true : undefined,
+    );
+    expect(performance.now() - goneMs).toBeGreaterThan(GRACE_SECONDS * 1000);
+    await nothingOf('leaked');
+  });
+
+  test('that somebody deleted under a living pod is made again, with the pod it was for', async () => {
+    const uid = await makePod('web-0');
+    const args = `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=${uid}`;
+    await add('readopted', args);
+    const before = await node.allocations('readopted');
+    expect(before.map(({ podName }) => podName)).toEqual(['web-0', 'web-0']);
+    await node.kubectl('delete', 'ipallocations', ...before.map(({ name }) => name));
+    const after = await eventually('both to be there again', async () => {
+      const now = await node.allocations('readopted');
+      return now.length === 2 ? now : undefined;
+    });
+    expect(after.map(({ name }) => name).sort()).toEqual(before.map(({ name }) => name).sort());
+    expect(after.map(({ podName }) => podName)).toEqual(['web-0', 'web-0']);
+    expect(after.map(({ uid: its }) => its)).not.toEqual(before.map(({ uid: its }) => its));
+    await ping('readopted', UPLINK.addresses[0]);
+    await remove('readopted');
+  });
+});
+
+describe('a link', () => {
+  test('that an ADD left half-made is removed, and nobody else’s is touched', async () => {
+    await ip('link', 'add', 'weft0000000half', 'type', 'veth', 'peer', 'name', 'half-peer');
+    await ip('link', 'add', 'foreign0', 'type', 'veth', 'peer', 'name', 'foreign1');
+    await eventually('the half-made one to go', async () =>
+      (await weftLinks()).length === 0 ? true : undefined,
+    );
+    expect(await ip('-brief', 'link')).toContain('foreign0');
+    await ip('link', 'delete', 'foreign0');
+  });
+
+  test('of the very name that an ADD needs does not stand in its way (F35)', async () => {
+    const name = hostLinkName('in-the-way', 'eth0');
+    await ip('link', 'add', name, 'type', 'veth', 'peer', 'name', 'old-peer');
+    await ip('address', 'add', '10.12.0.9/32', 'dev', name);
+    await add('in-the-way');
+    await ping('in-the-way', UPLINK.addresses[0]);
+    expect(await ip('-brief', 'address', 'show', 'dev', name)).not.toContain('10.12.0.9/32');
+    await remove('in-the-way');
+  });
+
+  test('of the same container in a namespace that was made anew is replaced', async () => {
+    const first = await add('again');
+    // The namespace lives on in a process, as that of a pod that is hard to kill.
+    const sleeper = execa('ip', ['netns', 'exec', 'again', 'sleep', '300'], { reject: false });
+    await node.removeSandbox('again');
+    const second = await add('again');
+    expect(second).not.toEqual(first);
+    await ping('again', UPLINK.addresses[0]);
+    expect((await node.allocations('again')).filter(({ released }) => !released)).toHaveLength(2);
+    await remove('again');
+    sleeper.kill('SIGKILL');
+    await sleeper;
+  });
+});
+
+test('a namespace path that is another pod’s by now is not touched by the old one’s DEL (F10)', async () => {
+  await add('old-owner', undefined, 'shared');
+  // The old pod's namespace lives on without a name.
+  const sleeper = execa('ip', ['netns', 'exec', 'shared', 'sleep', '300'], { reject: false });
+  await node.removeSandbox('shared');
+  const theirs = await add('new-owner', undefined, 'shared');
+  expect(
+    (await node.cni({ command: 'DEL', containerID: 'old-owner', netns: '/run/netns/shared' })).exitCode,
+  ).toBe(0);
+  await nothingOf('old-owner');
+  const inside = await ip('-n', 'shared', 'address', 'show', 'dev', 'eth0');
+  for (const address of theirs) expect(inside).toContain(address);
+  await ping('shared', UPLINK.addresses[0]);
+  // The old pod has lost its interface although its namespace is still there.
+  const links = await execa('nsenter', [`--net=/proc/${String(sleeper.pid)}/ns/net`, 'ip', '-brief', 'link']);
+  expect(links.stdout).not.toContain('eth0');
+  await node.cni({ command: 'DEL', containerID: 'new-owner', netns: '/run/netns/shared' });
+  await nothingOf('new-owner');
+  await node.removeSandbox('shared');
+  sleeper.kill('SIGKILL');
+  await sleeper;
+});
+
+test('pods’ names and containers are in the book, and an ADD without Kubernetes arguments is served', async () => {
+  await add('nameless');
+  const found = await node.allocations('nameless');
+  expect(found.map(({ podName, released }) => ({ podName, released }))).toEqual([
+    { podName: undefined, released: false },
+    { podName: undefined, released: false },
+  ]);
+  await remove('nameless');
+});
+
+describe('after a reboot (F9)', () => {
+  test('what an earlier boot held comes free at once, so that a full subnet is no end', async () => {
+    await node.apply(
+      pool('boot', {
+        cidrs: ['10.13.0.0/30'],
+        nodeSubnetPrefixLength: { ipv4: 30 },
+        reuseDelaySeconds: 1,
+      }),
+    );
+    const config = { ...CONFIG, pool: 'boot' };
+    for (const [round, boot] of [BOOTS[1], BOOTS[0], BOOTS[1]].entries()) {
+      const ids = [0, 1, 2].map((i) => `boot-${round}-${i}`);
+      for (const id of ids) {
+        const netns = await node.makeSandbox(id);
+        await eventually(`an address for ${id}`, async () =>
+          (await node.cni({ command: 'ADD', containerID: id, netns, config })).exitCode === 0
+            ? true
+            : undefined,
+        );
+      }
+      expect(await liveOf('boot')).toHaveLength(3);
+      await agent.kill();
+      for (const id of ids) await node.removeSandbox(id);
+      await writeFile(BOOT_ID, `${boot}\n`);
+      // A grace that never ends: the boot itself is the proof.
+      agent = await node.startAgent({ flags: ['--grace-seconds=600'] });
+      await eventually('the earlier boot’s addresses to be released', async () =>
+        (await liveOf('boot')).length === 0 ? true : undefined,
+      );
+    }
+  });
+});
+
+async function add(containerID: string, args?: string, sandbox = containerID): Promise<string[]> {
+  const netns = await node.makeSandbox(sandbox);
+  const { answer, stdout } = await node.cni({
+    command: 'ADD',
+    containerID,
+    netns,
+    ...(args === undefined ? {} : { args }),
+  });
+  expect(answer?.ips, stdout).toHaveLength(2);
+  return answer?.ips?.map(({ address }) => address) ?? [];
+}
+
+async function remove(containerID: string): Promise<void> {
+  const netns = `/run/netns/${containerID}`;
+  expect((await node.cni({ command: 'DEL', containerID, netns })).exitCode).toBe(0);
+  await nothingOf(containerID);
+  await node.removeSandbox(containerID);
+}
+
+async function nothingOf(containerID: string): Promise<void> {
+  await eventually(`nothing left of ${containerID}`, async () =>
+    (await node.allocations(containerID)).length === 0 ? true : undefined,
+  );
+}
+
+async function liveOf(poolName: string): Promise<string[]> {
+  const all = await node.allocations();
+  return all.filter((one) => one.pool === poolName && !one.released).map(({ name }) => name);
+}
+
+/** A Pod object bound to the node, as the scheduler leaves it. Answers its UID. */
+async function makePod(name: string): Promise<string> {
+  await node.apply({
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name: 'default', namespace: 'default' },
+  });
+  await node.apply({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace: 'default' },
+    spec: {
+      nodeName: NODE_NAME,
+      automountServiceAccountToken: false,
+      containers: [{ name: 'c', image: 'none' }],
+    },
+  });
+  return node.kubectl('get', 'pod', name, '-o', 'jsonpath={.metadata.uid}');
+}
+
+async function ping(from: string, to: string): Promise<void> {
+  await execa('ip', ['netns', 'exec', from, 'ping', '-c1', '-W2', to]);
+}
