@@ -10,13 +10,19 @@ export interface Claimant {
   readonly pool: string | undefined;
 }
 
+/** What a claim needs of the agent. */
+export type ClaimingParts = Pick<
+  AgentParts,
+  'nodeName' | 'pools' | 'subnets' | 'allocations' | 'subnetSource' | 'claims' | 'settings'
+>;
+
 /**
  * Claims the attachment's addresses from the first pool that has them, with one more subnet for the node where
  * its own are full.
  * @throws NoPoolError, PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
-  parts: AgentParts,
+  parts: ClaimingParts,
   claimant: Claimant,
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
@@ -39,7 +45,7 @@ export async function claimFor(
 }
 
 async function claimFromPool(
-  parts: AgentParts,
+  parts: ClaimingParts,
   claimant: Claimant,
   pool: IPPool,
   signal: AbortSignal,
@@ -76,7 +82,7 @@ async function claimFromPool(
 
 /** A node that is full gets another subnet; where the pool has none left, being full is the error to show. */
 async function oneMoreSubnet(
-  parts: AgentParts,
+  parts: ClaimingParts,
   pool: IPPool,
   full: PoolExhaustedError,
   signal: AbortSignal,

@@ -1,0 +1,150 @@
+import { describe, expect, test } from 'vitest';
+import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import { claimFor, type ClaimingParts } from '../../src/agent/claim.ts';
+import { ClaimDeadlineError, SubnetUnavailableError } from '../../src/ipam/index.ts';
+import { formatAddress, type Family } from '../../src/net/index.ts';
+import type { Fault, FakeCall } from '../contract/fake-stores.ts';
+import { createClaimingProcess } from '../ipam/claims.ts';
+import { attachmentOf, subnetOf } from '../ipam/objects.ts';
+
+describe('the pools', () => {
+  test('are tried by name, the next one only when the one before has nothing', async () => {
+    const { pool, claim } = setUp();
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    const got: string[] = [];
+    for (let i = 0; i < 6; i++) got.push(...(await claim(`c${i}`)));
+    expect(got.map((address) => address.slice(0, 4))).toEqual([
+      '10.1',
+      '10.1',
+      '10.1',
+      '10.2',
+      '10.2',
+      '10.2',
+    ]);
+  });
+
+  test('of which all are full: the first one’s reason is told', async () => {
+    const { pool, claim } = setUp();
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    for (let i = 0; i < 6; i++) await claim(`c${i}`);
+    await expect(claim('late')).rejects.toThrow(
+      /^IPPool a has no free ipv4 address on this node: of 3 usable/,
+    );
+  });
+
+  test('that the configuration names is the only one', async () => {
+    const { pool, claim } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    for (let i = 0; i < 3; i++) expect((await claim(`c${i}`, 'b'))[0]).toMatch(/^10\.2\./);
+    await expect(claim('late', 'b')).rejects.toThrow(/^IPPool b has no free/);
+    await expect(claim('late', 'c')).rejects.toThrow('c: there is no such IPPool');
+  });
+
+  test('are not gone through when the apiserver fails: that says nothing about the others', async () => {
+    const { pool, claim, calls } = setUp({ fault: ({ verb }) => (verb === 'create' ? 'fail' : 'none') });
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    await expect(claim('c')).rejects.toThrow(ClaimDeadlineError);
+    expect(new Set(calls.filter(({ verb }) => verb === 'create').map(({ name }) => name)).size).toBe(1);
+  });
+});
+
+describe('a node whose subnets are full', () => {
+  test('gets one more of the family that is full, and the claim goes on', async () => {
+    const { pool, claim, more } = setUp();
+    pool('a', ['10.1.0.0/24', 'fd00::/120'], ['10.1.0.0/30', 'fd00::/126'], {
+      ipv4: ['10.1.0.4/30'],
+      ipv6: [],
+    });
+    for (let i = 0; i < 2; i++) await claim(`c${i}`);
+    await claim('c2');
+    expect(more).toEqual([]);
+    await expect(claim('c3')).rejects.toThrow(/no free ipv6 address/);
+    expect(more).toEqual(['a ipv4', 'a ipv6']);
+  });
+
+  test('that has no subnet yet and gets none is told why, not that it is full', async () => {
+    const { pool, claim } = setUp();
+    pool('a', ['10.1.0.0/24'], []);
+    await expect(claim('c')).rejects.toThrow(SubnetUnavailableError);
+    await expect(claim('c')).rejects.toThrow('none is free');
+  });
+
+  test('goes on for as long as it gets more, but not without an end', async () => {
+    const { pool, claim, more, clock } = setUp({ claimMoreTakesMs: 2_000, claimMoreIsOfNoUse: true });
+    pool('a', ['10.1.0.0/24'], []);
+    const startedMs = clock.nowMs();
+    await expect(claim('c')).rejects.toThrow(/holds no ipv4 subnet of it to draw from/);
+    expect(more.length).toBeGreaterThan(1);
+    expect(clock.nowMs() - startedMs).toBeLessThan(10_000);
+  });
+});
+
+test('a node without an address of the pool’s families says so', async () => {
+  const { pool, claim } = setUp({ families: [] });
+  pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+  await expect(claim('c')).rejects.toThrow('the node has no address of its families');
+});
+
+function setUp({
+  fault,
+  families,
+  claimMoreTakesMs = 0,
+  claimMoreIsOfNoUse = false,
+}: {
+  fault?: (call: FakeCall) => Fault;
+  families?: Family[];
+  claimMoreTakesMs?: number;
+  claimMoreIsOfNoUse?: boolean;
+} = {}) {
+  const process = createClaimingProcess(fault === undefined ? {} : { fault });
+  const { clock, cache, stores } = process;
+  const pools: IPPool[] = [];
+  const held = new Map<string, NodeSubnet[]>();
+  const spare = new Map<string, Partial<Record<Family, string[]>>>();
+  const more: string[] = [];
+  const parts: ClaimingParts = {
+    nodeName: 'n1',
+    pools: () => pools,
+    subnets: () => [...held.values()].flat(),
+    allocations: cache,
+    subnetSource: {
+      drawable: (pool) => held.get(pool.metadata.name) ?? [],
+      families: (pool) => families ?? [...new Set(pool.spec.cidrs.map(({ family }) => family))],
+      async claimMore(pool, family, signal) {
+        const { name } = pool.metadata;
+        more.push(`${name} ${family}`);
+        await clock.sleep(claimMoreTakesMs, signal);
+        if (claimMoreIsOfNoUse) return;
+        const cidr = spare.get(name)?.[family]?.shift();
+        if (cidr === undefined) throw new SubnetUnavailableError(name, family, 'none is free');
+        held.get(name)?.push(subnetOf(cidr, pool));
+      },
+    },
+    claims: process.parts,
+    settings: { addDeadlineMs: 45_000, subnetWaitMs: 5_000, graceMs: 120_000 },
+  };
+  return {
+    clock,
+    calls: stores.calls,
+    more,
+    pool(name: string, cidrs: string[], own: string[], extra: Partial<Record<Family, string[]>> = {}) {
+      const pool = stores.applyPool(name, { cidrs }, { finalizers: [POOL_FINALIZER] });
+      pools.push(pool);
+      held.set(
+        name,
+        own.map((cidr) => subnetOf(cidr, pool)),
+      );
+      spare.set(name, extra);
+    },
+    async claim(containerID: string, pool?: string): Promise<string[]> {
+      const { signal } = new AbortController();
+      const claimant = { attachment: attachmentOf(containerID), pod: undefined, pool };
+      const claimed = await clock.until(claimFor(parts, claimant, signal));
+      return claimed.map(({ spec }) => formatAddress(spec.address));
+    },
+  };
+}
