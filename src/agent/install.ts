@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, copyFile, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, lstat, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /** What the host must offer for the executable to run there. */
@@ -38,7 +38,8 @@ export async function requireRunnableHost(host: HostFacts): Promise<void> {
     );
   }
   try {
-    await access(join(host.root, loader), constants.R_OK);
+    // Not followed: distributions link it by an absolute path, which from here would lead into this container.
+    await lstat(join(host.root, loader));
   } catch (cause) {
     throw new UnsupportedHostError(
       `weft's executable needs glibc 2.17 or newer, and this node has no /${loader} (a musl or static system?)`,

@@ -1,6 +1,17 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -32,6 +43,12 @@ describe('a host', () => {
     await expect(runnable('riscv64', V2)).rejects.toThrow(
       "weft's executable is made for x86-64 and arm64, and this node is riscv64",
     );
+  });
+
+  test("whose loader is a link to a file of the host's own can run it", async () => {
+    await mkdir(join(directory, 'lib64'), { recursive: true });
+    await symlink('/lib/no-such-machine/ld-2.31.so', join(directory, 'lib64/ld-linux-x86-64.so.2'));
+    await requireRunnableHost({ architecture: 'x64', root: directory, cpuinfo: V2 });
   });
 
   test('without the loader cannot: what it needs is named', async () => {
