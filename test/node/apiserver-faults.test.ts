@@ -140,6 +140,39 @@ describe('an ADD', () => {
   });
 });
 
+describe('a runtime that loses its patience while the create is on its way (F2)', () => {
+  test('and sends a DEL: nothing is left, although the create commits after it', async () => {
+    const id = 'late-create';
+    const netns = await node.makeSandbox(id);
+    proxy.setFault((request) => (isClaim(request) ? { delayMs: 2_500 } : 'none'));
+    const before = proxy.requests.length;
+    const call = node.beginCni({ command: 'ADD', containerID: id, netns });
+    await eventually('both creates to be sent', () =>
+      proxy.requests.slice(before).filter(isClaim).length === 2 ? true : undefined,
+    );
+    call.kill();
+    await call.result;
+    const startedMs = performance.now();
+    expect((await node.cni({ command: 'DEL', containerID: id, netns })).exitCode).toBe(0);
+    expect(performance.now() - startedMs).toBeLessThan(2_000);
+    expect(await node.allocations(id)).toEqual([]);
+    await sleep(3_500); // the creates have been carried out by now
+    await noObjects(id);
+    expect(await weftLinks()).toEqual([]);
+  });
+
+  test('and sends the ADD again beside the first: one attachment comes of it', async () => {
+    const id = 'twice-at-once';
+    const netns = await node.makeSandbox(id);
+    proxy.setFault((request) => (isClaim(request) ? { delayMs: 1_000 } : 'none'));
+    const calls = await Promise.all([0, 1].map(() => node.cni({ command: 'ADD', containerID: id, netns })));
+    expect(calls.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+    expect(calls[1]?.answer).toEqual(calls[0]?.answer);
+    expect(await node.allocations(id)).toHaveLength(2);
+    expect(await weftLinks()).toHaveLength(1);
+  });
+});
+
 describe('a DEL while the apiserver is away (F6)', () => {
   test('takes the interface down and succeeds; the addresses come free when the apiserver is back', async () => {
     const id = 'del-away';

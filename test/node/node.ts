@@ -31,6 +31,8 @@ export interface TestNode {
   /** A network namespace as a runtime makes one, by its path. */
   makeSandbox(name: string): Promise<string>;
   removeSandbox(name: string): Promise<void>;
+  /** Deletes the Node object and makes it anew, as when a node is replaced under its name. */
+  recreateNode(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -164,6 +166,10 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
     },
     async removeSandbox(name) {
       await ip('netns', 'delete', name);
+    },
+    async recreateNode() {
+      await kubectl('delete', 'node', NODE_NAME);
+      await createNode(apply, kubectl);
     },
     async stop() {
       for (const agent of running) await agent.kill();

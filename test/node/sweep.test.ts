@@ -99,6 +99,51 @@ describe('a link', () => {
   });
 });
 
+test('an address with a foreign route of the same metric is passed over at the second try (F35)', async () => {
+  await node.apply(
+    pool('routed', { cidrs: ['10.15.0.0/30'], nodeSubnetPrefixLength: { ipv4: 30 }, reuseDelaySeconds: 1 }),
+  );
+  const foreign = ['route', 'replace', '10.15.0.1', 'dev', UPLINK.name];
+  await ip(...foreign);
+  const netns = await node.makeSandbox('routed');
+  const config = { ...CONFIG, pool: 'routed' };
+  const first = await node.cni({ command: 'ADD', containerID: 'routed', netns, config });
+  expect(first.answer?.msg).toContain('10.15.0.1/32');
+  await nothingOf('routed');
+  const second = await node.cni({ command: 'ADD', containerID: 'routed', netns, config });
+  expect(second.answer?.ips?.[0]?.address, second.stdout).toBe('10.15.0.2/32');
+  await ping('routed', UPLINK.addresses[0]);
+  await remove('routed');
+  expect(await ip('route', 'show', '10.15.0.1')).toContain(`10.15.0.1 dev ${UPLINK.name}`);
+  await ip('route', 'delete', '10.15.0.1', 'dev', UPLINK.name);
+});
+
+describe('a Node that is deleted and made anew under its name (F20)', () => {
+  test('while its agent runs: its pods and subnets stay its own', async () => {
+    await add('renamed');
+    const before = await node.subnets('sweep');
+    await node.recreateNode();
+    await boundToPresentNode(before);
+    await ping('renamed', UPLINK.addresses[0]);
+    await add('renamed-next');
+    expect(await node.subnets('sweep')).toEqual(before);
+    for (const id of ['renamed', 'renamed-next']) await remove(id);
+  });
+
+  test('while no agent runs: the next one knows its subnets by the routes in the kernel', async () => {
+    await add('unseen');
+    const before = await node.subnets('sweep');
+    await agent.kill();
+    await node.recreateNode();
+    agent = await node.startAgent();
+    await boundToPresentNode(before);
+    await ping('unseen', UPLINK.addresses[0]);
+    await add('unseen-next');
+    expect(await node.subnets('sweep')).toEqual(before);
+    for (const id of ['unseen', 'unseen-next']) await remove(id);
+  });
+});
+
 test('a namespace path that is another pod’s by now is not touched by the old one’s DEL (F10)', async () => {
   await add('old-owner', undefined, 'shared');
   // The old pod's namespace lives on without a name.
@@ -171,6 +216,7 @@ async function add(containerID: string, args?: string, sandbox = containerID): P
     command: 'ADD',
     containerID,
     netns,
+    config: { ...CONFIG, pool: 'sweep' },
     ...(args === undefined ? {} : { args }),
   });
   expect(answer?.ips, stdout).toHaveLength(2);
@@ -193,6 +239,21 @@ async function nothingOf(containerID: string): Promise<void> {
 async function liveOf(poolName: string): Promise<string[]> {
   const all = await node.allocations();
   return all.filter((one) => one.pool === poolName && !one.released).map(({ name }) => name);
+}
+
+/** Waits until all of these subnets carry the UID that the Node has now. */
+async function boundToPresentNode(names: readonly string[]): Promise<void> {
+  const uid = await node.kubectl('get', 'node', NODE_NAME, '-o', 'jsonpath={.metadata.uid}');
+  await eventually('the subnets to be bound to the Node’s new UID', async () => {
+    const owners = await node.kubectl(
+      'get',
+      'nodesubnets',
+      ...names,
+      '-o',
+      'jsonpath={.items[*].spec.nodeUID}',
+    );
+    return owners.split(' ').every((owner) => owner === uid) ? true : undefined;
+  });
 }
 
 /** A Pod object bound to the node, as the scheduler leaves it. Answers its UID. */
