@@ -1,0 +1,36 @@
+import { afterAll, beforeAll, describe } from 'vitest';
+import { addressTests } from './weft/addresses.ts';
+import { bootstrapTests } from './weft/bootstrap.ts';
+import { bringUp, takeDown } from './weft/bring-up.ts';
+import { cniCallTests } from './weft/cni-calls.ts';
+import { controllerTests } from './weft/controller.ts';
+import { foreignHandsTests } from './weft/foreign-hands.ts';
+import { pathTests } from './weft/paths.ts';
+import { rebootTests } from './weft/reboots.ts';
+import { restartTests } from './weft/restarts.ts';
+import { rolloutTests } from './weft/rollout.ts';
+import type { Stage } from './weft/stage.ts';
+
+// weft on a whole cluster: real kubelets and containerd, the real manifests. One cluster for all of it, in this
+// order; what takes a node or a pool away comes last.
+describe('weft on a cluster', () => {
+  let opened: Stage | undefined;
+  const stage = (): Stage => {
+    if (opened === undefined) throw new Error('the cluster did not come up');
+    return opened;
+  };
+  beforeAll(async () => {
+    opened = await bringUp();
+  });
+  afterAll(() => takeDown(opened));
+
+  describe('bootstrap', () => bootstrapTests(stage));
+  describe('paths', () => pathTests(stage));
+  describe('addresses', () => addressTests(stage));
+  describe('calls of the executable', () => cniCallTests(stage));
+  describe('agent restarts', () => restartTests(stage));
+  describe('foreign hands', () => foreignHandsTests(stage));
+  describe('rollout', () => rolloutTests(stage));
+  describe('controller', () => controllerTests(stage));
+  describe('reboots', () => rebootTests(stage));
+});

@@ -1,0 +1,101 @@
+import { expect, it } from 'vitest';
+import type { IPAllocation } from '../../../src/api/index.ts';
+import { formatAddress } from '../../../src/net/index.ts';
+import { isReady, type Pod, type Stage } from './stage.ts';
+import { deployment, pod, WEB } from './workload.ts';
+import { addressesOf } from './paths.ts';
+
+/** One object per address, from the pod's start to after its end. */
+export function addressTests(stage: () => Stage): void {
+  it('names in exactly one IPAllocation per family the sandbox that has the address', async () => {
+    const { allocations, pods } = stage();
+    const running = (await pods(`app=${WEB}`)).filter(isReady);
+    const all = await allocations();
+    for (const one of running) {
+      const own = all.filter(({ spec }) => spec.pod?.uid === one.metadata.uid);
+      expect(own.map(({ spec }) => formatAddress(spec.address)).sort()).toEqual(addressesOf(one).sort());
+      const sandbox = await sandboxOf(stage(), one);
+      for (const { spec, status } of own) {
+        expect(spec.attachment?.containerID).toBe(sandbox);
+        expect(spec.nodeName).toBe(one.spec.nodeName);
+        expect(status?.releasedAt).toBeUndefined();
+      }
+    }
+    expect(running.length).toBeGreaterThan(0);
+  });
+
+  it('releases them when the Deployment goes, and deletes them after the delay', async () => {
+    const { cluster, eventually, allocations, pods } = stage();
+    await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(deployment('short-lived', 3)));
+    await cluster.kubectl(['rollout', 'status', 'deployment/short-lived', '--timeout=90s']);
+    const uids = (await pods('app=short-lived')).map(({ metadata }) => metadata.uid);
+    const own = async () => (await allocations()).filter(({ spec }) => uids.includes(spec.pod?.uid ?? ''));
+    expect(await own()).toHaveLength(6);
+    await cluster.kubectl(['delete', 'deployment', 'short-lived']);
+    const resting = await eventually('all six rest', async () => {
+      const found = await own();
+      expect(found.filter(isHeld)).toEqual([]);
+      return found;
+    });
+    // They are seen at rest, not only gone: a name is locked for the delay.
+    expect(resting.length).toBeGreaterThan(0);
+    await eventually('all six are deleted', async () => expect(await own()).toEqual([]), 30);
+  });
+
+  it('leaves nothing of 30 pods that were created and forcibly deleted in a burst', async () => {
+    const { cluster, eventually, allocations, pods } = stage();
+    const names = Array.from({ length: 30 }, (_, index) => `burst-${index}`);
+    const items = names.map((name) => pod(name, 'default', { app: 'burst' }));
+    await cluster.kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items }));
+    const own = async () => (await allocations()).filter(({ spec }) => spec.pod?.name.startsWith('burst-'));
+    // Some run, some are being wired, some have not begun.
+    await eventually('10 have addresses', async () => expect((await own()).length).toBeGreaterThan(20));
+    const force = ['--force', '--grace-period=0', '--wait=false'];
+    await cluster.kubectl(['delete', 'pods', '-l', 'app=burst', ...force]);
+    await eventually(
+      'their pods and addresses are gone',
+      async () => {
+        expect(await pods('app=burst')).toEqual([]);
+        expect(await own()).toEqual([]);
+      },
+      120,
+    );
+    await eventually('links, sandboxes and allocations agree on every node', () => expectAgreement(stage()));
+  });
+}
+
+/** On each node the runtime's sandboxes, the kernel's links and the held allocations are the same. */
+export async function expectAgreement(stage: Stage): Promise<void> {
+  const { cluster, allocations } = stage;
+  const held = (await allocations()).filter(isHeld);
+  for (const node of cluster.nodes) {
+    const own = held.filter(({ spec }) => spec.nodeName === node && spec.attachment?.network === 'weft');
+    const byAllocation = new Set(own.map(({ spec }) => spec.attachment?.containerID ?? ''));
+    const links = await linkAliases(stage, node);
+    expect(links.map((alias) => alias.split(' ')[2]).sort(), `links of ${node}`).toEqual(
+      [...byAllocation].sort(),
+    );
+    // One of each family for each attachment.
+    expect(own, `allocations of ${node}`).toHaveLength(byAllocation.size * 2);
+  }
+}
+
+/** The aliases of all links of weft's attachments; a link without one answers its name. */
+async function linkAliases({ cluster }: Stage, node: string): Promise<string[]> {
+  const links = JSON.parse(await cluster.execOnNode(node, ['ip', '-json', 'link', 'show'])) as Link[];
+  return links
+    .filter(({ ifname }) => /^x?weft/.test(ifname))
+    .map(({ ifname, ifalias }) => ifalias ?? `${ifname} has no alias`);
+}
+
+type Link = { readonly ifname: string; readonly ifalias?: string };
+
+export const isHeld = ({ status }: IPAllocation): boolean => status?.releasedAt === undefined;
+
+/** The ID that containerd knows the pod's sandbox by. */
+async function sandboxOf({ cluster }: Stage, { metadata, spec }: Pod): Promise<string> {
+  const filter = `labels."io.kubernetes.pod.uid"==${metadata.uid},labels."io.cri-containerd.kind"==sandbox`;
+  return cluster.execOnNode(spec.nodeName ?? '', [
+    ...['ctr', '--namespace', 'k8s.io', 'containers', 'list', '--quiet', filter],
+  ]);
+}

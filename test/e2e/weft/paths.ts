@@ -1,0 +1,109 @@
+import { expect, it } from 'vitest';
+import { measurePaths, placedPods, reachabilityTable } from '../../../hack/reachability.ts';
+import { isReady, type Pod, type Stage } from './stage.ts';
+import { WEB } from './workload.ts';
+
+/** Every way a packet takes, in both families, by real traffic. */
+export function pathTests(stage: () => Stage): void {
+  it('has the four classic paths for every pair of nodes', async () => {
+    const { cluster } = stage();
+    const paths = await measurePaths(cluster, await placedPods(cluster, `app=${WEB}`));
+    const lost = paths.filter(({ milliseconds }) => milliseconds === undefined);
+    expect(lost, reachabilityTable(paths)).toEqual([]);
+    // Per pair of nodes and family: to the node, and to a pod on it.
+    expect(paths).toHaveLength(cluster.nodes.length ** 2 * 2 * 2);
+  });
+
+  it('lets every node reach the pods of all others', async () => {
+    expect(await lostFromNodes(stage())).toEqual([]);
+  });
+
+  it('shows the outside the address of a node, and a pod that of the pod', async () => {
+    const { cluster, inPod, pods } = stage();
+    const running = (await pods(`app=${WEB}`)).filter(isReady);
+    const { outside } = cluster.plan;
+    for (const { name, ipv4, ipv6 } of cluster.plan.nodes) {
+      const from = podOn(running, name);
+      const [other] = running.filter(({ spec }) => spec.nodeName !== name);
+      const targets = [outside.ipv4, outside.ipv6, ...addressesOf(other)];
+      const seen = await inPod(
+        from.metadata.name,
+        targets.map((address) => askPage(address, 8080, 'source')).join('\n'),
+      );
+      expect(seen.trim().split('\n'), `from a pod on ${name} to ${targets.join(', ')}`).toEqual([
+        ...[ipv4, ipv6],
+        ...addressesOf(from),
+      ]);
+    }
+  });
+
+  it('carries Services of both families and DNS from pods on every node', async () => {
+    const { cluster, inPod, pods } = stage();
+    const running = (await pods(`app=${WEB}`)).filter(isReady);
+    const names = running.map(({ metadata }) => metadata.name);
+    const ips = await cluster.kubectl(['get', 'service', WEB, '-o', 'jsonpath={.spec.clusterIPs[*]}']);
+    for (const node of cluster.nodes) {
+      const asked = ips.split(' ').map((ip) => askPage(ip, 80, 'name'));
+      const lookUp = 'nslookup -type=a kubernetes.default.svc.cluster.local';
+      const output = await inPod(podOn(running, node).metadata.name, [...asked, lookUp].join('\n'));
+      const [overIPv4 = '', overIPv6 = '', ...resolved] = output.split('\n');
+      expect(names).toContain(overIPv4);
+      expect(names).toContain(overIPv6);
+      expect(resolved.join('\n')).toContain(`Address: ${cluster.plan.apiService.ipv4}`);
+    }
+  });
+}
+
+/**
+ * One packet from a pod on each node to a pod on each other node, both families, and from each node as well.
+ * Answers what was lost; quick enough to be asked again and again.
+ */
+export async function lostPaths(stage: Stage): Promise<string[]> {
+  const running = (await stage.pods(`app=${WEB}`)).filter(isReady);
+  const fromPods = stage.cluster.nodes.map(async (node) => {
+    const script = pings(`pod on ${node}`, elsewhere(running, node));
+    return linesOf(await stage.inPod(podOn(running, node).metadata.name, script));
+  });
+  return [...(await Promise.all(fromPods)).flat(), ...(await lostFromNodes(stage))];
+}
+
+async function lostFromNodes({ cluster, pods }: Stage): Promise<string[]> {
+  const running = (await pods(`app=${WEB}`)).filter(isReady);
+  const lost = cluster.nodes.map(async (node) => {
+    const script = pings(node, elsewhere(running, node));
+    return linesOf(await cluster.execOnNode(node, ['sh', '-c', script]));
+  });
+  return (await Promise.all(lost)).flat();
+}
+
+/** A pod on each of the other nodes. */
+function elsewhere(running: readonly Pod[], node: string): Pod[] {
+  const nodes = new Set(running.map(({ spec }) => spec.nodeName ?? '').filter((name) => name !== node));
+  return [...nodes].map((other) => podOn(running, other));
+}
+
+/** All at once; each that is lost prints a line. */
+function pings(from: string, targets: readonly Pod[]): string {
+  const one = (to: Pod, address: string) =>
+    `ping -q -c 1 -W 2 ${address} >/dev/null 2>&1 || echo '${from} to ${address} on ${to.spec.nodeName}' &`;
+  return `${targets.flatMap((to) => addressesOf(to).map((address) => one(to, address))).join('\n')}\nwait`;
+}
+
+/** The pod on that node; fails where there is none. */
+export function podOn(running: readonly Pod[], node: string): Pod {
+  const found = running.find(({ spec }) => spec.nodeName === node);
+  if (found === undefined) throw new Error(`none of the ${running.length} pods that are ready is on ${node}`);
+  return found;
+}
+
+export function addressesOf(pod: Pod | undefined): string[] {
+  return pod?.status.podIPs.map(({ ip }) => ip) ?? [];
+}
+
+/** Prints the one line of the page, or that there was no answer. busybox-static's wget cannot be used: it crashes. */
+function askPage(address: string, port: number, page: string): string {
+  const request = `printf 'GET /cgi-bin/${page} HTTP/1.0\\r\\n\\r\\n'`;
+  return `answer=$(${request} | nc -w 5 ${address} ${port} | tail -n 1); echo "\${answer:-no answer from ${address}}"`;
+}
+
+const linesOf = (output: string) => output.split('\n').filter((line) => line !== '');
