@@ -57,6 +57,7 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     const link = createPodLink(parts.host, pod, { ...request.attachment, mtu });
     undo.push('the interface', () => {
       if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
+      parts.wired.gone(attachment);
     });
     parts.observe('add:link-made');
 
@@ -71,6 +72,7 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
       hostSources: parts.dataPath.hostSources(),
       alias: formatAlias({ ...request.attachment, addresses, podUID: request.pod?.uid }),
     });
+    parts.wired.wired(attachment, addresses);
     parts.observe('add:wired');
 
     parts.ages.born(attachment);
@@ -125,6 +127,7 @@ function clearLeftovers(parts: AgentParts, request: AddRequest, pod: NamespaceSo
   if (dyingPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName))) {
     parts.reaper.wake();
   }
+  parts.wired.gone(attachment);
   if (getLink(pod.socket, { name: attachment.ifName }) !== undefined) {
     throw new LinkExistsError(attachment.ifName, 'pod', undefined);
   }

@@ -46,6 +46,7 @@ export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | 
   const pod = openIfThere(parts, netns);
   try {
     if (dyingPodLink(parts.host, pod, hostLinkName(key.containerID, key.ifName))) parts.reaper.wake();
+    parts.wired.gone(key);
   } finally {
     pod?.close();
   }

@@ -13,7 +13,7 @@ export interface Claimant {
 /** What a claim needs of the agent. */
 export type ClaimingParts = Pick<
   AgentParts,
-  'nodeName' | 'pools' | 'subnets' | 'allocations' | 'subnetSource' | 'claims' | 'settings'
+  'nodeName' | 'pools' | 'subnets' | 'allocations' | 'wired' | 'subnetSource' | 'claims' | 'settings'
 >;
 
 /**
@@ -69,6 +69,7 @@ async function claimFromPool(
         attachment: claimant.attachment,
         ...(claimant.pod === undefined ? {} : { pod: claimant.pod }),
         allocations: parts.allocations,
+        alsoInUse: parts.wired,
         deadlineMs: parts.settings.addDeadlineMs,
         signal,
       });

@@ -33,6 +33,8 @@ export interface NodeSubnetsParts {
   readonly allocations: NamesInUse;
   /** Names that claims and releases of this process are busy with. */
   readonly inFlight: ReadonlySet<string>;
+  /** Names of the addresses that interfaces of this node have. */
+  readonly wired: { keys(): Iterable<string> };
   /** Whether this node's kernel still has its marked route for the subnet: same machine, same boot. */
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
   readonly settings: {
@@ -245,6 +247,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     const inside = (name: string) => cidrHasAddress(subnet.spec.cidr, addressOfAllocationName(name));
     for (const name of parts.allocations.keys()) if (inside(name)) return false;
     for (const name of parts.inFlight) if (inside(name)) return false;
+    for (const name of parts.wired.keys()) if (inside(name)) return false;
     return true;
   }
 }

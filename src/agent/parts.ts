@@ -5,6 +5,7 @@ import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
 import type { Reaper } from './reaper.ts';
 import type { StepObserver } from './steps.ts';
+import type { WiredAddresses } from './wired-addresses.ts';
 
 /** This node's allocations by name: the cache with this process's own writes laid over it. */
 export interface OwnAllocations extends NamesInUse {
@@ -47,6 +48,7 @@ export interface AgentParts {
   readonly locks: AttachmentLocks;
   readonly reaper: Reaper;
   readonly ages: AttachmentAges;
+  readonly wired: WiredAddresses;
   readonly settings: {
     readonly addDeadlineMs: number;
     readonly subnetWaitMs: number;

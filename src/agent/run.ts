@@ -46,6 +46,7 @@ import { serveCni } from './server.ts';
 import { createServing } from './serving.ts';
 import { waitForLock } from './standby.ts';
 import { whenChanged } from './when-changed.ts';
+import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
 import { createSweep } from './sweep.ts';
@@ -140,6 +141,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     random,
     log,
   });
+  const wired = createWiredAddresses();
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
@@ -149,6 +151,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     inForce: sync.upToDate,
     allocations: caches.allocations,
     inFlight,
+    wired,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
     settings,
     clock,
@@ -178,6 +181,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     locks: createAttachmentLocks(),
     reaper,
     ages: createAttachmentAges(() => clock.nowMs()),
+    wired,
     settings,
     observe,
     log,

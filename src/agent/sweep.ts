@@ -46,12 +46,17 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
   return async () => {
     // Links that died and could not be deleted yet.
     parts.reaper.wake();
-    if (!facts.cacheIsLiving()) return NOTHING;
+    if (!facts.cacheIsLiving()) {
+      parts.wired.read(findPodLinks(parts.host));
+      return NOTHING;
+    }
     const allocations = [...parts.allocations.values()];
     parts.releases.observeResting(allocations);
+    const links = findPodLinks(parts.host);
+    parts.wired.read(links);
     const judgement = judgeSweep({
       allocations,
-      links: findPodLinks(parts.host).map(liveAttachment),
+      links: links.map(liveAttachment),
       bootID: parts.bootID,
       namespaceState: facts.namespaceState,
       memory,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { claimFor, type ClaimingParts } from '../../src/agent/claim.ts';
 import { ClaimDeadlineError, SubnetUnavailableError } from '../../src/ipam/index.ts';
 import { formatAddress, type Family } from '../../src/net/index.ts';
@@ -106,7 +107,9 @@ function setUp({
   const held = new Map<string, NodeSubnet[]>();
   const spare = new Map<string, Partial<Record<Family, string[]>>>();
   const more: string[] = [];
+  const wired = createWiredAddresses();
   const parts: ClaimingParts = {
+    wired,
     nodeName: 'n1',
     pools: () => pools,
     subnets: () => [...held.values()].flat(),

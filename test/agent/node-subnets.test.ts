@@ -1,3 +1,4 @@
+import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { describe, expect, test } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import { createNodeSubnets } from '../../src/agent/node-subnets.ts';
@@ -357,6 +358,7 @@ function setUp({
         },
       },
       inFlight,
+      wired: createWiredAddresses(),
       hasMarkedRoute: (cidr) =>
         markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
       settings: { subnetWaitMs: 5_000, giveBackMs: GIVE_BACK_MS, quarantineMs: QUARANTINE_MS },

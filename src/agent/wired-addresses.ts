@@ -1,0 +1,47 @@
+import { allocationName } from '../api/index.ts';
+import { attachmentID, type AttachmentKey } from '../ipam/index.ts';
+import type { FoundPodLink } from '../kernel/index.ts';
+import { FAMILIES, type Family, type IPAddress } from '../net/index.ts';
+
+/**
+ * The names of the addresses that interfaces of this node have, as the kernel last said. An address without its
+ * object, which somebody deleted by hand or a restored etcd has forgotten, is in use all the same: it is not drawn
+ * before the sweep has given the object back.
+ */
+export interface WiredAddresses {
+  has(name: string): boolean;
+  keys(): Iterable<string>;
+  /** An ADD has wired them. */
+  wired(key: AttachmentKey, addresses: Readonly<Partial<Record<Family, IPAddress>>>): void;
+  /** The attachment's interface has been taken down. */
+  gone(key: AttachmentKey): void;
+  /** A complete dump of the kernel's links was just read. */
+  read(links: readonly FoundPodLink[]): void;
+}
+
+export function createWiredAddresses(): WiredAddresses {
+  /** Whose address it is, by the allocation's name. */
+  const owners = new Map<string, string>();
+
+  const wired: WiredAddresses['wired'] = (key, addresses) => {
+    for (const family of FAMILIES) {
+      const address = addresses[family];
+      if (address !== undefined) owners.set(allocationName(address), attachmentID(key));
+    }
+  };
+
+  return {
+    has: (name) => owners.has(name),
+    keys: () => owners.keys(),
+    wired,
+    gone(key) {
+      const id = attachmentID(key);
+      for (const [name, owner] of owners) if (owner === id) owners.delete(name);
+    },
+    read(links) {
+      owners.clear();
+      for (const { attachment } of links)
+        if (attachment !== undefined) wired(attachment, attachment.addresses);
+    },
+  };
+}
