@@ -1,5 +1,5 @@
 import type { GcRequest } from '../cni/index.ts';
-import { attachmentID, type AttachmentKey } from '../ipam/index.ts';
+import { attachmentID, isResting, type AttachmentKey } from '../ipam/index.ts';
 import { findPodLinks } from '../kernel/index.ts';
 import { releaseAll, takeDown } from './attachments.ts';
 import type { AgentParts } from './parts.ts';
@@ -14,7 +14,8 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
     const valid = new Set(listed.map(attachmentID));
     const known = new Map<string, AttachmentKey>();
     const candidates = [
-      ...[...parts.allocations.values()].map(({ spec }) => spec.attachment),
+      // What rests is an attachment's no longer.
+      ...[...parts.allocations.values()].flatMap((one) => (isResting(one) ? [] : [one.spec.attachment])),
       ...findPodLinks(parts.host).map(({ attachment }) => attachment),
     ];
     for (const attachment of candidates) {

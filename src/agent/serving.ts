@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { utimes, writeFile } from 'node:fs/promises';
+import { open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../ipam/index.ts';
 import { earlierConfigurations, renderConflist, writeConflist } from './conflist.ts';
@@ -70,7 +70,13 @@ export function createServing({
     async touch() {
       if (!served) return;
       const now = clock.wallTime();
-      await utimes(mark, now, now);
+      // Opened so that it is made again where somebody has cleared the directory.
+      const file = await open(mark, 'a', 0o600);
+      try {
+        await file.utimes(now, now);
+      } finally {
+        await file.close();
+      }
     },
   };
 }

@@ -89,6 +89,14 @@ test('the mark is touched with the time of day', async () => {
   expect((await stat(join(flags.runDirectory, 'serving'))).mtimeMs).toBe(clock.wallTime().getTime());
 });
 
+test('a mark that somebody removed is there again at the next touch', async () => {
+  const serving = create();
+  await serving.announce(true);
+  await rm(join(flags.runDirectory, 'serving'));
+  await serving.touch();
+  expect((await stat(join(flags.runDirectory, 'serving'))).mtimeMs).toBe(clock.wallTime().getTime());
+});
+
 test('another configuration that sorts before weft is reported, once for each set of them', async () => {
   const serving = create();
   await writeFile(join(flags.confDirectory, '05-other.conflist'), renderConflist());
