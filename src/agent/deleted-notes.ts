@@ -1,6 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DELETED_NOTE_NAME, LATEST_VERSION, type DeletedNote, type DelRequest } from '../cni/index.ts';
 import { isContainerID, isInterfaceName, isNetworkName, namespacePath } from '../cni/names.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Verb } from './environment.ts';
 import { excerpt, InvalidConfigurationError, UndecodableInputError, UnsupportedFieldError } from './error.ts';
 import { parseJSON, type JSONObject } from './json.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Attachment, PodReference } from '../api/index.ts';
 import { parseArgs } from './args.ts';
 import {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CommandError, type CommandRunner } from './command.ts';
 
 /** A table of nftables. */

@@ -33,3 +33,17 @@ it.each(['agent', 'controller'])(
     expect(stdout).toMatch(/usage/i);
   },
 );
+
+it('reads a kubeconfig with a bundle of its own', { timeout: 120_000 }, async () => {
+  await buildAll();
+  for (const part of ['agent.mjs', 'kubeconfig.mjs', 'koffi']) {
+    await cp(join(DIST, part), join(elsewhere, part), { recursive: true });
+  }
+  const { exitCode, all } = await execa(
+    'node',
+    [join(elsewhere, 'agent.mjs'), '--node-name=n', '--kubeconfig=/nowhere'],
+    { cwd: elsewhere, reject: false, all: true },
+  );
+  expect(exitCode).not.toBe(0);
+  expect(all).toContain('cannot read the kubeconfig /nowhere');
+});
