@@ -143,8 +143,15 @@ function openReadOnly(path: string): number {
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
     if (code === 'ENOENT' || code === 'ENOTDIR') {
-      throw new InvalidNamespaceError(path, 'missing', 'there is no such file', error);
+      throw new InvalidNamespaceError(path, 'missing', missingText(path), error);
     }
     throw new InvalidNamespaceError(path, 'notAccessible', `opening it failed: ${code}`, error);
   }
+}
+
+/** The agent sees no process of the host unless it is told to. */
+function missingText(path: string): string {
+  return path.startsWith('/proc/')
+    ? 'the agent sees no such process; install weft with the overlay config/proc-netns, or name the namespace by a file in /run/netns'
+    : 'there is no such file';
 }

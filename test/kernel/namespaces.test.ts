@@ -63,6 +63,10 @@ describe('what is not a network namespace of a pod is refused', () => {
     }
   });
 
+  test('a process that is not seen: the way out is named', () => {
+    expect(() => openNamespaceSocket(own, '/proc/4194305/ns/net')).toThrow('config/proc-netns');
+  });
+
   test('a namespace that the caller forbids', () => {
     const error = refusalOf(() => openNamespaceSocket(own, other.path, [other.namespace.identity]));
     expect(error.reason).toBe('hostNamespace');
