@@ -113,7 +113,7 @@ const QUICK = ['--sweep-seconds=1', '--grace-seconds=3', '--give-back-seconds=5'
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   await requirePrivateNamespaces();
   // Never yesterday's: what has not changed since the last build is left alone.
-  await buildAll(['executable', 'native', 'agent']);
+  await buildAll();
   await makeUplink();
   await coverDirectories(['/run/weft', '/run/netns', '/etc/cni', '/opt/cni']);
   await execa('mkdir', ['-p', '/etc/cni/net.d', '/opt/cni/bin']);
