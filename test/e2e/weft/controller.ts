@@ -7,14 +7,14 @@ import { cidrSize, FAMILIES } from '../../../src/net/index.ts';
 import { isHeld } from './addresses.ts';
 import { CLUSTER_NAME } from './bring-up.ts';
 import { lostPaths } from './paths.ts';
-import { isReady, readiness, type Stage } from './stage.ts';
+import { isReady, readiness, type Pod, type Stage } from './stage.ts';
 import { deployment, pool, POOL_NAME, WEB, WEB_PODS } from './workload.ts';
 
 const Lease = z.object({ spec: z.object({ holderIdentity: z.string() }) });
 const LEASE_PATH = '/apis/coordination.k8s.io/v1/namespaces/weft-system/leases/weft-controller';
 
 export function controllerTests(stage: () => Stage): void {
-  it('has a second controller that takes over where the leader is killed', async () => {
+  it('has a second controller that takes over where the leader stops', async () => {
     const { client, cluster, eventually, pods, pool: read } = stage();
     const leader = async () =>
       Lease.parse(await client.request({ method: 'GET', path: LEASE_PATH })).spec.holderIdentity;
@@ -22,16 +22,21 @@ export function controllerTests(stage: () => Stage): void {
     const replicas = await pods('app.kubernetes.io/name=weft-controller', 'weft-system');
     const holder = replicas.find(({ metadata }) => first.includes(metadata.name));
     expect(holder, `${first} holds the Lease`).toBeDefined();
-    await killContainer(stage(), holder?.spec.nodeName ?? '', holder?.metadata.uid ?? '', 'controller');
-    await eventually(
-      'another holds the Lease',
-      async () => {
-        const now = await leader();
-        expect(now).not.toBe(first);
-        expect(replicas.some(({ metadata }) => now.includes(metadata.name))).toBe(true);
-      },
-      40,
-    );
+    // Stopped, not killed: a container that is started again at once may lead again, it has the same name.
+    await signalContainer(stage(), holder, 'controller', 'SIGSTOP');
+    try {
+      await eventually(
+        'another holds the Lease',
+        async () => {
+          const now = await leader();
+          expect(now).not.toBe(first);
+          expect(replicas.some(({ metadata }) => now.includes(metadata.name))).toBe(true);
+        },
+        40,
+      );
+    } finally {
+      await signalContainer(stage(), holder, 'controller', 'SIGKILL');
+    }
     // And it works: what changes now is counted.
     await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(deployment('counted', 3)));
     await cluster.kubectl(['rollout', 'status', 'deployment/counted', '--timeout=90s']);
@@ -156,17 +161,22 @@ async function expectFigures({ allocations, pool: read, subnets }: Stage): Promi
   }
 }
 
-/** Kills the process of a pod's container, as the kernel does that runs out of memory. */
-async function killContainer({ cluster }: Stage, node: string, uid: string, name: string): Promise<void> {
-  const ctr = ['ctr', '--namespace', 'k8s.io'];
-  const filter = `labels."io.kubernetes.pod.uid"==${uid},labels."io.kubernetes.container.name"==${name}`;
-  const list = await cluster.execOnNode(node, [...ctr, 'containers', 'list', '--quiet', filter]);
-  const ids = list.split('\n');
-  for (const id of ids) {
-    await cluster.execOnNode(node, [
-      'sh',
-      '-c',
-      `${ctr.join(' ')} tasks kill --signal SIGKILL ${id} || true`,
-    ]);
-  }
+/** Sends a signal to the process of a pod's container. */
+async function signalContainer(
+  { cluster }: Stage,
+  pod: Pod | undefined,
+  name: string,
+  signal: 'SIGSTOP' | 'SIGKILL',
+): Promise<void> {
+  const filter = [
+    `labels."io.kubernetes.pod.uid"==${pod?.metadata.uid}`,
+    `labels."io.kubernetes.container.name"==${name}`,
+  ].join(',');
+  // What ended earlier is listed too, and has no task.
+  const script = `for id in $(ctr --namespace k8s.io containers list --quiet "$1"); do
+      if ctr --namespace k8s.io tasks list | grep -q "^$id .* RUNNING"; then
+        ctr --namespace k8s.io tasks kill --signal ${signal} "$id"
+      fi
+    done`;
+  await cluster.execOnNode(pod?.spec.nodeName ?? '', ['sh', '-euc', script, 'sh', filter]);
 }
