@@ -13,7 +13,7 @@ import { measureAttachments } from './attachments.ts';
 import { measureClaims } from './claims.ts';
 import { benchPool } from './contenders.ts';
 import { verdictOf, type Figure } from './figures.ts';
-import { describeMachine, machineLine } from './machine.ts';
+import { describeMachine, machineLines, type Machine } from './machine.ts';
 import { measureMemory } from './memory.ts';
 import { parseOptions, UsageError, type Options, type Part } from './options.ts';
 import { measurePods } from './pods.ts';
@@ -34,27 +34,38 @@ try {
 
 async function bench(options: Options, progress: Progress): Promise<void> {
   const name = options.clusterName;
+  const machine = describeMachine();
   const keep = options.keep || (await readState(name)) !== undefined;
   try {
     const cluster = await upCluster({ name, nodes: 2, segments: 1 }, progress);
     await installWeft(cluster, JSON.stringify(benchPool(options)), progress);
-    await measureAndReport(cluster, options, progress);
+    await measureAndReport(cluster, machine, options, progress);
   } finally {
     if (!keep) await downCluster(name, progress);
   }
 }
 
 /** What was measured is reported also where a later part fails. */
-async function measureAndReport(cluster: Cluster, options: Options, progress: Progress): Promise<void> {
+async function measureAndReport(
+  cluster: Cluster,
+  machine: Machine,
+  options: Options,
+  progress: Progress,
+): Promise<void> {
   const connection = await kubeconfigConnection(cluster.kubeconfig);
   const client = createKubeClient(connection, { userAgent: 'weft-bench' });
   const parts = partsOn({ cluster, connection, client, options, progress });
   const figures: Figure[] = [];
   try {
-    for (const part of options.parts) figures.push(...(await parts[part]()));
+    for (const part of options.parts) {
+      const measured = await parts[part]();
+      figures.push(...measured);
+      // A run takes half an hour: what is known is shown, also to whoever ends it before its end.
+      process.stderr.write(renderTable(measured, [], []));
+    }
   } finally {
     await client.close();
-    if (figures.length > 0) await report(options, figures);
+    if (figures.length > 0) await report(machine, options, figures);
   }
 }
 
@@ -78,8 +89,7 @@ function partsOn(context: Context): Record<Part, () => Promise<Figure[]>> {
   };
 }
 
-async function report(options: Options, figures: readonly Figure[]): Promise<void> {
-  const machine = describeMachine();
+async function report(machine: Machine, options: Options, figures: readonly Figure[]): Promise<void> {
   const result = {
     measuredAt: new Date().toISOString(),
     machine,
@@ -88,7 +98,7 @@ async function report(options: Options, figures: readonly Figure[]): Promise<voi
   };
   const json = `${JSON.stringify(result, null, 2)}\n`;
   if (options.outputFile !== undefined) await writeFile(options.outputFile, json);
-  const table = () => renderTable(figures, [machineLine(machine)], notes(options));
+  const table = () => renderTable(figures, machineLines(machine), notes(options));
   process.stdout.write(options.output === 'json' ? json : table());
 }
 
