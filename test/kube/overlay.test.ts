@@ -68,6 +68,17 @@ describe('own writes', () => {
     expect(overlay.over('a', entry('u1', '10'))).toBeDefined();
   });
 
+  it('that delete are forgotten when the watch has shown the end, before or after the answer', () => {
+    const overlay = createOverlay<string>();
+    overlay.removed('u1', 'a');
+    overlay.ended('u1');
+    overlay.ended('u2');
+    overlay.removed('u2', 'a');
+    // Neither can come back, so this is only to see that nothing is kept for ever.
+    expect(overlay.over('a', entry('u1', '10'))).toBeDefined();
+    expect(overlay.over('a', entry('u2', '11'))).toBeDefined();
+  });
+
   it('never show an older state than the watch, and all of one’s own, for any order of delivery', () => {
     /** What happened in the apiserver to one key, in order; who did it; and when we and the watch heard of it. */
     const step = fc.record({ own: fc.boolean(), type: fc.constantFrom('write', 'delete') });
