@@ -340,7 +340,7 @@ describe('the admission policies', () => {
     const pool = {
       apiVersion: 'ipam.weft.dev/v1alpha1',
       kind: 'IPPool',
-      metadata: { name: 'theirs' },
+      metadata: { name: 'theirs', finalizers: ['example.com/theirs'] },
       spec: { cidrs: ['10.61.0.0/16'] },
     };
     await mustSucceed(apiserver().kubectl(['create', '-f', '-'], pool));
@@ -350,8 +350,15 @@ describe('the admission policies', () => {
           ...['patch', 'ippool', 'theirs', '--type=merge', `--as=${user}`],
           ...['-p', JSON.stringify(change)],
         ]);
-      await mustSucceed(patch({ metadata: { finalizers: [`ipam.weft.dev/node-subnets`] } }));
-      await mustSucceed(patch({ metadata: { finalizers: [] } }));
+      await mustSucceed(
+        patch({ metadata: { finalizers: ['example.com/theirs', 'ipam.weft.dev/node-subnets'] } }),
+      );
+      const withoutOurs = await patch({ metadata: { finalizers: ['example.com/theirs'] } });
+      if (user === CONTROLLER) expect(withoutOurs.failed).toBe(false);
+      else expect(String(withoutOurs.all)).toContain('by the controller alone');
+      expect(String((await patch({ metadata: { finalizers: [] } })).all)).toContain('only weft');
+      const owner = { apiVersion: 'v1', kind: 'Node', name: 'gone', uid: 'gone' };
+      expect(String((await patch({ metadata: { ownerReferences: [owner] } })).all)).toContain('its owners');
       expect(String((await patch({ spec: { natOutgoing: false } })).all)).toContain('never change its spec');
     }
   });
