@@ -6,6 +6,9 @@ import { AGENT_USAGE, parseAgentFlags } from './flags.ts';
 import { installExecutable, requireRunnableHost } from './install.ts';
 import { runAgent } from './run.ts';
 
+/** How long an agent that was told to stop finishes what it does. */
+const PATIENCE_MS = 2_000;
+
 // The agent's program: serves a node, or, as an init container, installs the executable on its host.
 const [command, ...rest] = process.argv.slice(2);
 try {
@@ -22,7 +25,12 @@ async function serve(argv: readonly string[]): Promise<void> {
   const flags = parseAgentFlags(argv);
   const stopping = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => stopping.abort(new Error(`the agent was told to stop (${signal})`)));
+    process.once(signal, () => {
+      stopping.abort(new Error(`the agent was told to stop (${signal})`));
+      // A call may wait for an apiserver that is away, and meanwhile nobody would serve the node: its caller asks
+      // the next agent, which clears away what this one began.
+      setTimeout(() => process.exit(0), PATIENCE_MS);
+    });
   }
   const log = pino({ level: flags.logLevel, base: { node: flags.nodeName } });
   try {

@@ -14,7 +14,7 @@ let agent: TestAgent;
 let proxy: LossyProxy;
 let dir: string;
 
-const ADD_SECONDS = 4;
+const ADD_SECONDS = 6;
 
 beforeAll(async () => {
   node = await startNode({ flags: [`--add-seconds=${ADD_SECONDS}`] });
@@ -206,6 +206,26 @@ describe('a DEL while the apiserver is away (F6)', () => {
     agent = await startAgent();
     await noObjects(id);
   });
+});
+
+test('SIGTERM does not wait for an ADD that waits for the apiserver; the next agent serves it', async () => {
+  const id = 'interrupted';
+  const netns = await node.makeSandbox(id);
+  proxy.setFault((request) => (isClaim(request) ? { delayMs: 30_000 } : 'none'));
+  const before = proxy.requests.length;
+  const call = node.cni({ command: 'ADD', containerID: id, netns });
+  await eventually('the creates to be sent', () =>
+    proxy.requests.slice(before).filter(isClaim).length === 2 ? true : undefined,
+  );
+  const startedMs = performance.now();
+  await agent.kill('SIGTERM');
+  expect(performance.now() - startedMs).toBeLessThan(3_000);
+  expect(await agent.exitCode()).toBe(0);
+  proxy.setFault(() => 'none');
+  agent = await startAgent();
+  const { answer, stdout } = await call;
+  expect(answer?.ips, stdout).toHaveLength(2);
+  expect((await node.allocations(id)).filter(({ released }) => !released)).toHaveLength(2);
 });
 
 test('nothing is freed while the watch is dead, however dead the sandbox looks', async () => {
