@@ -34,12 +34,12 @@ export function addressTests(stage: () => Stage): void {
     await cluster.kubectl(['delete', 'deployment', 'short-lived']);
     const resting = await eventually('all six rest', async () => {
       const found = await own();
-      expect(found.filter(isHeld)).toEqual([]);
+      expect(found.filter(isHeld).map(({ metadata }) => metadata.name)).toEqual([]);
       return found;
     });
     // They are seen at rest, not only gone: a name is locked for the delay.
     expect(resting.length).toBeGreaterThan(0);
-    await eventually('all six are deleted', async () => expect(await own()).toEqual([]), 30);
+    await eventually('all six are deleted', async () => expect(await own()).toHaveLength(0), 30);
   });
 
   it('leaves nothing of 30 pods that were created and forcibly deleted in a burst', async () => {
@@ -55,8 +55,8 @@ export function addressTests(stage: () => Stage): void {
     await eventually(
       'their pods and addresses are gone',
       async () => {
-        expect(await pods('app=burst')).toEqual([]);
-        expect(await own()).toEqual([]);
+        expect(await pods('app=burst')).toHaveLength(0);
+        expect(await own()).toHaveLength(0);
       },
       120,
     );

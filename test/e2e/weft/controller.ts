@@ -96,7 +96,7 @@ export function controllerTests(stage: () => Stage): void {
       async () => {
         const left = await cluster.kubectl(['get', 'ippools', '-o', 'name']);
         expect(left).not.toContain(name);
-        expect(await pieces()).toEqual([]);
+        expect(await pieces()).toHaveLength(0);
       },
       90,
     );
@@ -114,8 +114,8 @@ export function controllerTests(stage: () => Stage): void {
     await eventually(
       'nothing is held in its name',
       async () => {
-        expect((await allocations()).filter(({ spec }) => spec.nodeName === gone)).toEqual([]);
-        expect((await subnets()).filter(({ spec }) => spec.nodeName === gone)).toEqual([]);
+        expect((await allocations()).filter(({ spec }) => spec.nodeName === gone)).toHaveLength(0);
+        expect((await subnets()).filter(({ spec }) => spec.nodeName === gone)).toHaveLength(0);
       },
       60,
     );

@@ -19,22 +19,7 @@ export function pathTests(stage: () => Stage): void {
   });
 
   it('shows the outside the address of a node, and a pod that of the pod', async () => {
-    const { cluster, inPod, pods } = stage();
-    const running = (await pods(`app=${WEB}`)).filter(isReady);
-    const { outside } = cluster.plan;
-    for (const { name, ipv4, ipv6 } of cluster.plan.nodes) {
-      const from = podOn(running, name);
-      const [other] = running.filter(({ spec }) => spec.nodeName !== name);
-      const targets = [outside.ipv4, outside.ipv6, ...addressesOf(other)];
-      const seen = await inPod(
-        from.metadata.name,
-        targets.map((address) => askPage(address, 8080, 'source')).join('\n'),
-      );
-      expect(seen.trim().split('\n'), `from a pod on ${name} to ${targets.join(', ')}`).toEqual([
-        ...[ipv4, ipv6],
-        ...addressesOf(from),
-      ]);
-    }
+    for (const node of stage().cluster.nodes) await expectMasquerade(stage(), node);
   });
 
   it('carries Services of both families and DNS from pods on every node', async () => {
@@ -65,6 +50,24 @@ export async function lostPaths(stage: Stage): Promise<string[]> {
     return linesOf(await stage.inPod(podOn(running, node).metadata.name, script));
   });
   return [...(await Promise.all(fromPods)).flat(), ...(await lostFromNodes(stage))];
+}
+
+/**
+ * The address that a pod of the node is seen with: outside the cluster the node's, which the router would drop
+ * otherwise, and by a pod on another node its own.
+ */
+export async function expectMasquerade({ cluster, inPod, pods }: Stage, node: string): Promise<void> {
+  const running = (await pods(`app=${WEB}`)).filter(isReady);
+  const from = podOn(running, node);
+  const other = running.find(({ spec }) => spec.nodeName !== node);
+  const { outside } = cluster.plan;
+  const targets = [outside.ipv4, outside.ipv6, ...addressesOf(other)];
+  const script = targets.map((address) => askPage(address, 8080, 'source')).join('\n');
+  const plan = cluster.plan.nodes.find(({ name }) => name === node);
+  expect(
+    linesOf(await inPod(from.metadata.name, script)),
+    `seen from a pod on ${node} by ${targets.join(', ')}`,
+  ).toEqual([plan?.ipv4, plan?.ipv6, ...addressesOf(from)]);
 }
 
 async function lostFromNodes({ cluster, pods }: Stage): Promise<string[]> {

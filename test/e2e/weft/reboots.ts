@@ -30,11 +30,11 @@ export function rebootTests(stage: () => Stage): void {
         async () => {
           expect((await node(NODE)).status.nodeInfo.bootID).toBe(bootID);
           const now = await held();
-          expect(now.filter(({ metadata }) => before.includes(metadata.uid))).toEqual([]);
-          expect(now.filter(({ spec }) => spec.attachment?.netns?.bootID !== bootID)).toEqual([]);
+          expect(namesOf(now.filter(({ metadata }) => before.includes(metadata.uid)))).toEqual([]);
+          expect(namesOf(now.filter(({ spec }) => spec.attachment?.netns?.bootID !== bootID))).toEqual([]);
           const own = [...(await pods('app=crowd')), ...(await pods(`app=${WEB}`))];
           const here = own.filter(({ spec }) => spec.nodeName === NODE);
-          expect(here.filter((pod) => !isReady(pod)).map(({ metadata }) => metadata.name)).toEqual([]);
+          expect(namesOf(here.filter((pod) => !isReady(pod)))).toEqual([]);
           const theirs = now.filter(({ spec }) =>
             here.some(({ metadata }) => metadata.uid === spec.pod?.uid),
           );
@@ -59,3 +59,7 @@ export function rebootTests(stage: () => Stage): void {
     await cluster.kubectl(['delete', 'deployment', 'crowd']);
   });
 }
+
+/** Short enough for a message. */
+const namesOf = (objects: readonly { readonly metadata: { readonly name: string } }[]): string[] =>
+  objects.map(({ metadata }) => metadata.name);

@@ -110,7 +110,8 @@ export function readiness(node: Node): { status: string; since: string } {
 async function agentLogs(cluster: Cluster): Promise<string> {
   const tail = ['-l', 'app.kubernetes.io/name=weft-agent', '--all-containers', '--prefix', '--tail=12'];
   try {
-    return await cluster.kubectl(['-n', 'weft-system', 'logs', ...tail]);
+    const lines = await cluster.kubectl(['-n', 'weft-system', 'logs', ...tail]);
+    return lines.replace(/^(.{400}).*$/gm, '$1 …');
   } catch (error) {
     return `could not be read: ${String(error)}`;
   }
