@@ -2,10 +2,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { startLossyProxy, type LossyProxy, type ProxiedRequest } from '../apiserver/lossy-proxy.ts';
 import { eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
-import { ip, weftLinks } from './namespaces.ts';
+import { ip, UPLINK, weftLinks } from './namespaces.ts';
 
 /** One node whose way to the apiserver loses answers, refuses, or is cut. */
 
@@ -205,6 +206,39 @@ describe('a DEL while the apiserver is away (F6)', () => {
     expect(await node.allocations(id)).toHaveLength(2);
     agent = await startAgent();
     await noObjects(id);
+  });
+});
+
+describe('behind a wall that drops every packet (F13)', () => {
+  afterEach(async () => {
+    await execa('nft', ['delete', 'table', 'inet', 'wall'], { reject: false });
+  });
+
+  test('pods keep their network, DELs succeed, ADDs answer 11, and all is well when it falls', async () => {
+    for (const id of ['walled-in', 'walled-off']) {
+      const netns = await node.makeSandbox(id);
+      expect((await node.cni({ command: 'ADD', containerID: id, netns })).exitCode).toBe(0);
+    }
+    const { port } = new URL(proxy.url);
+    await execa('nft', ['-f', '-'], {
+      input: `table inet wall { chain out { type filter hook output priority 0; tcp dport ${port} drop; }; }`,
+    });
+    const startedMs = performance.now();
+    const del = { command: 'DEL', containerID: 'walled-off', netns: '/run/netns/walled-off' };
+    expect((await node.cni(del)).exitCode).toBe(0);
+    expect(performance.now() - startedMs).toBeLessThan(2_000);
+    const netns = await node.makeSandbox('walled-out');
+    const { answer } = await node.cni({ command: 'ADD', containerID: 'walled-out', netns });
+    expect(answer?.code).toBe(11);
+    expect(answer?.msg).toContain('Look at the apiserver and at the path from this node to it');
+    expect((await node.cni({ command: 'STATUS' })).exitCode).toBe(0);
+    await execa('ip', ['netns', 'exec', 'walled-in', 'ping', '-c1', '-W2', UPLINK.addresses[0]]);
+
+    await execa('nft', ['delete', 'table', 'inet', 'wall']);
+    await noObjects('walled-off');
+    await noObjects('walled-out');
+    expect((await node.allocations('walled-in')).map(({ released }) => released)).toEqual([false, false]);
+    expect((await node.cni({ command: 'ADD', containerID: 'walled-out', netns })).exitCode).toBe(0);
   });
 });
 
