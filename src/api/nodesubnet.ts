@@ -1,15 +1,15 @@
 import * as z from 'zod';
 import type { Resource } from './group.ts';
-import { AddressField, CIDRField } from './fields.ts';
+import { AddressField, PoolCIDRField } from './fields.ts';
 import { StoredMetadata } from './metadata.ts';
-import { celRules } from './rules.ts';
+import { celRules, NO_WIDER_THAN_A_PIECE } from './rules.ts';
 
 export const NODE_SUBNET: Resource = { kind: 'NodeSubnet', plural: 'nodesubnets', singular: 'nodesubnet' };
 
 /** The piece of a pool that one node draws from; named by its CIDR, claimed by creating it. */
 export const NodeSubnetSpec = z
   .object({
-    cidr: CIDRField,
+    cidr: PoolCIDRField,
     pool: z.string().min(1).max(63),
     poolUID: z.string().min(1).max(64),
     nodeName: z.string().min(1).max(253),
@@ -23,7 +23,7 @@ export const NodeSubnetSpec = z
       ),
   })
   .meta(
-    celRules({
+    celRules(NO_WIDER_THAN_A_PIECE, {
       rule:
         'self.cidr == oldSelf.cidr && self.pool == oldSelf.pool && self.poolUID == oldSelf.poolUID && ' +
         'self.nodeName == oldSelf.nodeName',

@@ -68,6 +68,17 @@ export const HOLDS_A_NODE_SUBNET: Rule = {
   message: 'cidrs must not be longer than nodeSubnetPrefixLength of their family: no node subnet would fit',
 };
 
+/**
+ * Over the spec: every node routes what a NodeSubnet says to the node that wrote it, so one account of one node must
+ * not be able to draw half of the world to itself. The widest pieces that a pool may ask for.
+ */
+export const NO_WIDER_THAN_A_PIECE: Rule = {
+  rule:
+    '!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() >= ' +
+    '(cidr(self.cidr).ip().family() == 4 ? 16 : 64)',
+  message: 'cidr must not be wider than the widest nodeSubnetPrefixLength of a pool: /16 and /64',
+};
+
 /** Over the whole object. The encoding of names.ts: two encodings would be two locks. */
 export const NAMED_BY_ADDRESS: Rule = {
   rule:
