@@ -1,7 +1,7 @@
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { CONFIG, eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
-import { ip, UPLINK } from './namespaces.ts';
+import { ip, UPLINK, weftLinks } from './namespaces.ts';
 
 /** What a runtime may do to one attachment, through the real executable, agent, apiserver and kernel. */
 
@@ -84,6 +84,24 @@ describe('ADD', () => {
     expect(JSON.parse(added.stdout)).toMatchObject({ cniVersion });
     await node.cni({ command: 'DEL', containerID: id, netns, config });
   });
+});
+
+test('an ADD that cannot be finished takes back all it did, and leaves the sandbox’s other interface alone', async () => {
+  const netns = await node.makeSandbox('second');
+  const first = await node.cni({ command: 'ADD', containerID: 'second', netns });
+  // A second default route cannot be added, and that is one of the last steps.
+  const second = await node.cni({ command: 'ADD', containerID: 'second', netns, ifName: 'net1' });
+  expect(second.answer?.code, second.stdout).toBe(104);
+  expect(await ip('-n', 'second', '-brief', 'link')).not.toContain('net1');
+  await eventually('the addresses of the first alone to be left', async () =>
+    (await liveAllocations('second')) === 2 ? true : undefined,
+  );
+  expect(await weftLinks()).toHaveLength(1);
+  for (const { address } of first.answer?.ips ?? []) {
+    await execa('ping', ['-c1', '-W2', address.split('/')[0] ?? '']);
+  }
+  await node.cni({ command: 'DEL', containerID: 'second', netns });
+  await noAllocation('second');
 });
 
 describe('DEL answers success to all the odd ones (F5)', () => {
