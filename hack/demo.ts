@@ -48,7 +48,7 @@ console.log(`
 The cluster is running. To use it:    eval "$(npm run -s cluster -- env)"    and then kubectl
 To remove it:                         npm run cluster -- down`);
 if (paths.length < expected || lost.length > 0) {
-  console.error('Some paths do not work: see above, and kubectl -n weft-system logs daemonset/weft-agent');
+  console.error('Some paths do not work: see above, and kubectl -n weft-system get pods -o wide');
   process.exitCode = 1;
 }
 

@@ -45,12 +45,16 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     clearLeftovers(parts, request, pod);
 
     const attachment = attachmentOf(parts, request, pod);
+    const givenUp = new AbortController();
     const claiming = claimFor(
       parts,
       { attachment, pod: request.pod, pool: request.configuration.pool },
-      signal,
+      AbortSignal.any([signal, givenUp.signal]),
     );
-    undo.push('the claim', () => discardClaim(parts, claiming));
+    undo.push('the claim', () => {
+      givenUp.abort(new Error('the ADD has failed'));
+      return discardClaim(parts, claiming);
+    });
     parts.observe('add:claim-sent');
 
     const mtu = request.configuration.mtu ?? parts.dataPath.podMTU();

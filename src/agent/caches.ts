@@ -24,11 +24,15 @@ export interface AgentCaches {
     readonly feed: WriteFeed;
     /** Whether the cache is complete and its watch lives. */
     isLiving(): boolean;
+    /** Resolves when it does. */
+    living(signal: AbortSignal): Promise<void>;
   };
   /** Resolves when all have been listed completely once and this node's Node is there. */
   synced(signal: AbortSignal): Promise<void>;
   /** This node, as its Node object says or last said: an agent outlives its Node for a while. */
   node(): ClaimingNode;
+  /** Whether the Node says that its network does not work yet. */
+  networkUnavailable(): boolean;
   /** What routes and filters are derived from; undefined before the first complete lists. */
   nodeSources(): NodeSources | undefined;
   /** The pod of that UID, mirror pods by the UID that their kubelet uses. */
@@ -56,6 +60,7 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
   const all = [pools, subnets, nodes, pods, allocations];
   let lastNode: Node | undefined;
 
+  const isLiving = () => allocations.isSynced && allocations.isAlive();
   const currentNode = () => (lastNode = nodes.get(nodeName) ?? lastNode);
   const node = (): ClaimingNode => {
     const known = currentNode();
@@ -75,13 +80,15 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
         return [...allocations.keys()].length;
       },
       feed: allocations,
-      isLiving: () => allocations.isSynced && allocations.isAlive(),
+      isLiving,
+      living: (signal) => allocations.waitFor(isLiving, signal),
     },
     async synced(signal) {
       for (const informer of all) await informer.waitFor(() => informer.isSynced, signal);
       await nodes.waitFor(() => currentNode() !== undefined, signal);
     },
     node,
+    networkUnavailable: () => currentNode()?.networkUnavailable === true,
     nodeSources() {
       if (!pools.isSynced || !subnets.isSynced || currentNode() === undefined) return undefined;
       return { node: node(), pools: pools.list(), subnets: subnets.list() };

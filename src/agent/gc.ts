@@ -1,5 +1,5 @@
 import type { GcRequest } from '../cni/index.ts';
-import { attachmentID, isResting, type AttachmentKey } from '../ipam/index.ts';
+import { attachmentID, SupersededError, isResting, type AttachmentKey } from '../ipam/index.ts';
 import { findPodLinks } from '../kernel/index.ts';
 import { releaseAll, takeDown } from './attachments.ts';
 import type { AgentParts } from './parts.ts';
@@ -26,14 +26,21 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
     for (const [id, key] of known) {
       if (valid.has(id) || parts.ages.ageMs(key) < parts.settings.graceMs) continue;
       signal.throwIfAborted();
-      await parts.locks.run(key, async () => {
-        // An ADD may have made it anew while this waited for its turn.
-        if (parts.ages.ageMs(key) < parts.settings.graceMs) return;
-        parts.log.info({ attachment: key }, 'removing an attachment that the runtime does not list');
-        takeDown(parts, key, undefined);
-        parts.ages.forget(key);
-        releaseAll(parts, key);
-      });
+      await parts.locks
+        .run(key, async () => collect(parts, key))
+        .catch((error: unknown) => {
+          // A DEL has come before: then it is done.
+          if (!(error instanceof SupersededError)) throw error;
+        });
     }
   };
+}
+
+function collect(parts: AgentParts, key: AttachmentKey): void {
+  // An ADD may have made it anew while this waited for its turn.
+  if (parts.ages.ageMs(key) < parts.settings.graceMs) return;
+  parts.log.info({ attachment: key }, 'removing an attachment that the runtime does not list');
+  takeDown(parts, key, undefined);
+  parts.ages.forget(key);
+  releaseAll(parts, key);
 }

@@ -25,6 +25,7 @@ import {
   createKubeClient,
   loadConnection,
   nodeSubnetStore,
+  patchNodeNetworkAvailable,
   poolStore,
   requireSchemaRevision,
 } from '../kube/index.ts';
@@ -38,7 +39,7 @@ import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
 import { hasMarkedRoute } from './marked-routes.ts';
 import { namespaceState } from './namespace-state.ts';
-import { createNodeSubnets } from './node-subnets.ts';
+import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 import { createReaper } from './reaper.ts';
 import { repeatedly } from './repeatedly.ts';
@@ -69,6 +70,12 @@ const MAINTAIN_MS = 10_000;
 const ADD_AFTER_CLAIM_MS = 2_000;
 /** How often the kernel is compared with the objects without a reason to. */
 const SYNC_MS = 30_000;
+/** How often the executable is told that the agent lives: it believes that for ten minutes. */
+const TOUCH_MS = 30_000;
+/** For how long the first steps may keep an agent from serving: the loops do what was not done by then. */
+const FIRST_STEPS_MS = 15_000;
+/** For how long a stopping agent finishes what it has begun: its pod has five seconds. */
+const STOP_MS = 2_000;
 
 /**
  * One agent from its start to its end: the composition, read from top to bottom. It waits for the node's lock with
@@ -90,6 +97,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const client = createKubeClient(connection, { userAgent: `weft-agent/${nodeName}` });
   const serving = createServing({ flags, clock, log });
   const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });
+
+  let isBroken = () => false;
+  const touching = setInterval(() => {
+    // An agent that waits for the apiserver lives, too; one whose data path is broken must not look well.
+    if (!isBroken())
+      void serving.touch().catch((error: unknown) => log.error({ err: error }, 'no serving mark'));
+  }, TOUCH_MS);
+  signal.addEventListener('abort', () => clearInterval(touching), { once: true });
 
   await repeatedly(() => requireSchemaRevision(client, signal), { clock, random, log, signal });
   const caches = watchObjects({ client, clock, random, log }, nodeName);
@@ -141,6 +156,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     random,
     log,
   });
+  isBroken = () => sync.broken() !== undefined;
   const wired = createWiredAddresses();
   const nodeSubnets = createNodeSubnets({
     stores,
@@ -197,10 +213,16 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
-  // What an earlier boot left is freed before an ADD may need it. Where that fails the next sweep does it.
-  await sweep().catch((error: unknown) => log.error({ err: error }, 'the first sweep failed'));
-  await nodeSubnets.recover(signal);
-  await nodeSubnets.maintain(signal);
+  serving.waitsFor('what an earlier boot left to be freed');
+  await caches.allocations
+    .living(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)]))
+    .catch(notYet);
+  // Where that fails the next sweep does it.
+  await sweep().catch(notYet);
+  serving.waitsFor("the claims of this node's subnets");
+  const subnets = createSubnetCare(nodeSubnets);
+  await subnets(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
+  signal.throwIfAborted();
 
   const server = await serveCni({
     socketPath: join(flags.runDirectory, 'agent.sock'),
@@ -227,8 +249,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     whenChanged(
       caches.onNodeChange,
       async () => {
-        await nodeSubnets.maintain(signal);
+        await subnets(signal);
         await serving.announce(caches.pools.list().some((pool) => nodeSubnets.drawable(pool).length > 0));
+        if (caches.networkUnavailable()) {
+          await patchNodeNetworkAvailable(client, nodeName, clock.wallTime(), signal);
+        }
       },
       { everyMs: MAINTAIN_MS, clock, log, signal },
     ),
@@ -236,17 +261,31 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       () => undefined,
       async () => {
         log.debug(await sweep(), 'swept');
-        await serving.touch();
       },
       { everyMs: settings.sweepMs, clock, log, signal },
     ),
   ]);
   log.info({}, 'stopping: the node keeps its routes, filters and pods');
+  // Calls under way are answered and their releases told to the apiserver, as far as there is time.
+  await Promise.race([server.close().then(() => releases.settled()), clock.sleep(STOP_MS)]);
   releases.stop();
-  await server.close();
   await sync.stop();
   await caches.stop();
   await client.close();
   health.close();
   lock.release();
+
+  function notYet(error: unknown): void {
+    log.error({ err: error }, 'not done at the start: it is tried again');
+  }
+}
+
+/** What an earlier process began is completed before anything else, as often as that takes. */
+function createSubnetCare(nodeSubnets: NodeSubnets): (signal: AbortSignal) => Promise<void> {
+  let recovered = false;
+  return async (signal) => {
+    if (!recovered) await nodeSubnets.recover(signal);
+    recovered = true;
+    await nodeSubnets.maintain(signal);
+  };
 }

@@ -4,6 +4,7 @@ import {
   isResting,
   judgeSweep,
   poolOfAddress,
+  SupersededError,
   type LiveAttachment,
   type NamespaceState,
   type SweepConflict,
@@ -69,10 +70,16 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     });
     memory = judgement.memory;
     let released = 0;
-    for (const allocation of judgement.release) if (await release(parts, facts, allocation)) released++;
+    for (const allocation of judgement.release) {
+      if (await attempt(parts, allocation.metadata.name, () => release(parts, facts, allocation))) released++;
+    }
     let readopted = 0;
-    for (const spec of judgement.readopt) if (await readopt(parts, facts, spec)) readopted++;
-    for (const link of judgement.removeLinks) removeHalfMade(parts, link);
+    for (const spec of judgement.readopt) {
+      if (await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec))) readopted++;
+    }
+    for (const link of judgement.removeLinks) {
+      await attempt(parts, `link ${link.linkIndex}`, async () => removeHalfMade(parts, link));
+    }
     for (const conflict of judgement.conflicts) report(parts, conflict);
     return {
       judged: true,
@@ -82,6 +89,17 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       linksRemoved: judgement.removeLinks.length,
     };
   };
+}
+
+/** One that fails must not keep the others from being swept; the next sweep tries it again. */
+async function attempt(parts: AgentParts, what: string, work: () => Promise<boolean>): Promise<boolean> {
+  try {
+    return await work();
+  } catch (error) {
+    // A DEL has come before: then it is done.
+    if (!(error instanceof SupersededError)) parts.log.error({ err: error }, `could not sweep ${what}`);
+    return false;
+  }
 }
 
 function liveAttachment({ link, attachment }: FoundPodLink): LiveAttachment {
@@ -142,12 +160,13 @@ function standsWith(
   return alias?.addresses[address.family]?.value === address.value;
 }
 
-function removeHalfMade(parts: AgentParts, { linkIndex }: LiveAttachment): void {
+function removeHalfMade(parts: AgentParts, { linkIndex }: LiveAttachment): boolean {
   const link = getLink(parts.host, { index: linkIndex });
   // An ADD may have completed it since, and the kernel gives indices to other links in time.
-  if (link === undefined || !link.name.startsWith('weft') || parseAlias(link.alias) !== undefined) return;
+  if (link === undefined || !link.name.startsWith('weft') || parseAlias(link.alias) !== undefined)
+    return false;
   parts.log.warn({ link: link.name }, 'removing an interface that an ADD left half-made');
-  deleteLink(parts.host, linkIndex);
+  return deleteLink(parts.host, linkIndex);
 }
 
 function report(parts: AgentParts, { address, attachment, allocation }: SweepConflict): void {

@@ -11,7 +11,7 @@ import { AGENT_SOCKET, DELETED_DIRECTORY, SERVING_MARK, SERVING_MARK_FRESH_MS } 
 
 /** Where to look when the agent does not answer; the executable has no way to find out itself. */
 export const WHERE_TO_LOOK =
-  'look at it with: kubectl -n weft-system get pods -o wide, and kubectl -n weft-system logs ds/weft-agent';
+  'look at it with: kubectl -n weft-system get pods -o wide, and kubectl -n weft-system logs POD of this node';
 
 /** The agent stayed away. */
 export function agentUnreachable(verb: Verb, patienceMs: number, reason: string): AgentUnreachableError {

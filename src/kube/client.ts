@@ -39,7 +39,10 @@ export interface KubeRequest {
   readonly contentType?: string;
   readonly accept?: string;
   readonly signal?: AbortSignal | undefined;
-  /** How long the apiserver may stay silent. Default: 30 s. */
+  /**
+   * How long the apiserver may stay silent. Default: 30 s, for writes 10 s: a connection that died silently must not
+   * cost an ADD all its time, and every write of ours may be sent again.
+   */
   readonly timeoutMs?: number;
 }
 
@@ -96,7 +99,7 @@ export function createKubeClient(
           method: request.method,
           path: prefix + request.path + queryText(request),
           headers: await headersFor(request, fresh),
-          timeoutMs: request.timeoutMs ?? 30_000,
+          timeoutMs: request.timeoutMs ?? (request.method === 'GET' ? 30_000 : 10_000),
           ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
           signal: request.signal,
         },
