@@ -162,6 +162,25 @@ describe('a runtime that loses its patience while the create is on its way (F2)'
     expect(await weftLinks()).toEqual([]);
   });
 
+  test('and sends a DEL beside the ADD: the ADD is ended and says why', async () => {
+    const id = 'overtaken';
+    const netns = await node.makeSandbox(id);
+    proxy.setFault((request) => (isClaim(request) ? { delayMs: 2_500 } : 'none'));
+    const before = proxy.requests.length;
+    const adding = node.cni({ command: 'ADD', containerID: id, netns });
+    await eventually('both creates to be sent', () =>
+      proxy.requests.slice(before).filter(isClaim).length === 2 ? true : undefined,
+    );
+    const startedMs = performance.now();
+    expect((await node.cni({ command: 'DEL', containerID: id, netns })).exitCode).toBe(0);
+    const { answer } = await adding;
+    expect(performance.now() - startedMs).toBeLessThan(2_000);
+    expect(answer?.code).toBe(11);
+    expect(answer?.msg).toContain(`the attachment ${id}/eth0 is being deleted`);
+    await sleep(3_000); // the creates have been carried out by now
+    await noObjects(id);
+  });
+
   test('and sends the ADD again beside the first: one attachment comes of it', async () => {
     const id = 'twice-at-once';
     const netns = await node.makeSandbox(id);
