@@ -3,8 +3,8 @@
  * and the files under /run/weft through which they speak while the agent is away. The paths are constants: an
  * executable that could be told others by its environment could be led astray by it.
  */
-export const RUN_DIRECTORY = '/run/weft';
 
+/** Where the agent listens. */
 export const AGENT_SOCKET = '/run/weft/agent.sock';
 
 /** Touched by an agent that is able to serve; comes to be when it first was, since boot. */

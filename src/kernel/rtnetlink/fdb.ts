@@ -1,10 +1,4 @@
-import {
-  addressBytes,
-  addressFromBytes,
-  formatAddress,
-  sameAddress,
-  type IPAddress,
-} from '../../net/index.ts';
+import { addressBytes, addressFromBytes, formatAddress, type IPAddress } from '../../net/index.ts';
 import { bytes, decodeAttributes, type IncomingMessage } from './codec.ts';
 import { macBytes, macText } from './mac.ts';
 import { neighbourHeader, NEIGHBOUR_HEADER_LENGTH, STATE_PERMANENT } from './neighbour-header.ts';
@@ -65,10 +59,6 @@ export function replaceFdbRequest(entry: FdbEntry): NetlinkRequest {
 
 export function deleteFdbRequest(entry: FdbEntry): NetlinkRequest {
   return { ...fdbRequest(DELNEIGH, entry, 0), describe: () => `delete ${describeEntry(entry)}` };
-}
-
-export function sameFdbEntry(a: FdbEntry, b: FdbEntry): boolean {
-  return a.linkIndex === b.linkIndex && a.mac === b.mac && sameAddress(a.destination, b.destination);
 }
 
 /** An entry of a VXLAN device; undefined for learned ones, those of bridges, and addresses of the link itself. */

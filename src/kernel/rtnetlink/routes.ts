@@ -154,11 +154,6 @@ export async function applyRoutes(
   throwRefusals(requests.length, outcomes);
 }
 
-/** @throws NetlinkError EEXIST if a route of that destination, metric and table is there, whoever set it */
-export function addRoute(socket: NetlinkSocket, route: Route): void {
-  socket.execute([addRouteRequest(route)]);
-}
-
 /** Sets the route in the place of any other of that destination, metric and table. For routes known to be ours. */
 export function replaceRoute(socket: NetlinkSocket, route: Route): void {
   socket.execute([replaceRouteRequest(route)]);

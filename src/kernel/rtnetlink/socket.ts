@@ -22,7 +22,6 @@ export interface NetlinkRequest {
 export const CREATE = 0x400;
 export const EXCLUSIVE = 0x200;
 export const REPLACE = 0x100;
-export const APPEND = 0x800;
 
 /** 300 acknowledgements of one send overflow the socket's receive buffer and are lost; 100 are safe. */
 export const MAX_BATCH = 100;
