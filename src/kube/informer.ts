@@ -178,6 +178,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
               'the apiserver does not reach the revision it once had: starting afresh',
             );
             revision = undefined;
+            overlay.forget();
             mustList = true;
           }
         }

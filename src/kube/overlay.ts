@@ -21,6 +21,8 @@ export interface Overlay<T> {
   ended(uid: string): void;
   /** A complete list has been read, and these uids are all there are. */
   listed(uids: ReadonlySet<string>): void;
+  /** The apiserver has gone back to an older state: own writes since then are no more. */
+  forget(): void;
   /** What stands under that key, `shown` being what the watch has delivered. */
   over(key: string, shown: Entry<T> | undefined): Entry<T> | undefined;
   /** Whether an own write under that key has not been shown yet. */
@@ -71,6 +73,11 @@ export function createOverlay<T>(): Overlay<T> {
 
     listed(uids) {
       for (const uid of removedUIDs) if (!uids.has(uid)) removedUIDs.delete(uid);
+    },
+
+    forget() {
+      written.clear();
+      removedUIDs.clear();
     },
 
     over(key, shown) {

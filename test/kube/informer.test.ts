@@ -1,0 +1,146 @@
+import { describe, expect, it } from 'vitest';
+import { errorOfAnswer, startInformer, type KubeClient, type KubeRequest } from '../../src/kube/index.ts';
+import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
+
+/** An apiserver in words: what it lists, and what becomes of watches. */
+interface Script {
+  items: { name: string; uid: string; resourceVersion: string }[];
+  resourceVersion: string;
+  /** Thrown by lists that ask for a revision. */
+  refuseRevisions?: Error;
+  /** Of the open watch. */
+  send?: (line: unknown) => void;
+}
+
+const object = ({ name, uid, resourceVersion }: Script['items'][number]) => ({
+  metadata: { name, uid, resourceVersion },
+});
+
+function scriptedClient(
+  script: Script,
+): KubeClient & { readonly lists: KubeRequest[]; readonly watches: string[] } {
+  const lists: KubeRequest[] = [];
+  const watches: string[] = [];
+  return {
+    lists,
+    watches,
+    async request(request) {
+      lists.push(request);
+      if (request.query?.resourceVersion !== undefined && script.refuseRevisions !== undefined) {
+        throw script.refuseRevisions;
+      }
+      return { metadata: { resourceVersion: script.resourceVersion }, items: script.items.map(object) };
+    },
+    stream({ query, signal, onOpen, onLine }) {
+      watches.push(String(query?.resourceVersion));
+      onOpen?.();
+      return new Promise((_resolve, reject) => {
+        script.send = (line) => {
+          try {
+            onLine(line);
+          } catch (error) {
+            reject(error instanceof Error ? error : new Error(String(error)));
+          }
+        };
+        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+      });
+    },
+    close: async () => undefined,
+  };
+}
+
+const silent = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const gone = { type: 'ERROR', object: { kind: 'Status', code: 410, reason: 'Expired', message: 'too old' } };
+
+function start(script: Script, random = () => 0.5) {
+  const clock = createFakeClock();
+  const client = scriptedClient(script);
+  const informer = startInformer(
+    { client, clock, random, log: silent, idleTimeoutMs: 90_000, relistJitterMs: 60_000 },
+    { path: '/things', parse: (thing) => (thing as { metadata: { uid: string } }).metadata.uid },
+  );
+  return { clock, client, informer };
+}
+
+describe('an informer', () => {
+  it('resumes a watch that is silent for too long, from its last revision and bookmark', async () => {
+    const script: Script = { items: [], resourceVersion: '100' };
+    const { clock, client, informer } = start(script);
+    await allElse();
+    expect(informer.isAlive()).toBe(true);
+    await clock.advance(80_000);
+    script.send?.({ type: 'BOOKMARK', object: { metadata: { resourceVersion: '150' } } });
+    await clock.advance(80_000);
+    expect(client.watches).toEqual(['100']);
+    await clock.advance(15_000);
+    expect(client.watches).toEqual(['100', '150']);
+    expect(client.lists).toHaveLength(1);
+    await informer.stop();
+    expect(informer.isAlive()).toBe(false);
+  });
+
+  it('waits its jitter before it lists again after a 410', async () => {
+    const script: Script = {
+      items: [{ name: 'a', uid: 'u1', resourceVersion: '90' }],
+      resourceVersion: '100',
+    };
+    const { clock, client, informer } = start(script);
+    await allElse();
+    script.items = [];
+    script.send?.(gone);
+    await clock.advance(29_000);
+    expect(client.lists).toHaveLength(1);
+    expect(informer.get('a')).toBe('u1');
+    await clock.advance(2_000);
+    expect(client.lists).toHaveLength(2);
+    expect(client.lists[1]?.query).toMatchObject({
+      resourceVersion: '100',
+      resourceVersionMatch: 'NotOlderThan',
+    });
+    expect(informer.has('a')).toBe(false);
+    await informer.stop();
+  });
+
+  it('believes an apiserver that has gone back after a minute, not before, and starts afresh', async () => {
+    const script: Script = {
+      items: [{ name: 'a', uid: 'u1', resourceVersion: '900' }],
+      resourceVersion: '1000',
+    };
+    const { clock, client, informer } = start(script);
+    await allElse();
+    // What this process wrote last is no more, either.
+    informer.wrote(object({ name: 'b', uid: 'u2', resourceVersion: '1001' }));
+    script.items = [{ name: 'a', uid: 'u0', resourceVersion: '40' }];
+    script.resourceVersion = '50';
+    script.refuseRevisions = errorOfAnswer('GET /things', {
+      statusCode: 504,
+      text: JSON.stringify({ reason: 'Timeout', message: 'Too large resource version: 1000, current: 50' }),
+    });
+    script.send?.(gone);
+    await clock.advance(30_000); // the jitter
+    await clock.advance(50_000);
+    expect(informer.get('a')).toBe('u1');
+    expect(informer.get('b')).toBe('u2');
+    await clock.advance(60_000);
+    expect(informer.revision).toBe('50');
+    expect([...informer.keys()]).toEqual(['a']);
+    expect(informer.get('a')).toBe('u0');
+    expect(client.lists.at(-1)?.query?.resourceVersion).toBeUndefined();
+    expect(client.watches.at(-1)).toBe('50');
+    await informer.stop();
+  });
+
+  it('comes back with growing waits from an apiserver that answers nothing', async () => {
+    const script: Script = { items: [], resourceVersion: '1' };
+    const { clock, client, informer } = start(script);
+    await allElse();
+    const before = client.watches.length;
+    for (let at = 0; at < 60; at++) {
+      script.send?.({ type: 'ERROR', object: { kind: 'Status', code: 500, message: 'no' } });
+      await clock.advance(1_000);
+    }
+    expect(client.watches.length - before).toBeGreaterThan(4);
+    expect(client.watches.length - before).toBeLessThan(12);
+    await informer.stop();
+  });
+});
