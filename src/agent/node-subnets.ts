@@ -53,7 +53,7 @@ export interface NodeSubnets extends SubnetSource {
   recover(signal: AbortSignal): Promise<void>;
   /**
    * Claims the first subnet of each pool that serves, keeps nextHops and UID equal to the Node's, and gives back
-   * what is empty and drained, surplus, or an earlier machine's. Failures are reported and tried again at the next
+   * what is empty and drained, surplus, refused, or an earlier machine's. Failures are reported and tried again at the next
    * call.
    */
   maintain(signal: AbortSignal): Promise<void>;
@@ -89,6 +89,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       // What was about to go back is the nearest.
       for (const subnet of parts.subnets()) {
         if (subnet.spec.poolUID === pool.metadata.uid && subnet.spec.cidr.family === family) {
+          if (isRefused(subnet)) continue;
           if (!deleting.has(subnet.metadata.uid) && leaving.delete(subnet.metadata.uid)) return;
         }
       }
@@ -127,7 +128,16 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   }
 
   async function confirm(subnets: readonly NodeSubnet[], signal: AbortSignal): Promise<void> {
-    const { refused } = await confirmNodeSubnets(claimParts(parts.settings.subnetWaitMs), subnets, signal);
+    const { confirmed, refused } = await confirmNodeSubnets(
+      claimParts(parts.settings.subnetWaitMs),
+      subnets,
+      signal,
+    );
+    for (const { metadata } of confirmed) {
+      // It was on its way back while it was refused.
+      emptySinceMs.delete(metadata.uid);
+      if (!deleting.has(metadata.uid)) leaving.delete(metadata.uid);
+    }
     for (const { subnet, reason } of refused) {
       parts.log.error({ subnet: subnet.metadata.name }, `a subnet of this node is not drawn from: ${reason}`);
     }
@@ -198,7 +208,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
   async function giveBackIfIdle(subnet: NodeSubnet, signal: AbortSignal): Promise<void> {
     const { name, uid } = subnet.metadata;
-    if (state.unconfirmed.has(name)) return;
+    if (state.created.has(name)) return;
     const keptMs = isEmpty(subnet) ? keptEmptyMs(subnet) : undefined;
     if (keptMs === undefined) {
       emptySinceMs.delete(uid);
@@ -233,6 +243,8 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     if (subnet.spec.nodeUID !== parts.node().uid) return parts.settings.quarantineMs;
     const pool = parts.pools().find(({ metadata }) => metadata.uid === subnet.spec.poolUID);
     if (isDrained(subnet, pool) || pool?.metadata.deletionTimestamp !== undefined) return 0;
+    // Nobody draws from it, and it stands in the way of an older one's owner.
+    if (isRefused(subnet)) return parts.settings.quarantineMs;
     return isSurplus(subnet, pool) ? parts.settings.giveBackMs : undefined;
   }
 

@@ -107,8 +107,9 @@ export interface Confirmation {
 
 /**
  * Completes the claims of own subnets that this process did not make, before it draws from them: at start, since
- * the process before may have been killed between the steps. Nothing is deleted: they may have addresses in use.
- * May be repeated for those that were refused.
+ * the process before may have been killed between the steps. Of two that overlap the older one serves: who made
+ * the younger one sees the older at its own check. Nothing is deleted: they may have addresses in use. May be
+ * repeated for those that were refused.
  */
 export async function confirmNodeSubnets(
   parts: SubnetClaimParts,
@@ -121,7 +122,7 @@ export async function confirmNodeSubnets(
     subnets.map(async (subnet) => {
       // The finalizer holds the pool for us. Whether it still lists the CIDR is judged at each draw (isDrained).
       await retried(parts, signal, () => secureFinalizer(parts, subnet, signal));
-      return { subnet, reason: whyOverlapping(parts, subnet) };
+      return { subnet, reason: whyOverlapping(parts, subnet, (other) => isNoYounger(other, subnet)) };
     }),
   );
   const refused: { subnet: NodeSubnet; reason: string }[] = [];
@@ -283,15 +284,29 @@ async function secureFinalizer(
   }
 }
 
-function whyOverlapping(parts: SubnetClaimParts, subnet: NodeSubnet): string | undefined {
+function whyOverlapping(
+  parts: SubnetClaimParts,
+  subnet: NodeSubnet,
+  counts: (other: NodeSubnet) => boolean = () => true,
+): string | undefined {
   const other = parts
     .subnets()
     .find(
-      ({ metadata, spec }) =>
-        metadata.name !== subnet.metadata.name && cidrsOverlap(spec.cidr, subnet.spec.cidr),
+      (one) =>
+        one.metadata.name !== subnet.metadata.name &&
+        cidrsOverlap(one.spec.cidr, subnet.spec.cidr) &&
+        counts(one),
     );
   if (other === undefined) return undefined;
   return `it overlaps ${formatCIDR(other.spec.cidr)} of node ${other.spec.nodeName}`;
+}
+
+/**
+ * Times of creation are whole seconds. Which of two of one second came first, and so may have been drawn from, they
+ * do not tell: neither is confirmed until the empty one has been given back.
+ */
+function isNoYounger(a: NodeSubnet, b: NodeSubnet): boolean {
+  return Date.parse(a.metadata.creationTimestamp) <= Date.parse(b.metadata.creationTimestamp);
 }
 
 /** Deletes a subnet that this process created and from which nothing was drawn. */

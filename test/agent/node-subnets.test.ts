@@ -270,19 +270,8 @@ describe('subnets found at start', () => {
     expect(first.heldOf(p)).toHaveLength(1);
   });
 
-  test('one that overlaps another node’s is not drawn from until that has gone', async () => {
-    const first = setUp();
-    const p = first.pool('p', ['10.0.0.0/24'], { ipv4: 24 });
-    await first.run(first.agent.maintain);
-    const spec = [...first.stores.stored.NodeSubnet.values()][0]?.spec;
-    if (spec === undefined) throw new Error('no subnet was claimed');
-    await first.stores.subnets.create({
-      ...spec,
-      cidr: parseCIDR('10.0.0.0/25'),
-      nodeName: 'n2',
-      nodeUID: 'uid-n2',
-    });
-    const next = first.restart();
+  test('one that overlaps an older one of another node is not drawn from until that has gone', async () => {
+    const { next, first, p } = await overlapped('2020-01-01T00:00:00Z');
     await first.run(next.recover);
     await first.run(next.maintain);
     expect(next.drawable(p)).toEqual([]);
@@ -293,7 +282,57 @@ describe('subnets found at start', () => {
     await first.run(next.maintain);
     expect(next.drawable(p)).toHaveLength(1);
   });
+
+  test('one that overlaps an older one goes back after the quarantine when it is empty', async () => {
+    const { next, first } = await overlapped('2020-01-01T00:00:00Z');
+    await first.run(next.recover);
+    first.allocations.add('10.0.0.200');
+    for (let i = 0; i < 2; i++) {
+      await first.run(next.maintain);
+      await first.clock.advance(QUARANTINE_MS);
+    }
+    expect([...first.stores.stored.NodeSubnet.keys()]).toContain('10.0.0.0-24');
+    first.allocations.clear();
+    await first.run(next.maintain);
+    await first.clock.advance(QUARANTINE_MS - 1_000);
+    for (let i = 0; i < 2; i++) await first.run(next.maintain);
+    expect([...first.stores.stored.NodeSubnet.keys()]).toContain('10.0.0.0-24');
+    await first.clock.advance(1_000);
+    for (let i = 0; i < 2; i++) await first.run(next.maintain);
+    expect([...first.stores.stored.NodeSubnet.keys()]).toEqual(['10.0.0.0-25']);
+  });
+
+  test('one that was about to go back is drawn from when nothing overlaps it any more', async () => {
+    const { next, first, p } = await overlapped('2020-01-01T00:00:00Z');
+    await first.run(next.recover);
+    await first.run(next.maintain);
+    await first.clock.advance(QUARANTINE_MS);
+    await first.run(next.maintain);
+    first.stores.deleteByHand('NodeSubnet', '10.0.0.0-25');
+    await first.run(next.maintain);
+    expect(next.drawable(p)).toHaveLength(1);
+  });
+
+  test('one that overlaps a younger one of another node is drawn from', async () => {
+    const { next, first, p } = await overlapped('2999-01-01T00:00:00Z');
+    await first.run(next.recover);
+    await first.run(next.maintain);
+    expect(next.drawable(p)).toHaveLength(1);
+  });
 });
+
+/** A node's next process, which finds the node's 10.0.0.0/24 and, created at that time, another's half of it. */
+async function overlapped(creationTimestamp: string) {
+  const first = setUp();
+  const p = first.pool('p', ['10.0.0.0/24'], { ipv4: 24 });
+  await first.run(first.agent.maintain);
+  const spec = [...first.stores.stored.NodeSubnet.values()][0]?.spec;
+  if (spec === undefined) throw new Error('no subnet was claimed');
+  const cidr = parseCIDR('10.0.0.0/25');
+  await first.stores.subnets.create({ ...spec, cidr, nodeName: 'n2', nodeUID: 'uid-n2' });
+  first.stores.date('10.0.0.0-25', creationTimestamp);
+  return { next: first.restart(), first, p };
+}
 
 type Stores = ReturnType<typeof createFakeStores>;
 type Agent = ReturnType<typeof createNodeSubnets>;

@@ -75,6 +75,8 @@ export interface FakeStores {
   deletePool(name: string): void;
   /** `kubectl delete`: without any precondition. */
   deleteByHand(kind: 'IPAllocation' | 'NodeSubnet', name: string): void;
+  /** Makes a subnet as old as a test needs it. Nobody is told. */
+  date(name: string, creationTimestamp: string): void;
 }
 
 /** The failure that an injected fault throws. */
@@ -280,6 +282,11 @@ export function createFakeStores({
     },
     deleteByHand(kind, name) {
       remove(kind, name);
+    },
+    date(name, creationTimestamp) {
+      const found = stored.NodeSubnet.get(name);
+      if (found === undefined) throw new Error(`there is no NodeSubnet ${name}`);
+      stored.NodeSubnet.set(name, { ...found, metadata: { ...found.metadata, creationTimestamp } });
     },
   };
 }

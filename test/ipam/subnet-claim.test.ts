@@ -290,19 +290,40 @@ describe('subnets found at start', () => {
     expect(n1.parts.state.unconfirmed.size).toBe(0);
   });
 
-  test('are kept but not drawn from where another overlaps, and a later claim leaves them alone', async () => {
+  test.each([
+    ['created earlier', '2025-12-31T23:59:59Z'],
+    ['created in the same second', '2026-01-01T00:00:00Z'],
+  ])(
+    'are kept but not drawn from where one that is not younger overlaps (%s), and a later claim leaves them alone',
+    async (_, other) => {
+      const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/25'] });
+      await stores.subnets.create(subnetOf('10.0.0.0/26', pool, 'n1').spec);
+      await stores.subnets.create(subnetOf('10.0.0.16/28', pool, 'n2').spec);
+      stores.date('10.0.0.0-26', '2026-01-01T00:00:00Z');
+      stores.date('10.0.0.16-28', other);
+      const n1 = node('n1');
+      const mine = [...stores.stored.NodeSubnet.values()].filter(({ spec }) => spec.nodeName === 'n1');
+      const signal = new AbortController().signal;
+      const { refused } = await clock.until(confirmNodeSubnets(n1.parts, mine, signal));
+      expect(refused).toMatchObject([{ reason: 'it overlaps 10.0.0.16/28 of node n2' }]);
+      expect([...n1.parts.state.unconfirmed]).toEqual(['10.0.0.0-26']);
+      await clock.until(claimNodeSubnets(n1.parts, pool));
+      expect([...stores.stored.NodeSubnet.keys()]).toContain('10.0.0.0-26');
+      expect([...n1.parts.state.unconfirmed]).toEqual(['10.0.0.0-26']);
+    },
+  );
+
+  test('are drawn from where only a younger one overlaps: its owner sees ours at its own check', async () => {
     const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/25'] });
     await stores.subnets.create(subnetOf('10.0.0.0/26', pool, 'n1').spec);
     await stores.subnets.create(subnetOf('10.0.0.16/28', pool, 'n2').spec);
+    stores.date('10.0.0.0-26', '2026-01-01T00:00:00Z');
+    stores.date('10.0.0.16-28', '2026-01-01T00:00:01Z');
     const n1 = node('n1');
     const mine = [...stores.stored.NodeSubnet.values()].filter(({ spec }) => spec.nodeName === 'n1');
-    const signal = new AbortController().signal;
-    const { refused } = await clock.until(confirmNodeSubnets(n1.parts, mine, signal));
-    expect(refused).toMatchObject([{ reason: 'it overlaps 10.0.0.16/28 of node n2' }]);
-    expect([...n1.parts.state.unconfirmed]).toEqual(['10.0.0.0-26']);
-    await clock.until(claimNodeSubnets(n1.parts, pool));
-    expect([...stores.stored.NodeSubnet.keys()]).toContain('10.0.0.0-26');
-    expect([...n1.parts.state.unconfirmed]).toEqual(['10.0.0.0-26']);
+    const confirmation = await clock.until(confirmNodeSubnets(n1.parts, mine, new AbortController().signal));
+    expect(confirmation).toEqual({ confirmed: mine, refused: [] });
+    expect(n1.parts.state.unconfirmed.size).toBe(0);
   });
 });
 
