@@ -5,10 +5,12 @@ import {
   FAMILIES,
   firstAddress,
   formatAddress,
+  formatCIDR,
   type CIDR,
   type Family,
   type IPAddress,
 } from '../net/index.ts';
+import { disputedSubnets } from './disputed.ts';
 import { desiredFilter } from './filter.ts';
 import { isOnLink, pathToPeer, type PeerPath, type Uplinks } from './peers.ts';
 import {
@@ -60,9 +62,12 @@ export function desiredNodeState(input: DesiredInput): NodeState {
   const vxlan = desiredVxlan(input);
   const ownLink = vxlan?.name ?? 'lo';
   const preferredSource = preferredSources(own);
+  const disputed = disputedSubnets({ subnets, pools, ownAddresses: node.addresses });
   const peers = subnets
     .filter(({ spec }) => spec.nodeName !== node.name)
     .map((subnet): PeerSubnet => {
+      const dispute = disputed.get(subnet);
+      if (dispute !== undefined) return { subnet, path: unrouted(subnet, dispute) };
       const path = pathToPeer(subnet, { uplinks, underlay: vxlan?.local.family, own: node.addresses });
       return { subnet, path };
     });
@@ -103,6 +108,11 @@ export function desiredNodeState(input: DesiredInput): NodeState {
 interface PeerSubnet {
   readonly subnet: NodeSubnet;
   readonly path: PeerPath;
+}
+
+function unrouted({ spec }: NodeSubnet, reason: string): PeerPath {
+  const title = `${formatCIDR(spec.cidr)} of node "${spec.nodeName}"`;
+  return { kind: 'none', reason: `no route to ${title}: ${reason}` };
 }
 
 /**
