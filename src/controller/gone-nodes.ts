@@ -68,15 +68,18 @@ export function createGoneNodes({
     missingSince.set(nodeName, since);
     const missingMs = clock.nowMs() - since;
     if (missingMs < quarantineMs) return { kind: 'requeueAfter', ms: quarantineMs - missingMs };
+    // As they are before the Node is asked for: one that is bound to a Node made since then is another version.
+    const subnets = cluster.subnetsOfNode(nodeName);
     if (await cluster.nodeExists(nodeName, signal)) {
       missingSince.delete(nodeName);
       return DONE;
     }
-    return freeBatch(nodeName, missingMs, signal);
+    return freeBatch(nodeName, subnets, missingMs, signal);
   };
 
   async function freeBatch(
     nodeName: string,
+    subnets: readonly NodeSubnet[],
     missingMs: number,
     signal: AbortSignal,
   ): Promise<ReconcileResult> {
@@ -90,14 +93,18 @@ export function createGoneNodes({
       if ((await cluster.deleteAllocation(allocation, signal)) !== 'changed') freed++;
     }
     if (freed > 0) onFreed({ nodeName, allocations: freed, subnets: [] });
-    if (left.length === 0) return freeSubnets(nodeName, signal);
+    if (left.length === 0) return freeSubnets(nodeName, subnets, signal);
     if (ripe.length > 0) return { kind: 'requeueAfter', ms: freed > 0 ? 0 : LOOK_AGAIN_MS };
     return { kind: 'requeueAfter', ms: Math.min(...left.map(waitMs)) };
   }
 
-  async function freeSubnets(nodeName: string, signal: AbortSignal): Promise<ReconcileResult> {
+  async function freeSubnets(
+    nodeName: string,
+    seen: readonly NodeSubnet[],
+    signal: AbortSignal,
+  ): Promise<ReconcileResult> {
     const subnets: string[] = [];
-    for (const subnet of cluster.subnetsOfNode(nodeName)) {
+    for (const subnet of seen) {
       await mayDelete(signal);
       if ((await cluster.deleteSubnet(subnet, signal)) === 'done') subnets.push(subnet.metadata.name);
     }

@@ -19,6 +19,8 @@ interface World {
   unseen: IndexedAllocation[];
   changed: Set<string>;
   reuseDelayMs: number;
+  /** Happens after the Node was looked for, and before the answer. */
+  afterGet: () => void;
   calls: string[];
 }
 
@@ -36,6 +38,7 @@ beforeEach(() => {
     unseen: [],
     changed: new Set(),
     reuseDelayMs: 30_000,
+    afterGet: () => undefined,
     calls: [],
   };
   reconcile = goneNodes();
@@ -57,7 +60,9 @@ function goneNodes(): Reconcile {
       reuseDelayMs: () => world.reuseDelayMs,
       async nodeExists(nodeName) {
         world.calls.push(`get node ${nodeName}`);
-        return world.realNodes.has(nodeName);
+        const exists = world.realNodes.has(nodeName);
+        world.afterGet();
+        return exists;
       },
       listAllocationsOfNode: async (nodeName) => [...ofNode(nodeName), ...world.unseen],
       async deleteAllocation({ metadata: { name } }) {
@@ -66,8 +71,10 @@ function goneNodes(): Reconcile {
         world.unseen = world.unseen.filter((one) => one.metadata.name !== name);
         return world.allocations.delete(name) ? 'done' : 'gone';
       },
-      async deleteSubnet({ metadata: { name } }) {
+      async deleteSubnet({ metadata: { name, resourceVersion } }) {
         world.calls.push(`delete ${name}`);
+        const found = world.subnets.get(name);
+        if (found !== undefined && found.metadata.resourceVersion !== resourceVersion) return 'changed';
         return world.subnets.delete(name) ? 'done' : 'gone';
       },
     },
@@ -201,5 +208,21 @@ describe('nodes that are gone', () => {
     world.allocations.set('10.0.1.7', held);
     await settle('a');
     expect(deletes()).toEqual(['delete 10.0.1.0-24']);
+  });
+
+  it('leaves a subnet that is bound to a new Node of that name while it looks', async () => {
+    hold('a', 0);
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    world.afterGet = () => {
+      const [subnet] = world.subnets.values();
+      if (subnet === undefined) throw new Error('the subnet has gone');
+      const rebound = { ...subnet, metadata: { ...subnet.metadata, resourceVersion: 'rebound' } };
+      world.subnets.set(subnet.metadata.name, rebound);
+      world.knownNodes.add('a');
+    };
+    await reconcile('a', signal);
+    expect(deletes()).toEqual(['delete 10.0.1.0-24']);
+    expect(world.subnets.size).toBe(1);
   });
 });
