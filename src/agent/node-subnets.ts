@@ -193,11 +193,13 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       if (!sameNode && !parts.hasMarkedRoute(subnet.spec.cidr)) continue;
       if (sameNode && sameAddresses(subnet.spec.nextHops, node.addresses)) continue;
       try {
-        await parts.stores.subnets.rebind(
+        const outcome = await parts.stores.subnets.rebind(
           subnet,
           { nodeUID: node.uid, nextHops: [...node.addresses] },
           signal,
         );
+        // Changed or gone meanwhile: the next call sees what it is now.
+        if (outcome !== 'done') continue;
         parts.log.info({ subnet: subnet.metadata.name }, "bound to the Node's present UID and addresses");
       } catch (error) {
         signal.throwIfAborted();

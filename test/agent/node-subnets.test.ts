@@ -210,6 +210,20 @@ describe('a Node that has changed', () => {
     expect(stores.calls.filter(({ verb }) => verb === 'update')).toHaveLength(1);
   });
 
+  test('whose subnet has changed under the write is not said to be bound', async () => {
+    const { agent, run, pool, stores, node, logged, lagBehindDeletions } = setUp();
+    pool('p', ['10.0.0.0/16']);
+    await run(agent.maintain);
+    lagBehindDeletions();
+    stores.deleteByHand('NodeSubnet', [...stores.stored.NodeSubnet.keys()][0] ?? '');
+    node.addresses = [parseAddress('192.0.2.77')];
+    await run(agent.maintain);
+    expect(stores.calls.filter(({ verb }) => verb === 'update')).toHaveLength(1);
+    expect(logged.map(({ message }) => message)).not.toContain(
+      "bound to the Node's present UID and addresses",
+    );
+  });
+
   test('without any address at the moment keeps the old ones', async () => {
     const { agent, run, pool, stores, node } = setUp();
     pool('p', ['10.0.0.0/16']);
