@@ -70,10 +70,17 @@ export async function startApiserver(options: ApiserverOptions = {}): Promise<Te
       await rm(dir, { recursive: true, force: true });
     },
   };
-  await mustSucceed(server.kubectl(['apply', '--server-side', '-f', CRDS + 'ippools.yaml']));
-  await mustSucceed(server.kubectl(['apply', '--server-side', '-f', CRDS + 'nodesubnets.yaml']));
-  await mustSucceed(server.kubectl(['apply', '--server-side', '-f', CRDS + 'ipallocations.yaml']));
-  await mustSucceed(server.kubectl(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=30s']));
+  try {
+    for (const file of ['ippools.yaml', 'nodesubnets.yaml', 'ipallocations.yaml']) {
+      await mustSucceed(server.kubectl(['apply', '--server-side', '-f', CRDS + file]));
+    }
+    await mustSucceed(
+      server.kubectl(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=30s']),
+    );
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
   return server;
 
   async function connect({ server, connections }: { server?: string; connections?: number } = {}) {

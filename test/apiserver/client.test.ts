@@ -1,5 +1,4 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { IPAllocationSpec } from '../../src/api/index.ts';
@@ -201,7 +200,7 @@ describe('who we are', () => {
   });
 
   it('comes from the pod’s service account inside a cluster, as its file says now', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'weft-account-'));
+    const folder = await mkdtemp(join(server().dir, 'account-'));
     const url = new URL(server().plane.url);
     const env = { KUBERNETES_SERVICE_HOST: url.hostname, KUBERNETES_SERVICE_PORT: url.port };
     await expect(inClusterConnection({ env, clock: createSystemClock() }, folder)).rejects.toThrow(
@@ -236,7 +235,7 @@ describe('whom we trust', () => {
     [{ server: 'https://127.0.0.1:1', 'insecure-skip-tls-verify': true }, 'sets insecure-skip-tls-verify'],
     [{ server: 'https://127.0.0.1:1', 'proxy-url': 'http://127.0.0.1:1' }, 'sets proxy-url'],
   ])('is not a kubeconfig with %j', async (cluster, message) => {
-    const file = join(await mkdtemp(join(tmpdir(), 'weft-kubeconfig-')), 'config');
+    const file = join(await mkdtemp(join(server().dir, 'kubeconfig-')), 'config');
     await writeFile(
       file,
       JSON.stringify({
