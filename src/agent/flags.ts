@@ -16,6 +16,8 @@ export interface AgentFlags {
   readonly vxlan: { readonly vni: number; readonly port: number };
   /** Destinations that are not masqueraded although they lie outside all pools. */
   readonly natExempt: readonly CIDR[];
+  /** The ranges of Services, where the apiserver does not tell them. */
+  readonly serviceCIDRs: readonly CIDR[];
   readonly logLevel: string;
   readonly settings: Settings;
 }
@@ -33,6 +35,7 @@ export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
   --vxlan-vni N          default 4097
   --vxlan-port N         default 4789
   --nat-exempt CIDR      not masqueraded; may be given several times
+  --service-cidr CIDR    a range of Services, needed before Kubernetes 1.33; may be given several times
   --log-level LEVEL      default info
 ${settingsHelp()}`;
 
@@ -55,6 +58,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       'vxlan-vni': { type: 'string', default: '4097' },
       'vxlan-port': { type: 'string', default: '4789' },
       'nat-exempt': { type: 'string', multiple: true, default: [] },
+      'service-cidr': { type: 'string', multiple: true, default: [] },
       'log-level': { type: 'string', default: 'info' },
       ...settingFlags(),
     },
@@ -75,7 +79,8 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       vni: wholeNumber('vxlan-vni', values['vxlan-vni'], 0xffffff),
       port: wholeNumber('vxlan-port', values['vxlan-port'], 0xffff),
     },
-    natExempt: values['nat-exempt'].map(exemptCIDR),
+    natExempt: values['nat-exempt'].map((text) => cidrIn('nat-exempt', text)),
+    serviceCIDRs: values['service-cidr'].map((text) => cidrIn('service-cidr', text)),
     logLevel: logLevel(values['log-level']),
     settings: settingsFrom(values),
   };
@@ -94,11 +99,11 @@ function logLevel(text: string): string {
   return text;
 }
 
-function exemptCIDR(text: string): CIDR {
+function cidrIn(flag: string, text: string): CIDR {
   try {
     return parseCIDR(text);
   } catch (error) {
-    if (error instanceof InvalidCIDRError) throw new InvalidFlagError('nat-exempt', text, 'a CIDR');
+    if (error instanceof InvalidCIDRError) throw new InvalidFlagError(flag, text, 'a CIDR');
     throw error;
   }
 }

@@ -37,6 +37,8 @@ export interface NodeSubnetsParts {
   readonly wired: { keys(): Iterable<string> };
   /** Whether this node's kernel still has its marked route for the subnet: same machine, same boot. */
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
+  /** The Services' ranges, as far as they are known: no subnet comes from a CIDR that overlaps them. */
+  readonly serviceCIDRs?: () => readonly CIDR[];
   readonly settings: {
     readonly subnetWaitMs: number;
     readonly giveBackMs: number;

@@ -28,6 +28,7 @@ import {
   patchNodeNetworkAvailable,
   poolStore,
   requireSchemaRevision,
+  watchServiceCIDRs,
 } from '../kube/index.ts';
 import { createAdd } from './add.ts';
 import { createAttachmentAges } from './ages.ts';
@@ -44,6 +45,7 @@ import { reuseDelayMs, type AgentParts } from './parts.ts';
 import { createReaper } from './reaper.ts';
 import { repeatedly } from './repeatedly.ts';
 import { serveCni } from './server.ts';
+import { watchServiceRanges } from './service-ranges.ts';
 import { createServing } from './serving.ts';
 import { waitForLock } from './standby.ts';
 import { whenChanged } from './when-changed.ts';
@@ -108,8 +110,16 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
 
   await repeatedly(() => requireSchemaRevision(client, signal), { clock, random, log, signal });
   const caches = watchObjects({ client, clock, random, log }, nodeName);
+  const services = watchServiceRanges({
+    watch: (until) => watchServiceCIDRs({ client, clock, random, log }, until),
+    given: flags.serviceCIDRs,
+    clock,
+    random,
+    log,
+  });
   serving.waitsFor('the first complete lists from the apiserver');
   await caches.synced(signal);
+  await services.settled;
   serving.ready();
 
   const lock = await waitForLock(join(flags.runDirectory, 'agent.lock'), { clock, log, signal });
@@ -169,6 +179,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     inFlight,
     wired,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
+    serviceCIDRs: services.list,
     settings,
     clock,
     random,
@@ -271,6 +282,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   releases.stop();
   await sync.stop();
   await caches.stop();
+  await services.stop();
   await client.close();
   health.close();
   lock.release();

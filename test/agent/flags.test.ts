@@ -16,6 +16,7 @@ test('without flags it is what the manifests run: only the node has to be named'
     probeSocket: '/run/weft-pod/probe.sock',
     vxlan: { vni: 4097, port: 4789 },
     natExempt: [],
+    serviceCIDRs: [],
     logLevel: 'info',
     settings: DEFAULT_SETTINGS,
   });
@@ -34,10 +35,13 @@ test('every flag is obeyed', () => {
     '--vxlan-port=8472',
     '--nat-exempt=192.0.2.0/24',
     '--nat-exempt=2001:db8::/32',
+    '--service-cidr=10.96.0.0/12',
+    '--service-cidr=fd96::/108',
     '--log-level=debug',
     '--grace-seconds=0.5',
   ]);
   expect(flags).toMatchObject({
+    serviceCIDRs: [parseCIDR('10.96.0.0/12'), parseCIDR('fd96::/108')],
     kubeconfig: '/k',
     runDirectory: '/r',
     confDirectory: '/c',
@@ -59,6 +63,7 @@ describe('refused', () => {
     [[NODE, '--vxlan-vni=16777216'], '--vxlan-vni=16777216'],
     [[NODE, '--vxlan-port=65536'], '--vxlan-port=65536: expected a whole number from 1 to 65535'],
     [[NODE, '--vxlan-port=4e3'], '--vxlan-port=4e3'],
+    [[NODE, '--service-cidr=all'], '--service-cidr=all: expected a CIDR'],
     [[NODE, '--nat-exempt=10.0.0.1/24'], '--nat-exempt=10.0.0.1/24: expected a CIDR'],
     [[NODE, '--grace-seconds=-1'], '--grace-seconds'],
     [[NODE, '--grace-seconds=0'], '--grace-seconds=0: expected a number above 0'],
@@ -93,6 +98,7 @@ test('the usage names every flag that is parsed', () => {
     'vxlan-vni',
     'vxlan-port',
     'nat-exempt',
+    'service-cidr',
     'log-level',
     'grace-seconds',
   ]) {

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import { createNodeSubnets } from '../../src/agent/node-subnets.ts';
 import { SubnetUnavailableError } from '../../src/ipam/index.ts';
-import { formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { formatCIDR, parseAddress, parseCIDR, type CIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
 import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
 
@@ -27,6 +27,14 @@ describe('the first subnet', () => {
     stores.deletePool('leaving');
     await run(agent.maintain);
     expect(heldOf(leaving)).toEqual([]);
+  });
+
+  test('is not claimed from the Services’ range, and the pool’s other CIDR is taken', async () => {
+    const { agent, run, pool, heldOf, serviceCIDRs } = setUp();
+    serviceCIDRs.push(parseCIDR('10.96.0.0/12'));
+    const p = pool('p', ['10.100.0.0/24', '10.5.0.0/26']);
+    await run(agent.maintain);
+    expect(heldOf(p)).toEqual(['10.5.0.0/26']);
   });
 
   test('that cannot be had does not keep the other pools from theirs, and is reported', async () => {
@@ -383,6 +391,7 @@ function setUp({
   const allocations = new Set<string>();
   const inFlight = new Set<string>();
   const markedRoutes: string[] = [];
+  const serviceCIDRs: CIDR[] = [];
   const inForce = Promise.withResolvers<void>();
   if (!inForceLater) inForce.resolve();
   const node = {
@@ -411,6 +420,7 @@ function setUp({
         },
       },
       inFlight,
+      serviceCIDRs: () => serviceCIDRs,
       wired: createWiredAddresses(),
       hasMarkedRoute: (cidr) =>
         markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
@@ -431,6 +441,7 @@ function setUp({
     allocations,
     inFlight,
     markedRoutes,
+    serviceCIDRs,
     inForce,
     logged,
     pool: (name: string, cidrs: string[], nodeSubnetPrefixLength?: { ipv4?: number }) =>
