@@ -12,6 +12,7 @@ import {
   cidrsOverlap,
   FAMILIES,
   formatCIDR,
+  hostCIDR,
   type CIDR,
   type IPAddress,
 } from '../net/index.ts';
@@ -30,7 +31,10 @@ export interface PoolFacts extends UsageInput {
  * The status that the pool should have. A condition that stands as before keeps its lastTransitionTime; `now` is
  * that of the others.
  */
-export function poolStatus(facts: PoolFacts, now: Date): IPPoolStatus {
+export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
+  // What keeps the agents from claiming subnets must count here too.
+  const foreign = [...given.nodeAddresses.map(hostCIDR), ...(given.serviceCIDRs ?? [])];
+  const facts = { ...given, foreign };
   const { pool } = facts;
   const usage = poolUsage(facts);
   const found = [
@@ -80,8 +84,15 @@ interface Finding {
   readonly message: string;
 }
 
-function ready({ pool, pools, subnets }: PoolFacts): Finding {
-  const why = whyNotServing(pool, { pools, subnets });
+function ready({ pool, pools, subnets, foreign }: PoolFacts): Finding {
+  const held = subnetsOf(pool, subnets);
+  const claimable = servingCIDRs(pool, pools, foreign).length > 0;
+  const why =
+    whyNotServing(pool, { pools, subnets }) ??
+    // What was claimed before the overlap came up keeps serving.
+    (claimable || held.length > 0
+      ? undefined
+      : 'each of its CIDRs overlaps one of an older IPPool, of the Services, or the address of a node');
   if (why === undefined) {
     return { type: 'Ready', holds: true, reason: 'Serving', message: 'pods get addresses from this pool' };
   }
@@ -93,7 +104,6 @@ function ready({ pool, pools, subnets }: PoolFacts): Finding {
       message: `nothing is drawn from it: ${why}`,
     };
   }
-  const held = subnetsOf(pool, subnets);
   const message =
     held.length === 0
       ? 'deleted; it goes as soon as no claim from before the deletion can be under way'

@@ -93,6 +93,29 @@ describe("a pool's conditions", () => {
     expect(found?.message).toContain(text);
   });
 
+  it.each([
+    { what: 'the Services', more: { serviceCIDRs: [parseCIDR('10.0.96.0/20')] } },
+    { what: 'a node', more: { nodeAddresses: [parseAddress('10.0.3.4')] } },
+  ])('is not Ready, and counts nothing as free, where all of it overlaps $what', ({ more }) => {
+    const pods = pool('pods', ['10.0.0.0/16']);
+    expect(holding(facts(pods, more))).not.toContain('Ready');
+    expect(condition(facts(pods, more), 'Ready')).toMatchObject({ reason: 'Overlapping' });
+    expect(poolStatus(facts(pods, more), now).ipv4).toMatchObject({ free: '0', freeSubnets: '0' });
+    const subnets = [nodeSubnet(pods, '10.0.1.0/26', 'a')];
+    expect(holding(facts(pods, { ...more, subnets }))).toContain('Ready');
+  });
+
+  it('is Exhausted when a node is full and the rest of it overlaps the Services', () => {
+    const wide = pool('wide', ['10.9.0.0/28', '10.8.0.0/16'], { prefixLength: 28 });
+    const subnets = [nodeSubnet(wide, '10.9.0.0/28', 'a')];
+    const allocations = Array.from({ length: 15 }, (_, index) =>
+      allocation(wide, `10.9.0.${index + 1}`, 'a'),
+    );
+    const full = facts(wide, { subnets, allocations });
+    expect(holding(full)).not.toContain('Exhausted');
+    expect(holding({ ...full, serviceCIDRs: [parseCIDR('10.8.0.0/20')] })).toContain('Exhausted');
+  });
+
   it('says that the ranges of Services are unknown where they are', () => {
     const found = condition(facts(pool('pods', ['10.0.0.0/16']), { serviceCIDRs: undefined }), 'Overlapping');
     expect(found).toMatchObject({ status: 'False' });
