@@ -64,6 +64,8 @@ async function claimFromPool(
       return await claimAddresses(parts.claims, {
         pool,
         subnets: parts.subnetSource.drawable(pool),
+        stillDrawable: ({ metadata }) =>
+          parts.subnetSource.drawable(pool).some((subnet) => subnet.metadata.uid === metadata.uid),
         families,
         nodeName: parts.nodeName,
         attachment: claimant.attachment,

@@ -29,6 +29,8 @@ export interface CandidateSearch {
   readonly subnets: readonly NodeSubnet[];
   readonly inUse: NamesInUse;
   readonly cursor: RingCursor;
+  /** Asked before each candidate: whether the subnet is still drawn from. Default: yes. */
+  readonly stillDrawable?: ((subnet: NodeSubnet) => boolean) | undefined;
 }
 
 export interface Candidate {
@@ -47,6 +49,7 @@ export function* addressCandidates({
   subnets,
   inUse,
   cursor,
+  stillDrawable = () => true,
 }: CandidateSearch): Generator<Candidate, undefined> {
   for (const subnet of fullestFirst({ subnets, inUse, cursor })) {
     const { first, last } = usableRange(subnet);
@@ -59,7 +62,9 @@ export function* addressCandidates({
       value = value >= last ? first : value + 1n;
       const address: IPAddress = { family, value };
       const name = allocationName(address);
-      if (!inUse.has(name)) yield { address, name, subnet };
+      if (inUse.has(name)) continue;
+      if (!stillDrawable(subnet)) break;
+      yield { address, name, subnet };
     } while (value !== previous);
   }
   return undefined;

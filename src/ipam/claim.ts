@@ -34,6 +34,8 @@ export interface ClaimRequest {
   readonly pool: IPPool;
   /** The node's subnets of this pool to draw from (drawableSubnets), of all families. */
   readonly subnets: readonly NodeSubnet[];
+  /** Whether one of them is still drawn from: a walk may outlast that, and its subnet may be another node's. */
+  readonly stillDrawable?: (subnet: NodeSubnet) => boolean;
   /** One address of each is claimed. Default: those the pool lists. */
   readonly families?: readonly Family[];
   readonly nodeName: string;
@@ -126,7 +128,8 @@ function* freeCandidates(
 ): Generator<Candidate, undefined> {
   const { cursor, inFlight, taken } = parts;
   const subnets = request.subnets.filter(({ spec }) => spec.cidr.family === family);
-  for (const candidate of addressCandidates({ subnets, inUse: request.allocations, cursor })) {
+  const { allocations: inUse, stillDrawable } = request;
+  for (const candidate of addressCandidates({ subnets, inUse, cursor, stillDrawable })) {
     const { name } = candidate;
     if (inFlight.has(name) || taken.has(name) || request.alsoInUse?.has(name) === true) continue;
     inFlight.add(name);

@@ -2,8 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { claimFor, type ClaimingParts } from '../../src/agent/claim.ts';
-import { ClaimDeadlineError, SubnetUnavailableError } from '../../src/ipam/index.ts';
-import { formatAddress, type Family } from '../../src/net/index.ts';
+import { ClaimDeadlineError, PoolExhaustedError, SubnetUnavailableError } from '../../src/ipam/index.ts';
+import { formatAddress, parseAddress, type Family } from '../../src/net/index.ts';
 import type { Fault, FakeCall } from '../contract/fake-stores.ts';
 import { createClaimingProcess } from '../ipam/claims.ts';
 import { attachmentOf, subnetOf } from '../ipam/objects.ts';
@@ -84,6 +84,28 @@ describe('a node whose subnets are full', () => {
   });
 });
 
+test('a claim under way does not go on into a subnet that has been given back', async () => {
+  const others = ['10.1.0.1', '10.1.0.2', '10.1.0.3'];
+  let isWalking = false;
+  const { pool, claim, calls, held, stores } = setUp({
+    isBlind: true,
+    fault: ({ verb, name }) => {
+      // The walk is at the end of the first subnet: the second one goes.
+      if (isWalking && verb === 'create' && name === '10.1.0.3') held.get('a')?.splice(1);
+      return 'none';
+    },
+  });
+  pool('a', ['10.1.0.0/24'], ['10.1.0.0/30', '10.1.0.4/30']);
+  for (const address of others) {
+    const spec = { pool: 'a', nodeName: 'n2', attachment: attachmentOf(address) };
+    await stores.allocations.create({ ...spec, address: parseAddress(address) });
+  }
+  isWalking = true;
+  await expect(claim('c')).rejects.toThrow(PoolExhaustedError);
+  const tried = calls.filter(({ verb }) => verb === 'create').map(({ name }) => name);
+  expect(tried).toEqual([...others, ...others]);
+});
+
 test('a node without an address of the pool’s families says so', async () => {
   const { pool, claim } = setUp({ families: [] });
   pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
@@ -95,13 +117,15 @@ function setUp({
   families,
   claimMoreTakesMs = 0,
   claimMoreIsOfNoUse = false,
+  isBlind = false,
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
   claimMoreTakesMs?: number;
   claimMoreIsOfNoUse?: boolean;
+  isBlind?: boolean;
 } = {}) {
-  const process = createClaimingProcess(fault === undefined ? {} : { fault });
+  const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
   const pools: IPPool[] = [];
   const held = new Map<string, NodeSubnet[]>();
@@ -133,6 +157,9 @@ function setUp({
   return {
     clock,
     calls: stores.calls,
+    stores,
+    /** The node's subnets by pool. */
+    held,
     more,
     pool(name: string, cidrs: string[], own: string[], extra: Partial<Record<Family, string[]>> = {}) {
       const pool = stores.applyPool(name, { cidrs }, { finalizers: [POOL_FINALIZER] });

@@ -8,6 +8,19 @@ import { poolOf, subnetOf } from './objects.ts';
 const pool = poolOf('p', { cidrs: ['10.0.0.0/24', 'fd00::/48'], nodeSubnetPrefixLength: { ipv4: 30 } });
 
 describe('addressCandidates', () => {
+  test('leaves a subnet that is not drawn from any more, also in the middle of it', () => {
+    const subnets = [subnetOf('10.0.0.0/30', pool), subnetOf('10.0.0.4/30', pool)];
+    const gone = new Set<string>();
+    const stillDrawable = ({ metadata }: NodeSubnet) => !gone.has(metadata.name);
+    const search = { subnets, inUse: new Set<string>(), cursor: createRingCursor(), stillDrawable };
+    const walk = addressCandidates(search);
+    expect(walk.next().value?.name).toBe('10.0.0.1');
+    gone.add('10.0.0.0-30');
+    expect(walk.next().value?.name).toBe('10.0.0.5');
+    gone.add('10.0.0.4-30');
+    expect(walk.next().done).toBe(true);
+  });
+
   test.each<{ name: string; subnets: string[]; inUse: string[]; last?: string; yields: string[] }>([
     { name: 'all but the first address', subnets: ['10.0.0.0/30'], inUse: [], yields: ['.1', '.2', '.3'] },
     { name: 'not what is in use', subnets: ['10.0.0.0/30'], inUse: ['10.0.0.2'], yields: ['.1', '.3'] },
