@@ -41,6 +41,15 @@ export class LeaseLostError extends Error {
   }
 }
 
+/** The leader's work came to an end although the Lease was held. */
+class LeaderWorkEndedError extends Error {
+  override name = 'LeaderWorkEndedError' as const;
+
+  constructor(lease: string) {
+    super(`the Lease ${lease} is given up: the leader's work has ended`);
+  }
+}
+
 /**
  * Takes part in the election of a leader, until stopped. Being elected is an optimisation, never a lock: what the
  * leader writes carries preconditions. Clocks of machines are never compared: a Lease has ended when *we* have
@@ -54,6 +63,7 @@ export class LeaseLostError extends Error {
  * | leader    | renewed                                       | again after `retryMs`                    |
  * | leader    | held by another                               | follower                                 |
  * | leader    | no renewal for `renewDeadlineMs`              | follower                                 |
+ * | leader    | its work has ended                            | empty the holder: follower               |
  * | any       | stop                                          | leader: empty the holder, then end       |
  */
 export function startElection(parts: ElectionParts, options: ElectionOptions): Election {
@@ -111,22 +121,29 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
     const ended = new AbortController();
     isLeading = true;
     log.info({ lease: title, identity }, 'elected: this process leads');
-    const work = lead(ended.signal).catch((error: unknown) => {
-      if (!ended.signal.aborted) log.error({ lease: title, err: error }, "the leader's work failed");
-    });
-    const reason = await renewUntilLost(acquiredAtMs);
+    const work = lead(ended.signal).then(
+      () => new LeaderWorkEndedError(title),
+      (error: unknown) => {
+        if (!ended.signal.aborted) log.error({ lease: title, err: error }, "the leader's work failed");
+        return new LeaderWorkEndedError(title);
+      },
+    );
+    // A leader that does not work must not keep others from it.
+    const renewing = renewUntilLost(acquiredAtMs, ended.signal);
+    const reason = await Promise.race([work, renewing]);
+    const hasFailed = reason instanceof LeaderWorkEndedError;
     isLeading = false;
     ended.abort(reason);
     log.warn({ lease: title, identity, err: reason }, 'this process no longer leads');
-    await work;
-    if (stopped.signal.aborted) await handBack();
+    await Promise.all([work, renewing]);
+    if (hasFailed || stopped.signal.aborted) await handBack();
   }
 
-  async function renewUntilLost(acquiredAtMs: number): Promise<Error> {
+  async function renewUntilLost(acquiredAtMs: number, ended: AbortSignal): Promise<Error> {
     let renewedAtMs = acquiredAtMs;
     for (;;) {
-      await pause();
-      if (stopped.signal.aborted) return new LeaseLostError(title, 'stopped');
+      await pause(ended);
+      if (stopped.signal.aborted || ended.aborted) return new LeaseLostError(title, 'stopped');
       const sentAtMs = clock.nowMs();
       try {
         const lease = observed?.lease;
@@ -234,9 +251,9 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
     return AbortSignal.any([stopped.signal, AbortSignal.timeout(ms)]);
   }
 
-  async function pause(): Promise<void> {
+  async function pause(ended: AbortSignal = stopped.signal): Promise<void> {
     const ms = retryMs * (0.8 + random() * 0.4);
-    await clock.sleep(ms, stopped.signal).catch(() => undefined); // stopped: the loop ends by itself
+    await clock.sleep(ms, AbortSignal.any([stopped.signal, ended])).catch(() => undefined); // stopped: the loop ends by itself
   }
 }
 
