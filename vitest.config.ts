@@ -19,7 +19,11 @@ export default defineConfig({
       project('apiserver', ['test/apiserver/**/*.test.ts'], realParts),
       project('kernel', ['test/kernel/**/*.test.ts'], realParts),
       project('node', ['test/node/**/*.test.ts'], realParts),
-      project('e2e', ['test/e2e/**/*.test.ts'], { ...realParts, testTimeout: 300_000, hookTimeout: 1_200_000 }),
+      project('e2e', ['test/e2e/**/*.test.ts'], {
+        ...realParts,
+        testTimeout: 300_000,
+        hookTimeout: 1_200_000,
+      }),
     ],
   },
 });
