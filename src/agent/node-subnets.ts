@@ -4,6 +4,7 @@ import {
   confirmNodeSubnets,
   createSubnetClaimState,
   drawableSubnets,
+  finishLeftBehind,
   isDrained,
   ownSubnets,
   serves,
@@ -105,6 +106,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       await bindAnew(signal);
       // Those that recover() refused: what stood in their way may have gone.
       await confirm(held().filter(isRefused), signal);
+      await finish(signal);
       await putInForce(signal);
       for (const pool of parts.pools()) {
         if (serves(pool, { pools: parts.pools(), subnets: parts.subnets() })) await claimFirst(pool, signal);
@@ -142,6 +144,16 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     }
     for (const { subnet, reason } of refused) {
       parts.log.error({ subnet: subnet.metadata.name }, `a subnet of this node is not drawn from: ${reason}`);
+    }
+  }
+
+  /** Claims that their deadline cut half-way. */
+  async function finish(signal: AbortSignal): Promise<void> {
+    try {
+      await finishLeftBehind(claimParts(parts.settings.subnetWaitMs), signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      parts.log.warn({ err: error }, 'a claim that was left half-way is not complete yet');
     }
   }
 

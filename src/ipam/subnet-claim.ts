@@ -138,24 +138,59 @@ export async function confirmNodeSubnets(
   return { confirmed, refused };
 }
 
+/**
+ * Completes the claims that their deadline cut after the create, or takes them back: without need for another
+ * subnet nobody else comes by them. Those of a claim under way are waited for.
+ * @throws SubnetUnavailableError for the first that could not be completed, or the signal's reason
+ */
+export async function finishLeftBehind(parts: SubnetClaimParts, signal: AbortSignal): Promise<void> {
+  const own = ownSubnets(parts.subnets(), parts.node.name, parts.node.uid);
+  for (const subnet of own.filter(({ metadata }) => parts.state.created.has(metadata.name))) {
+    const { pool, poolUID, cidr } = subnet.spec;
+    const finish = async (until: AbortSignal) => {
+      const overlap = await complete(parts, subnet, until);
+      if (overlap === undefined) return subnet;
+      throw new SubnetUnavailableError(pool, cidr.family, overlap);
+    };
+    const claim = shared(parts, poolUID, cidr.family, () => within(parts, pool, cidr.family, finish));
+    await orAborted(claim, signal);
+  }
+}
+
 /** One claim per pool and family at a time: all who need a subnet at the same moment share it. */
 function claimOnce(parts: SubnetClaimParts, pool: IPPool, family: Family): Promise<NodeSubnet> {
-  const { running } = parts.state;
-  const key = `${pool.metadata.uid}/${family}`;
+  const { uid, name } = pool.metadata;
+  return shared(parts, uid, family, () =>
+    within(parts, name, family, (signal) => claimSubnet(parts, pool, family, signal)),
+  );
+}
+
+function shared(
+  { state: { running } }: SubnetClaimParts,
+  poolUID: string,
+  family: Family,
+  start: () => Promise<NodeSubnet>,
+): Promise<NodeSubnet> {
+  const key = `${poolUID}/${family}`;
   const known = running.get(key);
   if (known !== undefined) return known;
-  const claim = claimWithin(parts, pool, family).finally(() => running.delete(key));
+  const claim = start().finally(() => running.delete(key));
   running.set(key, claim);
   return claim;
 }
 
-async function claimWithin(parts: SubnetClaimParts, pool: IPPool, family: Family): Promise<NodeSubnet> {
+async function within(
+  parts: SubnetClaimParts,
+  poolName: string,
+  family: Family,
+  claim: (signal: AbortSignal) => Promise<NodeSubnet>,
+): Promise<NodeSubnet> {
   const deadline = startDeadline(parts.clock, parts.deadlineMs);
   try {
-    return await claimSubnet(parts, pool, family, deadline.signal);
+    return await claim(deadline.signal);
   } catch (error) {
     if (error instanceof SubnetUnavailableError) throw error;
-    throw new SubnetUnavailableError(pool.metadata.name, family, messageOf(error), { cause: error });
+    throw new SubnetUnavailableError(poolName, family, messageOf(error), { cause: error });
   } finally {
     deadline.end();
   }
@@ -174,19 +209,31 @@ async function claimSubnet(
     const subnet =
       leftBehind(parts, pool, family) ?? (await createSubnet(parts, pool, family, taken, signal));
     if (subnet === undefined) continue;
-    const poolProblem = await retried(parts, signal, () => secureFinalizer(parts, subnet, signal));
-    if (poolProblem !== undefined) {
-      await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
-      throw new SubnetUnavailableError(pool.metadata.name, family, poolProblem);
-    }
-    await parts.waitDelivered(subnet.metadata.name, signal);
-    if (whyOverlapping(parts, subnet) === undefined) {
-      settle(parts, subnet);
-      return subnet;
-    }
-    await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
+    if ((await complete(parts, subnet, signal)) === undefined) return subnet;
     taken.push(subnet.spec.cidr); // elsewhere: two that met here would meet here again
   }
+}
+
+/**
+ * The steps after the create. Undefined: the subnet may be drawn from. Else why it overlaps, and it has been deleted.
+ * @throws SubnetUnavailableError where the pool does not allow it; it has been deleted then too
+ */
+async function complete(
+  parts: SubnetClaimParts,
+  subnet: NodeSubnet,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { pool, cidr } = subnet.spec;
+  const poolProblem = await retried(parts, signal, () => secureFinalizer(parts, subnet, signal));
+  if (poolProblem !== undefined) {
+    await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
+    throw new SubnetUnavailableError(pool, cidr.family, poolProblem);
+  }
+  await parts.waitDelivered(subnet.metadata.name, signal);
+  const overlap = whyOverlapping(parts, subnet);
+  if (overlap === undefined) settle(parts, subnet);
+  else await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
+  return overlap;
 }
 
 function leftBehind(parts: SubnetClaimParts, pool: IPPool, family: Family): NodeSubnet | undefined {

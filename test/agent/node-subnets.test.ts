@@ -79,6 +79,29 @@ describe('claimMore', () => {
   });
 });
 
+describe('a claim that its deadline cut after the create', () => {
+  test.each([
+    ['is completed', false],
+    ['is taken back where the pool is gone', true],
+  ])('%s by the next look, without need for another subnet', async (_, isPoolGone) => {
+    let isAway = false;
+    const { agent, run, pool, stores, heldOf } = setUp({
+      fault: ({ kind }) => (isAway && kind === 'IPPool' ? 'fail' : 'none'),
+    });
+    const p = pool('p', ['10.0.0.0/24']);
+    await run(agent.maintain);
+    isAway = true;
+    await expect(run((signal) => agent.claimMore(p, 'ipv4', signal))).rejects.toThrow(SubnetUnavailableError);
+    isAway = false;
+    expect(heldOf(p)).toHaveLength(2);
+    expect(agent.drawable(p)).toHaveLength(1);
+    if (isPoolGone) stores.deletePool('p');
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(isPoolGone ? 1 : 2);
+    if (!isPoolGone) expect(agent.drawable(p)).toHaveLength(2);
+  });
+});
+
 describe('giving back', () => {
   test('a surplus subnet goes when it has been empty for the time, the last one never', async () => {
     const { agent, run, pool, heldOf, clock } = setUp();
