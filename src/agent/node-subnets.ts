@@ -96,6 +96,8 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
           if (!deleting.has(subnet.metadata.uid) && leaving.delete(subnet.metadata.uid)) return;
         }
       }
+      // One that was just claimed is there, and only its routes and filters are on their way.
+      if (drawnFromSoon(pool, family)) return putInForce(signal);
       await claim(pool, family, signal);
     },
 
@@ -167,6 +169,16 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   async function claim(pool: IPPool, family: Family, signal: AbortSignal): Promise<void> {
     await claimNodeSubnets(claimParts(parts.settings.subnetWaitMs), pool, { families: [family], signal });
     await putInForce(signal);
+  }
+
+  function drawnFromSoon(pool: IPPool, family: Family): boolean {
+    return held().some(
+      (subnet) =>
+        subnet.spec.cidr.family === family &&
+        !isDrained(subnet, pool) &&
+        !state.unconfirmed.has(subnet.metadata.name) &&
+        !inForce.has(subnet.metadata.uid),
+    );
   }
 
   /** No address is drawn from a subnet before the node's routes and filters know it. */

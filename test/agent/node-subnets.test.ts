@@ -71,6 +71,20 @@ describe('claimMore', () => {
     expect(agent.drawable(p)).toHaveLength(1);
   });
 
+  test('waits for the subnet that was just claimed, whose routes are on their way, and claims no other', async () => {
+    const { agent, pool, clock, inForce, heldOf } = setUp({ inForceLater: true });
+    const p = pool('p', ['10.0.0.0/26']);
+    const { signal } = new AbortController();
+    const maintaining = agent.maintain(signal);
+    await clock.advance(1_000);
+    const claiming = agent.claimMore(p, 'ipv4', signal);
+    await clock.advance(1_000);
+    inForce.resolve();
+    await Promise.all([maintaining, claiming]);
+    expect(agent.drawable(p)).toHaveLength(1);
+    expect(heldOf(p)).toHaveLength(1);
+  });
+
   test('says so where the pool has none left', async () => {
     const { agent, run, pool } = setUp();
     const p = pool('p', ['10.0.0.0/26']);

@@ -145,7 +145,7 @@ describe('a runtime that loses its patience while the create is on its way (F2)'
   test('and sends a DEL: nothing is left, although the create commits after it', async () => {
     const id = 'late-create';
     const netns = await node.makeSandbox(id);
-    proxy.setFault((request) => (isClaim(request) ? { delayMs: 2_500 } : 'none'));
+    proxy.setFault((request) => (isClaim(request) ? { delayMs: 5_000 } : 'none'));
     const before = proxy.requests.length;
     const call = node.beginCni({ command: 'ADD', containerID: id, netns });
     await eventually('both creates to be sent', () =>
@@ -157,7 +157,7 @@ describe('a runtime that loses its patience while the create is on its way (F2)'
     expect((await node.cni({ command: 'DEL', containerID: id, netns })).exitCode).toBe(0);
     expect(performance.now() - startedMs).toBeLessThan(2_000);
     expect(await node.allocations(id)).toEqual([]);
-    await sleep(3_500); // the creates have been carried out by now
+    await sleep(6_000); // the creates have been carried out by now
     await noObjects(id);
     expect(await weftLinks()).toEqual([]);
   });

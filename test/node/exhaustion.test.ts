@@ -137,7 +137,9 @@ describe('subnets on demand', () => {
     await eventually('the subnet to go with its last address', async () =>
       (await node.subnets('grow')).length === 0 ? true : undefined,
     );
-    expect(await ip('route', 'show', 'type', 'unreachable')).not.toContain('10.6.0.');
+    await eventually('its route to go', async () =>
+      (await ip('route', 'show', 'type', 'unreachable')).includes('10.6.0.') ? undefined : true,
+    );
     for (const id of ids) await node.removeSandbox(id);
   });
 });
