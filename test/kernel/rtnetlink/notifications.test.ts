@@ -60,6 +60,19 @@ describe('changes by others', () => {
   });
 });
 
+test('silence is no event: a read that gives up finds nothing', async () => {
+  const events: KernelEvent[] = [];
+  const onEvents = (batch: readonly KernelEvent[]) => events.push(...batch);
+  const watches = [
+    watchNftables({ within, onEvents }),
+    watchRtnetlink({ within, onEvents, ownPorts: () => new Set() }),
+  ];
+  // Longer than a read waits.
+  await sleep(1_300);
+  await Promise.all(watches.map((watch) => watch.close()));
+  expect(events).toEqual([]);
+});
+
 test('our own changes are no news', async () => {
   const events = await eventsOf(async () => {
     addAddress(socket, { linkIndex: oif, address: parseAddress('192.0.2.77'), prefixLength: 32 });
