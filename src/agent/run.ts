@@ -26,6 +26,7 @@ import {
   loadConnection,
   nodeSubnetStore,
   patchNodeNetworkAvailable,
+  repeatedly,
   poolStore,
   requireSchemaRevision,
   watchServiceCIDRs,
@@ -43,7 +44,6 @@ import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 import { createReaper } from './reaper.ts';
-import { repeatedly } from './repeatedly.ts';
 import { serveCni } from './server.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServing } from './serving.ts';

@@ -1,11 +1,11 @@
 import { serveHealth } from '../health.ts';
-import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
+import type { Clock, Random } from '../ipam/index.ts';
 import {
   createKubeClient,
   eventRecorder,
   loadConnection,
+  repeatedly,
   requireSchemaRevision,
-  SchemaRevisionError,
   startElection,
   type Log,
 } from '../kube/index.ts';
@@ -46,10 +46,10 @@ export async function runController(
   });
   const client = createKubeClient(connection, { userAgent: `weft-controller/${flags.identity}` });
   const parts = { client, clock, random, log };
-  const caches = await whenReachable(environment, async () => {
+  const caches = await repeatedly(async () => {
     await requireSchemaRevision(client, signal);
     return watchCluster(parts, flags.serviceCIDRs, signal);
-  });
+  }, environment);
   const events = eventRecorder({ ...parts, component: 'weft-controller', instance: flags.identity });
   const election = startElection(parts, {
     namespace: flags.namespace,
@@ -70,27 +70,6 @@ export async function runController(
   await events.settled();
   await client.close();
   health.close();
-}
-
-/**
- * Tries until the apiserver answers. Kinds that are missing or too old are waited for in the same way: everything
- * may be applied at once.
- */
-async function whenReachable<T>(
-  { clock, random, log, signal }: ControllerEnvironment,
-  attempt: () => Promise<T>,
-): Promise<T> {
-  const backOff = jitteredBackOff(random, { firstMs: 500, maxMs: 10_000 });
-  for (;;) {
-    try {
-      return await attempt();
-    } catch (error) {
-      signal.throwIfAborted();
-      const level = error instanceof SchemaRevisionError ? 'error' : 'warn';
-      log[level]({ err: error }, 'cannot start yet: trying again');
-      await clock.sleep(backOff.next(), signal);
-    }
-  }
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -12,6 +12,7 @@ export * from './pods.ts';
 export * from './service-cidrs.ts';
 export * from './lease.ts';
 export * from './events.ts';
+export * from './repeatedly.ts';
 export * from './schema-revision.ts';
 export * from './writes.ts';
 export * from './paths.ts';

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { repeatedly } from '../../src/agent/repeatedly.ts';
+import { repeatedly } from '../../src/kube/repeatedly.ts';
 import { SchemaRevisionError } from '../../src/kube/index.ts';
 import { createFakeClock } from '../ipam/fake-clock.ts';
 

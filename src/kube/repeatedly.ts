@@ -1,6 +1,6 @@
-import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
-import { SchemaRevisionError } from '../kube/index.ts';
-import type { AgentParts } from './parts.ts';
+import { jitteredBackOff, type Clock, type Random } from '../ipam/clock.ts';
+import type { Log } from './informer.ts';
+import { SchemaRevisionError } from './schema-revision.ts';
 
 /**
  * Does something that needs the apiserver, again and again until it succeeds. CRDs that are missing or too old
@@ -17,7 +17,7 @@ export async function repeatedly<T>(
   }: {
     readonly clock: Clock;
     readonly random: Random;
-    readonly log: AgentParts['log'];
+    readonly log: Pick<Log, 'warn' | 'error'>;
     readonly signal: AbortSignal;
   },
 ): Promise<T> {
