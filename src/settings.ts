@@ -33,6 +33,13 @@ const SETTINGS = {
     unit: 1000,
     about: 'how long a surplus subnet is kept empty',
   },
+  spareAddresses: {
+    flag: 'spare-addresses',
+    value: 8,
+    unit: 1,
+    mayBeZero: true,
+    about: 'how many addresses of a pool an agent keeps free on its node, besides those its pods wait for',
+  },
   quarantineMs: {
     flag: 'quarantine-seconds',
     value: 300,
@@ -76,6 +83,7 @@ interface Setting {
   readonly value: number;
   /** What one of the flag's unit is worth in the code's unit. */
   readonly unit: number;
+  readonly mayBeZero?: boolean;
   readonly about: string;
 }
 
@@ -114,15 +122,15 @@ export function settingsHelp(): string {
 
 /**
  * The settings from what parseArgs answered; a flag that is absent has its default.
- * @throws InvalidFlagError if a value is no positive number
+ * @throws InvalidFlagError if a value is no number, or 0 where that means nothing
  */
 export function settingsFrom(values: Readonly<Record<string, unknown>>): Settings {
   const read = (name: SettingName) => {
-    const { flag, value: fallback, unit } = SETTINGS[name];
+    const { flag, value: fallback, unit, mayBeZero = false }: Setting = SETTINGS[name];
     const given = values[flag];
     const text = typeof given === 'string' ? given : String(fallback);
-    if (!/^[0-9]+(\.[0-9]+)?$/.test(text) || Number(text) === 0) {
-      throw new InvalidFlagError(flag, text, 'a number above 0');
+    if (!/^[0-9]+(\.[0-9]+)?$/.test(text) || (Number(text) === 0 && !mayBeZero)) {
+      throw new InvalidFlagError(flag, text, mayBeZero ? 'a number' : 'a number above 0');
     }
     return Number(text) * unit;
   };

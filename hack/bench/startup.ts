@@ -3,6 +3,7 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CallAnswer } from '../../src/cni/protocol.ts';
+import { compile } from '../build.ts';
 import type { Cluster } from '../cluster/open.ts';
 import { step, type Progress } from '../cluster/progress.ts';
 import type { Figure, Target } from './figures.ts';
@@ -12,13 +13,17 @@ import { summarize } from './statistics.ts';
 
 /**
  * The executable alone, as it is installed on the node, from its start until its end has been seen: VERSION, which
- * asks nobody, and STATUS, answered at once by a socket of ours. Beside it a program that does nothing.
+ * asks nobody, and STATUS, answered at once by a socket of ours. Beside it a program that does nothing, compiled the
+ * same way, which is the least that can be had so, and one that is not compiled by bun at all.
  */
 export async function measureStartup(cluster: Cluster, node: string, progress: Progress): Promise<Figure[]> {
   const directory = await mkdtemp(join(tmpdir(), 'weft-bench-'));
   const closeSocket = await answerAtOnce(join(directory, 'agent.sock'));
   try {
     const input = join(directory, 'input');
+    const empty = join(directory, 'empty');
+    await writeFile(`${empty}.ts`, 'process.exit(0);\n');
+    await compile(`${empty}.ts`, empty);
     await writeFile(input, JSON.stringify({ cniVersion: '1.1.0', name: 'weft', type: 'weft' }));
     const weft = (verb: string): Command => ({
       argv: ['/opt/cni/bin/weft'],
@@ -28,6 +33,7 @@ export async function measureStartup(cluster: Cluster, node: string, progress: P
     const measured = [
       { what: 'VERSION, start to end', who: 'weft', command: weft('VERSION'), target: AT_MOST_4_MS },
       { what: 'one request, start to end', who: 'weft', command: weft('STATUS'), target: AT_MOST_4_MS },
+      { what: 'start to end', who: 'an empty program', command: { argv: [empty] } satisfies Command },
       { what: 'start to end', who: '/bin/true', command: { argv: ['/bin/true'] } satisfies Command },
     ];
     const calls = Array.from({ length: ROUNDS }, () => measured.map(({ command }) => command)).flat();

@@ -1,13 +1,16 @@
 import type { IPPool, NodeSubnet, PodReference } from '../api/index.ts';
 import type { ClaimingNode } from '../ipam/index.ts';
 import {
+  isPodOf,
   watchAllocationsOfNode,
+  watchNamespaces,
   watchNode,
   watchNodeSubnets,
   watchPodsOfNode,
   watchPools,
   type Informer,
   type InformerParts,
+  type Namespace,
   type Node,
   type Pod,
   type WriteFeed,
@@ -15,7 +18,10 @@ import {
 import type { OwnAllocations } from './parts.ts';
 import type { NodeSources } from './sync.ts';
 
-/** What an agent watches: all pools and node subnets, and of the rest only what is its own node's. */
+/**
+ * What an agent watches: all pools, node subnets and namespaces (their metadata), and of the rest only what is its own
+ * node's.
+ */
 export interface AgentCaches {
   readonly pools: Informer<IPPool>;
   readonly subnets: Informer<NodeSubnet>;
@@ -35,10 +41,15 @@ export interface AgentCaches {
   networkUnavailable(): boolean;
   /** What routes and filters are derived from; undefined before the first complete lists. */
   nodeSources(): NodeSources | undefined;
+  readonly namespaces: Informer<Namespace>;
+  /** The pods bound to this node; keys are `namespace/name`. */
+  readonly pods: Informer<Pod>;
   /** The pod of that UID, mirror pods by the UID that their kubelet uses. */
   podOf(podUID: string): PodReference | undefined;
   /** Calls the listener when a pool, a node subnet or this Node has changed. */
   onNodeChange(listener: () => void): void;
+  /** Calls the listener when a pod has been bound to this node. */
+  onPodBound(listener: () => void): void;
   stop(): Promise<void>;
 }
 
@@ -57,7 +68,8 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
   const nodes = watchNode(parts, nodeName);
   const pods = watchPodsOfNode(parts, nodeName);
   const allocations = watchAllocationsOfNode(parts, nodeName);
-  const all = [pools, subnets, nodes, pods, allocations];
+  const namespaces = watchNamespaces(parts);
+  const all = [pools, subnets, nodes, pods, namespaces, allocations];
   let lastNode: Node | undefined;
 
   const isLiving = () => allocations.isSynced && allocations.isAlive();
@@ -65,7 +77,7 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
   const node = (): ClaimingNode => {
     const known = currentNode();
     if (known === undefined) throw new NodeUnknownError(nodeName);
-    return { name: known.name, uid: known.uid, addresses: known.addresses };
+    return { name: known.name, uid: known.uid, labels: known.labels, addresses: known.addresses };
   };
 
   return {
@@ -88,13 +100,15 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
       await nodes.waitFor(() => currentNode() !== undefined, signal);
     },
     node,
+    namespaces,
+    pods,
     networkUnavailable: () => currentNode()?.networkUnavailable === true,
     nodeSources() {
       if (!pools.isSynced || !subnets.isSynced || currentNode() === undefined) return undefined;
       return { node: node(), pools: pools.list(), subnets: subnets.list() };
     },
     podOf(podUID) {
-      const pod = pods.list().find((candidate) => uidsOf(candidate).includes(podUID));
+      const pod = pods.list().find((candidate) => isPodOf(candidate, podUID));
       return pod === undefined ? undefined : { namespace: pod.namespace, name: pod.name, uid: podUID };
     },
     onNodeChange(listener) {
@@ -109,17 +123,13 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
       subnets.onChange(listener);
       nodes.onChange(listener);
     },
+    onPodBound(listener) {
+      pods.onChange(({ before }) => {
+        if (before === undefined) listener();
+      });
+    },
     async stop() {
       await Promise.all(all.map((informer) => informer.stop()));
     },
   };
-}
-
-/** A static pod runs under the hash of its file; its mirror in the apiserver says so in an annotation. */
-function uidsOf(pod: Pod): (string | undefined)[] {
-  return [
-    pod.uid,
-    pod.annotations['kubernetes.io/config.mirror'],
-    pod.annotations['kubernetes.io/config.hash'],
-  ];
 }

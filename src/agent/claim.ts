@@ -1,5 +1,12 @@
 import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/index.ts';
-import { choosePools, claimAddresses, PoolExhaustedError, SubnetUnavailableError } from '../ipam/index.ts';
+import {
+  choosePools,
+  claimAddresses,
+  InvalidAnnotationError,
+  NoPoolError,
+  PoolExhaustedError,
+  SubnetUnavailableError,
+} from '../ipam/index.ts';
 import type { AgentParts } from './parts.ts';
 
 /** Who asks for addresses. */
@@ -13,28 +20,57 @@ export interface Claimant {
 /** What a claim needs of the agent. */
 export type ClaimingParts = Pick<
   AgentParts,
-  'nodeName' | 'pools' | 'subnets' | 'allocations' | 'wired' | 'subnetSource' | 'claims' | 'settings'
+  | 'nodeName'
+  | 'pools'
+  | 'subnets'
+  | 'findClaimer'
+  | 'allocations'
+  | 'wired'
+  | 'subnetSource'
+  | 'claims'
+  | 'settings'
+  | 'announce'
 >;
 
 /**
- * Claims the attachment's addresses from the first pool that has them, with one more subnet for the node where
- * its own are full.
- * @throws NoPoolError, PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
+ * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
+ * node where its own are full. What the pod's people must know of it is an Event on the pod.
+ * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, PoolExhaustedError, SubnetUnavailableError,
+ *   ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
   parts: ClaimingParts,
   claimant: Claimant,
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
+  try {
+    return await claimFromFirst(parts, claimant, signal);
+  } catch (error) {
+    if (isForPeople(error)) parts.announce.refused(claimant.pod, error);
+    throw error;
+  }
+}
+
+async function claimFromFirst(
+  parts: ClaimingParts,
+  claimant: Claimant,
+  signal: AbortSignal,
+): Promise<IPAllocation[]> {
+  const { pool: requestedPool } = claimant;
+  const annotations = requestedPool === undefined ? 'obeyed' : 'ignored';
+  const claimer = await parts.findClaimer(claimant.pod, annotations, signal);
   const pools = choosePools({
     pools: parts.pools(),
     subnets: parts.subnets(),
-    ...(claimant.pool === undefined ? {} : { requestedPool: claimant.pool }),
+    claimer,
+    ...(requestedPool === undefined ? {} : { requestedPool }),
   });
-  let refusal: unknown;
+  let refusal: PoolExhaustedError | SubnetUnavailableError | undefined;
   for (const pool of pools) {
     try {
-      return await claimFromPool(parts, claimant, pool, signal);
+      const claimed = await claimFromPool(parts, claimant, pool, signal);
+      if (refusal !== undefined) parts.announce.overflowed(claimant.pod, pool, refusal);
+      return claimed;
     } catch (error) {
       if (!isFull(error)) throw error;
       // The first pool's reason is the one that its people look for.
@@ -98,6 +134,11 @@ async function oneMoreSubnet(
   }
 }
 
-function isFull(error: unknown): boolean {
+/** What the pod's or the pool's people can mend; the rest is the cluster's trouble, and in the ADD's error. */
+function isForPeople(error: unknown): error is Error {
+  return error instanceof NoPoolError || error instanceof InvalidAnnotationError || isFull(error);
+}
+
+function isFull(error: unknown): error is PoolExhaustedError | SubnetUnavailableError {
   return error instanceof PoolExhaustedError || error instanceof SubnetUnavailableError;
 }

@@ -6,16 +6,21 @@ import {
   drawableSubnets,
   finishLeftBehind,
   isDrained,
+  isGeneral,
   ownSubnets,
+  runsLow,
   serves,
   SubnetUnavailableError,
   usableFamilies,
+  wantedFrom,
+  type Claimer,
   type ClaimingNode,
   type Clock,
   type NamesInUse,
   type NodeSubnetStore,
   type PoolStore,
   type Random,
+  type RingCursor,
 } from '../ipam/index.ts';
 import { addressOfAllocationName } from '../api/index.ts';
 import { cidrHasAddress, formatCIDR, sameAddress, type CIDR, type Family } from '../net/index.ts';
@@ -36,6 +41,9 @@ export interface NodeSubnetsParts {
   readonly inFlight: ReadonlySet<string>;
   /** Names of the addresses that interfaces of this node have. */
   readonly wired: { keys(): Iterable<string> };
+  /** Who is bound to this node and has no address yet. */
+  readonly waiting: () => readonly Claimer[];
+  readonly cursor: RingCursor;
   /** Whether this node's kernel still has its marked route for the subnet: same machine, same boot. */
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
   /** The Services' ranges, as far as they are known: no subnet comes from a CIDR that overlaps them. */
@@ -44,6 +52,7 @@ export interface NodeSubnetsParts {
     readonly subnetWaitMs: number;
     readonly giveBackMs: number;
     readonly quarantineMs: number;
+    readonly spareAddresses: number;
   };
   readonly clock: Clock;
   readonly random: Random;
@@ -55,9 +64,9 @@ export interface NodeSubnets extends SubnetSource {
   /** Completes claims that an earlier process began. Once, before anything is drawn. */
   recover(signal: AbortSignal): Promise<void>;
   /**
-   * Claims the first subnet of each pool that serves, keeps nextHops and UID equal to the Node's, and gives back
-   * what is empty and drained, surplus, refused, or an earlier machine's. Failures are reported and tried again at the next
-   * call.
+   * Claims the first subnet of each general pool and, ahead of need, what the pods bound to the node will draw from;
+   * keeps nextHops and UID equal to the Node's, and gives back what is empty and drained, surplus, refused, or an earlier
+   * machine's. Failures are reported and tried again at the next call.
    */
   maintain(signal: AbortSignal): Promise<void>;
 }
@@ -74,15 +83,22 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   /** Since when a subnet that is not needed has been empty. Monotonic. */
   const emptySinceMs = new Map<string, number>();
 
+  /** What could not be claimed ahead of need when it was last tried: told once. */
+  const short = new Set<string>();
+  /** How many pods of this node wait for an address of each pool, by name, as last looked at. */
+  let wanted: ReadonlyMap<string, number> = new Map();
+
   const claimParts = (deadlineMs: number) => ({ ...parts, node: parts.node(), state, deadlineMs });
   const families = (pool: IPPool) => usableFamilies(pool, parts.node().addresses);
   const drawable = (pool: IPPool) => {
-    const { name: nodeName, uid: nodeUID } = parts.node();
+    const { name: nodeName, uid: nodeUID, labels: nodeLabels } = parts.node();
     const { unconfirmed } = state;
-    return drawableSubnets({ pool, subnets: parts.subnets(), nodeName, nodeUID, unconfirmed }).filter(
+    const subnets = parts.subnets();
+    return drawableSubnets({ pool, subnets, nodeName, nodeUID, nodeLabels, unconfirmed }).filter(
       ({ metadata }) => inForce.has(metadata.uid) && !leaving.has(metadata.uid),
     );
   };
+  const view = () => ({ pools: parts.pools(), subnets: parts.subnets() });
 
   return {
     families,
@@ -110,8 +126,9 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       await confirm(held().filter(isRefused), signal);
       await finish(signal);
       await putInForce(signal);
+      wanted = wantedFrom(parts.waiting(), view());
       for (const pool of parts.pools()) {
-        if (serves(pool, { pools: parts.pools(), subnets: parts.subnets() })) await claimFirst(pool, signal);
+        if (serves(pool, view())) await claimAhead(pool, signal);
       }
       for (const subnet of held()) await giveBackIfIdle(subnet, signal);
       for (const subnet of earlierMachines()) await giveBackIfIdle(subnet, signal);
@@ -175,7 +192,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     return held().some(
       (subnet) =>
         subnet.spec.cidr.family === family &&
-        !isDrained(subnet, pool) &&
+        !isDrained(subnet, pool, parts.node().labels) &&
         !state.unconfirmed.has(subnet.metadata.name) &&
         !inForce.has(subnet.metadata.uid),
     );
@@ -191,20 +208,41 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     for (const uid of uids) inForce.add(uid);
   }
 
-  /** Each pool's first subnet, so that the first pod finds one. */
-  async function claimFirst(pool: IPPool, signal: AbortSignal): Promise<void> {
+  /** A subnet before anybody asks: the first of a pool for everyone, and more where pods will need them. */
+  async function claimAhead(pool: IPPool, signal: AbortSignal): Promise<void> {
     for (const family of families(pool)) {
-      if (drawable(pool).some(({ spec }) => spec.cidr.family === family)) continue;
-      try {
-        await claim(pool, family, signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        const quiet = error instanceof SubnetUnavailableError;
-        parts.log[quiet ? 'warn' : 'error'](
-          { err: error, pool: pool.metadata.name, family },
-          'no subnet claimed',
-        );
-      }
+      while (isShort(pool, family)) if (!(await tryToClaim(pool, family, signal))) break;
+    }
+  }
+
+  function isShort(pool: IPPool, family: Family): boolean {
+    const drawn = drawable(pool).filter(({ spec }) => spec.cidr.family === family);
+    const known = wanted.get(pool.metadata.name) ?? 0;
+    if (drawn.length === 0) return known > 0 || isGeneral(pool, view(), parts.node());
+    return runsLowOn(pool, family, drawn);
+  }
+
+  function runsLowOn(pool: IPPool, family: Family, subnets: readonly NodeSubnet[]): boolean {
+    const { cursor, settings } = parts;
+    const inUse = new Set([...parts.allocations.keys(), ...parts.inFlight, ...parts.wired.keys()]);
+    const known = wanted.get(pool.metadata.name) ?? 0;
+    return runsLow({ pool, family, subnets, inUse, cursor, wanted: known, spare: settings.spareAddresses });
+  }
+
+  /** Answers whether there is one more. That there is none is told once, until there is again. */
+  async function tryToClaim(pool: IPPool, family: Family, signal: AbortSignal): Promise<boolean> {
+    const key = `${pool.metadata.uid} ${family}`;
+    try {
+      await claim(pool, family, signal);
+      short.delete(key);
+      return true;
+    } catch (error) {
+      signal.throwIfAborted();
+      const facts = { err: error, pool: pool.metadata.name, family };
+      if (!(error instanceof SubnetUnavailableError)) parts.log.error(facts, 'no subnet claimed');
+      else if (!short.has(key)) parts.log.warn(facts, 'no subnet claimed');
+      short.add(key);
+      return false;
     }
   }
 
@@ -270,17 +308,22 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   function keptEmptyMs(subnet: NodeSubnet): number | undefined {
     if (subnet.spec.nodeUID !== parts.node().uid) return parts.settings.quarantineMs;
     const pool = parts.pools().find(({ metadata }) => metadata.uid === subnet.spec.poolUID);
-    if (isDrained(subnet, pool) || pool?.metadata.deletionTimestamp !== undefined) return 0;
+    if (isDrained(subnet, pool, parts.node().labels) || pool?.metadata.deletionTimestamp !== undefined)
+      return 0;
     // Nobody draws from it, and it stands in the way of an older one's owner.
     if (isRefused(subnet)) return parts.settings.quarantineMs;
     return isSurplus(subnet, pool) ? parts.settings.giveBackMs : undefined;
   }
 
-  /** The last subnet of a pool that serves is never surplus. */
+  /** Whether the others have enough for what is to come. The last one of a pool for everyone is never surplus. */
   function isSurplus(subnet: NodeSubnet, pool: IPPool | undefined): boolean {
     if (pool === undefined || leaving.has(subnet.metadata.uid)) return true;
-    const same = drawable(pool).filter(({ spec }) => spec.cidr.family === subnet.spec.cidr.family);
-    return same.length > 1;
+    const { family } = subnet.spec.cidr;
+    const others = drawable(pool).filter(
+      ({ metadata, spec }) => spec.cidr.family === family && metadata.uid !== subnet.metadata.uid,
+    );
+    if (others.length > 0) return !runsLowOn(pool, family, others);
+    return !isGeneral(pool, view(), parts.node()) && !wanted.has(pool.metadata.name);
   }
 
   function isEmpty(subnet: NodeSubnet): boolean {

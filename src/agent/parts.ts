@@ -3,6 +3,8 @@ import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue } from '../i
 import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
+import type { Announce } from './announce.ts';
+import type { FindClaimer } from './claimers.ts';
 import type { Reaper } from './reaper.ts';
 import type { StepObserver } from './steps.ts';
 import type { WiredAddresses } from './wired-addresses.ts';
@@ -41,6 +43,8 @@ export interface AgentParts {
   readonly pools: () => readonly IPPool[];
   readonly subnets: () => readonly NodeSubnet[];
   readonly allocations: OwnAllocations;
+  readonly findClaimer: FindClaimer;
+  readonly announce: Announce;
   readonly subnetSource: SubnetSource;
   readonly dataPath: DataPath;
   readonly claims: ClaimParts;

@@ -23,6 +23,9 @@ import {
 import {
   allocationStore,
   createKubeClient,
+  eventRecorder,
+  getNamespace,
+  getPod,
   loadConnection,
   nodeSubnetStore,
   patchNodeNetworkAvailable,
@@ -33,8 +36,10 @@ import {
 } from '../kube/index.ts';
 import { createAdd } from './add.ts';
 import { createAttachmentAges } from './ages.ts';
+import { createAnnounce } from './announce.ts';
 import { watchObjects } from './caches.ts';
 import { createCheck } from './check.ts';
+import { createFindClaimer } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
 import type { AgentFlags } from './flags.ts';
@@ -48,6 +53,7 @@ import { serveCni } from './server.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServing } from './serving.ts';
 import { waitForLock } from './standby.ts';
+import { waitingClaimers } from './waiting-pods.ts';
 import { whenChanged } from './when-changed.ts';
 import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
@@ -134,7 +140,15 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     subnets: nodeSubnetStore(client, caches.subnets),
     pools: poolStore(client, caches.pools),
   };
+  const events = eventRecorder({
+    client,
+    clock,
+    log,
+    component: 'weft-agent',
+    instance: nodeName,
+  });
   const inFlight = new Set<string>();
+  const cursor = createRingCursor();
   const releases = createReleaseQueue({
     store: stores.allocations,
     clock,
@@ -178,6 +192,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     allocations: caches.allocations,
     inFlight,
     wired,
+    waiting: () =>
+      waitingClaimers({
+        pods: caches.pods.list(),
+        allocations: caches.allocations.values(),
+        node: caches.node(),
+        namespace: caches.namespaces.get,
+      }),
+    cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
     serviceCIDRs: services.list,
     settings,
@@ -193,13 +215,21 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     allocations: caches.allocations,
+    findClaimer: createFindClaimer({
+      node: caches.node,
+      namespace: caches.namespaces.get,
+      getNamespace: (name, until) => getNamespace(client, name, until),
+      pod: caches.pods.get,
+      getPod: (pod, until) => getPod(client, pod, until),
+    }),
+    announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
     dataPath: sync,
     claims: {
       store: stores.allocations,
       clock,
       random,
-      cursor: createRingCursor(),
+      cursor,
       inFlight,
       taken: createTakenNames(clock),
       releases,
@@ -258,7 +288,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
 
   await Promise.all([
     whenChanged(
-      caches.onNodeChange,
+      (listener) => {
+        caches.onNodeChange(listener);
+        caches.onPodBound(listener);
+      },
       async () => {
         await subnets(signal);
         await serving.announce(caches.pools.list().some((pool) => nodeSubnets.drawable(pool).length > 0));
@@ -278,7 +311,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   ]);
   log.info({}, 'stopping: the node keeps its routes, filters and pods');
   // Calls under way are answered and their releases told to the apiserver, as far as there is time.
-  await Promise.race([server.close().then(() => releases.settled()), clock.sleep(STOP_MS)]);
+  const begun = server.close().then(() => Promise.all([releases.settled(), events.settled()]));
+  await Promise.race([begun, clock.sleep(STOP_MS)]);
   releases.stop();
   await sync.stop();
   await caches.stop();

@@ -2,6 +2,7 @@ import * as z from 'zod';
 import {
   formatAddress,
   formatCIDR,
+  hostCIDR,
   InvalidAddressError,
   InvalidCIDRError,
   parseAddress,
@@ -9,7 +10,7 @@ import {
   type CIDR,
   type IPAddress,
 } from '../net/index.ts';
-import { CANONICAL_ADDRESS, CANONICAL_CIDR, celRules, POOL_RANGE } from './rules.ts';
+import { ADDRESS_OR_CIDR, CANONICAL_ADDRESS, CANONICAL_CIDR, celRules, POOL_RANGE } from './rules.ts';
 
 /** Canonical text is at most eight groups of four digits and seven colons; the bound keeps CEL's cost small. */
 const AddressText = z
@@ -45,16 +46,26 @@ export const AddressField = z.codec(AddressText, z.custom<IPAddress>(), {
 /** A CIDR: a string in the object, a CIDR in the code. */
 export const CIDRField = cidrCodec(CIDRText);
 
+/** An address or a CIDR: a CIDR in the code, an address being one of full length. */
+export const AddressOrCIDRField = cidrCodec(
+  z
+    .string()
+    .min(2)
+    .max(43)
+    .meta(celRules(...ADDRESS_OR_CIDR)),
+  (text) => (text.includes('/') ? parseCIDR(text) : hostCIDR(parseAddress(text))),
+);
+
 /** A CIDR that pods may have addresses of: not loopback, link-local, multicast or everything. */
 export const PoolCIDRField = cidrCodec(PoolCIDRText);
 
-function cidrCodec(text: z.ZodString) {
+function cidrCodec(text: z.ZodString, parse: (value: string) => CIDR = parseCIDR) {
   return z.codec(text, z.custom<CIDR>(), {
     decode: (value, context) => {
       try {
-        return parseCIDR(value);
+        return parse(value);
       } catch (error) {
-        if (!(error instanceof InvalidCIDRError)) throw error;
+        if (!(error instanceof InvalidCIDRError || error instanceof InvalidAddressError)) throw error;
         context.issues.push({ code: 'custom', message: error.message, input: value });
         return z.NEVER;
       }

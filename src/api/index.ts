@@ -2,6 +2,7 @@
 export * from './group.ts';
 export * from './metadata.ts';
 export * from './names.ts';
+export * from './selector.ts';
 export * from './ippool.ts';
 export * from './nodesubnet.ts';
 export * from './ipallocation.ts';

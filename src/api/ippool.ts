@@ -1,8 +1,9 @@
 import * as z from 'zod';
 import type { Resource } from './group.ts';
-import { PoolCIDRField } from './fields.ts';
+import { AddressOrCIDRField, PoolCIDRField } from './fields.ts';
 import { Condition, StoredMetadata } from './metadata.ts';
 import { celRules, DISJOINT, HOLDS_A_NODE_SUBNET, immutable } from './rules.ts';
+import { LabelSelector } from './selector.ts';
 
 export const IP_POOL: Resource = { kind: 'IPPool', plural: 'ippools', singular: 'ippool' };
 
@@ -29,6 +30,31 @@ export const IPPoolSpec = z
         ...celRules(immutable('nodeSubnetPrefixLength is immutable: create a new pool for another size')),
         description: 'The size of the piece that a node claims, as a prefix length. Immutable.',
       }),
+    reserved: z
+      .array(AddressOrCIDRField)
+      .max(256)
+      .optional()
+      .describe(
+        'Addresses and CIDRs that nobody is given. What a pod has there already stays until the pod goes.',
+      ),
+    nodeSelector: LabelSelector.optional().describe(
+      'Which nodes may draw from the pool, by their labels; absent or empty: all. A node that stops matching is drained.',
+    ),
+    namespaceSelector: LabelSelector.optional().describe(
+      'Which namespaces may draw from the pool, by their labels; absent or empty: all. Enforced whatever pods ask for.',
+    ),
+    priority: z
+      .int()
+      .min(-1_000_000)
+      .max(1_000_000)
+      .default(0)
+      .describe(
+        'Of the pools that admit a pod the one with the highest priority is tried first; then by name.',
+      ),
+    disabled: z
+      .boolean()
+      .default(false)
+      .describe('Nothing new is drawn from a disabled pool; what is in use stays until its pod goes.'),
     natOutgoing: z
       .boolean()
       .default(true)

@@ -43,6 +43,24 @@ export const CANONICAL_ADDRESS: readonly Rule[] = [
   },
 ];
 
+/** One spelling per address or CIDR. */
+export const ADDRESS_OR_CIDR: readonly Rule[] = [
+  {
+    rule: 'isIP(self) || isCIDR(self)',
+    message:
+      'must be an IP address or a CIDR such as 10.244.0.10 or fd00:10::/64, without leading zeros, zones or ' +
+      'IPv4-mapped IPv6',
+  },
+  {
+    rule: '!isIP(self) || ip.isCanonical(self)',
+    message: 'must be a canonical IP address: lower case and the shortest spelling',
+  },
+  {
+    rule: '!isCIDR(self) || string(cidr(self).masked()) == self',
+    message: 'must be canonical: lower case, the shortest spelling, and no bits set behind the prefix',
+  },
+];
+
 /** What can never be an address of a pod. Overlap counts, so that 126.0.0.0/7 is refused for its loopback half. */
 export const POOL_RANGE: readonly Rule[] = [
   {

@@ -40,6 +40,7 @@ const CODES: Readonly<Record<string, number>> = {
   VerbDeadlineError: 11,
   PoolExhaustedError: 11,
   NoPoolError: 11,
+  ClaimerUnknownError: 11,
   ClaimDeadlineError: 11,
   SubnetUnavailableError: 11,
   NotServingError: 50,
@@ -52,6 +53,8 @@ const CODES: Readonly<Record<string, number>> = {
   TooManyRequestsError: 11,
   ForbiddenError: 101,
   UnauthorizedError: 101,
+  // What the pod's or its namespace's annotations ask for cannot be given.
+  InvalidAnnotationError: 105,
   // The kernel refused, or did not answer.
   NetlinkError: 104,
   NetlinkBatchError: 104,

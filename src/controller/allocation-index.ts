@@ -15,7 +15,11 @@ export interface IndexedAllocation extends CountedAllocation {
 export function indexedAllocation({ metadata, spec, status }: IPAllocation): IndexedAllocation {
   return {
     metadata: { name: metadata.name, uid: metadata.uid, resourceVersion: metadata.resourceVersion },
-    spec: { address: spec.address, pool: spec.pool },
+    spec: {
+      address: spec.address,
+      pool: spec.pool,
+      ...(spec.holder === undefined ? {} : { holder: spec.holder }),
+    },
     nodeName: spec.nodeName,
     attached: spec.attachment !== undefined,
     ...(status?.releasedAt === undefined ? {} : { status: { releasedAt: status.releasedAt } }),

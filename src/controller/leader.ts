@@ -17,8 +17,9 @@ import {
   type EventRecorder,
   type KubeClient,
   type Log,
+  type Node,
 } from '../kube/index.ts';
-import { cidrsOverlap } from '../net/index.ts';
+import { cidrsOverlap, formatAddress } from '../net/index.ts';
 import type { Settings } from '../settings.ts';
 import { indexedAllocation } from './allocation-index.ts';
 import type { ControllerCaches } from './caches.ts';
@@ -117,7 +118,7 @@ function wakeOnChange(caches: ControllerCaches, pools: WorkQueue, nodes: WorkQue
     }),
     caches.nodes.onChange(({ key, before, after }) => {
       if (before === undefined || after === undefined) nodes.add(key);
-      if (JSON.stringify(addressTexts(before)) !== JSON.stringify(addressTexts(after))) wakeAllPools();
+      if (whatPoolsSee(before) !== whatPoolsSee(after)) wakeAllPools();
     }),
   ];
   return () => {
@@ -125,8 +126,9 @@ function wakeOnChange(caches: ControllerCaches, pools: WorkQueue, nodes: WorkQue
   };
 }
 
-function addressTexts(node: { readonly addresses: readonly { value: bigint }[] } | undefined): string[] {
-  return (node?.addresses ?? []).map(({ value }) => String(value));
+/** Of a Node, all that the status of a pool depends on, as text. */
+function whatPoolsSee(node: Node | undefined): string {
+  return JSON.stringify([node?.addresses.map(formatAddress), node?.labels]);
 }
 
 function poolsCluster({ client, caches, events, settings }: LeaderParts): PoolsCluster {
@@ -140,6 +142,7 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts): PoolsC
       subnets: caches.subnets.list(),
       allocations: poolsThatMatter(pool, caches).flatMap((name) => caches.index.ofPool(name)),
       nodeAddresses: caches.nodes.list().flatMap(({ addresses }) => addresses),
+      labelsOf: (nodeName) => caches.nodes.get(nodeName)?.labels,
       serviceCIDRs: caches.serviceCIDRs(),
       nearlyExhausted: settings.nearlyExhausted,
     }),

@@ -8,13 +8,20 @@ import {
   type UsageInput,
 } from '../ipam/index.ts';
 import {
+  cidrContains,
   cidrHasAddress,
   cidrsOverlap,
   FAMILIES,
+  formatAddress,
   formatCIDR,
   hostCIDR,
+  mergeRanges,
+  rangeOfCIDR,
+  rangesHave,
   type CIDR,
+  type Family,
   type IPAddress,
+  type Range,
 } from '../net/index.ts';
 
 /** What a pool's status is computed from: objects, never an earlier status. */
@@ -100,7 +107,7 @@ function ready({ pool, pools, subnets, foreign }: PoolFacts): Finding {
     return {
       type: 'Ready',
       holds: false,
-      reason: 'Overlapping',
+      reason: pool.spec.disabled ? 'Disabled' : 'Overlapping',
       message: `nothing is drawn from it: ${why}`,
     };
   }
@@ -190,23 +197,73 @@ function overlapping({ pool, pools, nodeAddresses, serviceCIDRs }: PoolFacts): F
   };
 }
 
-function draining({ pool, subnets }: PoolFacts): Finding {
+function draining(facts: PoolFacts): Finding {
+  const { pool, subnets, labelsOf } = facts;
+  const isDeleted = pool.metadata.deletionTimestamp !== undefined;
   const held = subnetsOf(pool, subnets);
-  const drained =
-    pool.metadata.deletionTimestamp === undefined ? held.filter((subnet) => isDrained(subnet, pool)) : held;
-  return drained.length > 0
-    ? {
-        type: 'Draining',
-        holds: true,
-        reason: pool.metadata.deletionTimestamp === undefined ? 'RangeRemoved' : 'Deleting',
-        message: `nothing new is drawn from ${drained.length} node subnets, which go when their pods are gone: ${namedSubnets(drained)}`,
-      }
-    : {
-        type: 'Draining',
-        holds: false,
-        reason: 'NothingLeft',
-        message: 'no node holds a subnet outside its ranges',
-      };
+  const drained = held.filter(
+    (subnet) => isDeleted || isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)),
+  );
+  if (drained.length === 0) {
+    return {
+      type: 'Draining',
+      holds: false,
+      reason: 'NothingLeft',
+      message: 'every node subnet of the pool is drawn from',
+    };
+  }
+  return {
+    type: 'Draining',
+    holds: true,
+    reason: whyDrained(pool, drained, isDeleted),
+    message: `nothing new is drawn from ${drained.length} node subnets, which go when their pods are gone: ${whatIsLeft(drained, facts)}`,
+  };
+}
+
+function whyDrained({ spec }: IPPool, drained: readonly NodeSubnet[], isDeleted: boolean): string {
+  if (isDeleted) return 'Deleting';
+  if (spec.disabled) return 'Disabled';
+  const isListed = ({ spec: { cidr } }: NodeSubnet) =>
+    spec.cidrs.some((listed) => cidrContains(listed, cidr));
+  return drained.every(isListed) ? 'NodesNotSelected' : 'RangeRemoved';
+}
+
+/**
+ * "14 addresses are left. Held by printer: 10.244.1.5. 10.244.1.0/26 of node-a (12), …": who keeps a drain from
+ * ending. Those without a pod come first, since nobody ends them by restarting workloads.
+ */
+function whatIsLeft(drained: readonly NodeSubnet[], { allocations }: PoolFacts): string {
+  const ranges = mergeRangesByFamily(drained);
+  const left = allocations.filter(({ spec: { address } }) =>
+    rangesHave(ranges[address.family], address.value),
+  );
+  const held = left.filter(({ spec }) => spec.holder !== undefined);
+  const holders = held
+    .slice(0, MOST_NAMED)
+    .map(({ spec }) => `${formatAddress(spec.address)} (${spec.holder ?? ''})`);
+  const counted = drained
+    .map((subnet) => ({
+      subnet,
+      count: left.filter(({ spec }) => cidrHasAddress(subnet.spec.cidr, spec.address)).length,
+    }))
+    .sort((a, b) => b.count - a.count);
+  const named = counted
+    .slice(0, MOST_NAMED)
+    .map(({ subnet: { spec }, count }) => `${formatCIDR(spec.cidr)} of ${spec.nodeName} (${count})`);
+  const more = counted.length - named.length;
+  return [
+    `${left.length} addresses are left`,
+    ...(holders.length > 0 ? [`held without a pod: ${holders.join(', ')}`] : []),
+    [...named, ...(more > 0 ? [`and ${more} more`] : [])].join(', '),
+  ].join('; ');
+}
+
+function mergeRangesByFamily(subnets: readonly NodeSubnet[]): Record<Family, Range[]> {
+  const rangesOf = (family: Family) =>
+    mergeRanges(
+      subnets.filter(({ spec }) => spec.cidr.family === family).map(({ spec }) => rangeOfCIDR(spec.cidr)),
+    );
+  return { ipv4: rangesOf('ipv4'), ipv6: rangesOf('ipv6') };
 }
 
 /** The subnets claimed from exactly this pool, not from an earlier one of its name; in the order of their names. */

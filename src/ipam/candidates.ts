@@ -1,6 +1,6 @@
-import { addressOfAllocationName, allocationName, type NodeSubnet } from '../api/index.ts';
-import { cidrHasAddress, compareCIDRs, type IPAddress } from '../net/index.ts';
-import { usableRange } from './subnets.ts';
+import { addressOfAllocationName, allocationName, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { compareCIDRs, countAddresses, rangesHave, type IPAddress, type Range } from '../net/index.ts';
+import { usableRanges } from './subnets.ts';
 
 /**
  * The names of allocations that are in use. A Set of names is one, and so is a Map by name, such as the cache of
@@ -25,6 +25,8 @@ export interface RingCursor {
 }
 
 export interface CandidateSearch {
+  /** What it reserves is left out. */
+  readonly pool: IPPool;
   /** The subnets to draw from: of one family. */
   readonly subnets: readonly NodeSubnet[];
   readonly inUse: NamesInUse;
@@ -46,26 +48,32 @@ export interface Candidate {
  * a subnet may hold 2^64 addresses.
  */
 export function* addressCandidates({
+  pool,
   subnets,
   inUse,
   cursor,
   stillDrawable = () => true,
 }: CandidateSearch): Generator<Candidate, undefined> {
-  for (const subnet of fullestFirst({ subnets, inUse, cursor })) {
-    const { first, last } = usableRange(subnet);
+  for (const subnet of fullestFirst({ pool, subnets, inUse, cursor })) {
     const { family } = subnet.spec.cidr;
-    const handedOut = cursor.last(subnet) ?? last;
-    // Outside the ring, the walk would never come back to where it began.
-    const previous = handedOut < first || handedOut > last ? last : handedOut;
-    let value = previous;
-    do {
-      value = value >= last ? first : value + 1n;
+    for (const value of ring(usableRanges(subnet, pool), cursor.last(subnet))) {
       const address: IPAddress = { family, value };
       const name = allocationName(address);
       if (inUse.has(name)) continue;
       if (!stillDrawable(subnet)) break;
       yield { address, name, subnet };
-    } while (value !== previous);
+    }
+  }
+  return undefined;
+}
+
+/** Every value of the ranges once: those behind the one handed out last, then those up to it. */
+function* ring(ranges: readonly Range[], handedOut = -1n): Generator<bigint, undefined> {
+  for (const { first, last } of ranges) {
+    for (let value = first > handedOut ? first : handedOut + 1n; value <= last; value++) yield value;
+  }
+  for (const { first, last } of ranges) {
+    for (let value = first; value <= last && value <= handedOut; value++) yield value;
   }
   return undefined;
 }
@@ -89,26 +97,26 @@ export function createRingCursor(): RingCursor {
   };
 }
 
-/** How many of the names lie among the addresses that the subnet hands out. */
-export function countInUse(subnet: NodeSubnet, inUse: NamesInUse, cursor: RingCursor): number {
-  let count = 0;
+/** How many addresses that the subnet hands out have no name among those in use. */
+export function countUnused({ pool, inUse, cursor }: CandidateSearch, subnet: NodeSubnet): bigint {
+  const ranges = usableRanges(subnet, pool);
+  const { family } = subnet.spec.cidr;
+  let used = 0n;
   for (const name of inUse.keys()) {
     const address = cursor.addressOf(name);
-    if (cidrHasAddress(subnet.spec.cidr, address) && address.value !== subnet.spec.cidr.first) count++;
+    if (address.family === family && rangesHave(ranges, address.value)) used++;
   }
-  return count;
+  return countAddresses(ranges) - used;
 }
 
 /** A bound for the memory of parsed names: more than a node ever has at once, less than matters. */
 const MOST_REMEMBERED = 65_536;
 
-function fullestFirst({ subnets, inUse, cursor }: CandidateSearch): readonly NodeSubnet[] {
+function fullestFirst(search: CandidateSearch): readonly NodeSubnet[] {
+  const { subnets } = search;
   // The usual case, one subnet, needs no counting.
   if (subnets.length < 2) return subnets;
-  const counted = subnets.map((subnet) => {
-    const { first, last } = usableRange(subnet);
-    return { subnet, free: last - first + 1n - BigInt(countInUse(subnet, inUse, cursor)) };
-  });
+  const counted = subnets.map((subnet) => ({ subnet, free: countUnused(search, subnet) }));
   counted.sort((a, b) =>
     a.free !== b.free ? (a.free < b.free ? -1 : 1) : compareCIDRs(a.subnet.spec.cidr, b.subnet.spec.cidr),
   );

@@ -6,7 +6,7 @@ import type {
   NodeSubnet,
   PodReference,
 } from '../api/index.ts';
-import { cidrHasAddress, countAddresses, type Family } from '../net/index.ts';
+import { cidrHasAddress, countAddresses, intersectRanges, rangeOfCIDR, type Family } from '../net/index.ts';
 import { addressCandidates, type Candidate, type NamesInUse, type RingCursor } from './candidates.ts';
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
 import { startDeadline } from './deadline.ts';
@@ -14,7 +14,7 @@ import { ClaimDeadlineError, PoolExhaustedError } from './errors.ts';
 import { poolFamilies } from './pools.ts';
 import { isOf, isResting, type ReleaseQueue } from './release.ts';
 import type { AllocationStore } from './store.ts';
-import { usableRange } from './subnets.ts';
+import { reservedRanges, usableRanges } from './subnets.ts';
 import type { TakenNames } from './taken-names.ts';
 
 /** What the claims of one process share. Made once, and handed to every claim. */
@@ -128,8 +128,8 @@ function* freeCandidates(
 ): Generator<Candidate, undefined> {
   const { cursor, inFlight, taken } = parts;
   const subnets = request.subnets.filter(({ spec }) => spec.cidr.family === family);
-  const { allocations: inUse, stillDrawable } = request;
-  for (const candidate of addressCandidates({ subnets, inUse, cursor, stillDrawable })) {
+  const { pool, allocations: inUse, stillDrawable } = request;
+  for (const candidate of addressCandidates({ pool, subnets, inUse, cursor, stillDrawable })) {
     const { name } = candidate;
     if (inFlight.has(name) || taken.has(name) || request.alsoInUse?.has(name) === true) continue;
     inFlight.add(name);
@@ -207,7 +207,9 @@ async function claimName(
 /** What there is to say when every address is in use by someone: what does not rest is held. */
 function exhausted(parts: ClaimParts, request: ClaimRequest, family: Family): PoolExhaustedError {
   const subnets = request.subnets.filter(({ spec }) => spec.cidr.family === family);
-  const usable = countAddresses(subnets.map(usableRange));
+  const { pool } = request;
+  const usable = countAddresses(subnets.flatMap((subnet) => usableRanges(subnet, pool)));
+  const reserved = reservedRanges(pool, family);
   let resting = 0;
   for (const name of request.allocations.keys()) {
     const allocation = request.allocations.get(name);
@@ -222,6 +224,9 @@ function exhausted(parts: ClaimParts, request: ClaimRequest, family: Family): Po
     usable,
     inUse: Number(usable) - resting,
     resting,
+    reserved: countAddresses(
+      subnets.flatMap(({ spec }) => intersectRanges(rangeOfCIDR(spec.cidr), reserved)),
+    ),
     ...(resting === 0 || nextFreeInMs === undefined ? {} : { nextFreeInMs }),
   });
 }

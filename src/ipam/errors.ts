@@ -12,6 +12,8 @@ export interface Exhaustion {
   readonly inUse: number;
   /** How many were released and wait for their reuse delay. */
   readonly resting: number;
+  /** How many addresses of those subnets the pool reserves. */
+  readonly reserved: bigint;
   /** Milliseconds until the first resting one comes free, where known. */
   readonly nextFreeInMs?: number;
 }
@@ -25,6 +27,7 @@ export class PoolExhaustedError extends Error {
   readonly usable: bigint;
   readonly inUse: number;
   readonly resting: number;
+  readonly reserved: bigint;
   readonly nextFreeInMs: number | undefined;
 
   constructor(exhaustion: Exhaustion, options?: ErrorOptions) {
@@ -35,6 +38,7 @@ export class PoolExhaustedError extends Error {
     this.usable = exhaustion.usable;
     this.inUse = exhaustion.inUse;
     this.resting = exhaustion.resting;
+    this.reserved = exhaustion.reserved;
     this.nextFreeInMs = exhaustion.nextFreeInMs;
   }
 }
@@ -45,16 +49,36 @@ export interface PoolRefusal {
   readonly reason: string;
 }
 
-/** No pool serves and admits what asks for an address. */
+/** For whom there is no pool. */
+export interface PoollessClaimer {
+  /** The pool that the network configuration names. */
+  readonly requestedPool?: string | undefined;
+  readonly nodeName: string;
+  readonly namespace?: string | undefined;
+}
+
+/** No pool serves and admits who asks for an address. */
 export class NoPoolError extends Error {
   override name = 'NoPoolError' as const;
-  readonly requestedPool: string | undefined;
+  readonly claimer: PoollessClaimer;
   readonly refusals: readonly PoolRefusal[];
 
-  constructor(refusals: readonly PoolRefusal[], requestedPool?: string) {
-    super(noPoolText(refusals, requestedPool));
-    this.requestedPool = requestedPool;
+  constructor(refusals: readonly PoolRefusal[], claimer: PoollessClaimer) {
+    super(noPoolText(refusals, claimer));
+    this.claimer = claimer;
     this.refusals = refusals;
+  }
+}
+
+/** What an annotation says cannot be read. */
+export class InvalidAnnotationError extends Error {
+  override name = 'InvalidAnnotationError' as const;
+  readonly annotation: string;
+
+  constructor(place: string, annotation: string, value: string, reason: string) {
+    const shown = value.length <= 120 ? value : `${value.slice(0, 120)}…`;
+    super(`${place} has the annotation ${annotation}: ${JSON.stringify(shown)}: ${reason}`);
+    this.annotation = annotation;
   }
 }
 
@@ -108,7 +132,7 @@ export function messageOf(error: unknown): string {
 }
 
 function exhaustionText(exhaustion: Exhaustion): string {
-  const { pool, family, subnets, usable, inUse, resting, nextFreeInMs } = exhaustion;
+  const { pool, family, subnets, usable, inUse, resting, reserved, nextFreeInMs } = exhaustion;
   if (subnets.length === 0) {
     return `IPPool ${pool} has no ${family} address for this node: the node holds no ${family} subnet of it to draw from`;
   }
@@ -116,14 +140,27 @@ function exhaustionText(exhaustion: Exhaustion): string {
     nextFreeInMs === undefined ? '' : `, the next comes free in ${Math.ceil(nextFreeInMs / 1000)} s`;
   return (
     `IPPool ${pool} has no free ${family} address on this node: of ${usable} usable in ` +
-    `${subnets.map(formatCIDR).join(', ')}, ${inUse} are in use and ${resting} rest after their release${next}. ` +
+    `${subnets.map(formatCIDR).join(', ')}, ${inUse} are in use and ${resting} rest after their release${next}` +
+    `${reserved > 0n ? `; ${reserved} more are reserved` : ''}. ` +
     'Add a CIDR to the pool, or wait for pods to go'
   );
 }
 
-function noPoolText(refusals: readonly PoolRefusal[], requestedPool: string | undefined): string {
+/** At most so many pools in one message: a cluster may have one for each tenant. */
+const MOST_NAMED = 10;
+
+function noPoolText(
+  refusals: readonly PoolRefusal[],
+  { requestedPool, nodeName, namespace }: PoollessClaimer,
+): string {
+  const who =
+    namespace === undefined ? `on node ${nodeName}` : `by namespace ${namespace} on node ${nodeName}`;
   const asked =
-    requestedPool === undefined ? 'no IPPool serves' : `IPPool ${requestedPool} cannot be drawn from`;
+    requestedPool === undefined
+      ? `no IPPool can be drawn from ${who}`
+      : `IPPool ${requestedPool} cannot be drawn from ${who}`;
   if (refusals.length === 0) return `${asked}: there is no IPPool in the cluster. Create one`;
-  return `${asked}: ${refusals.map(({ pool, reason }) => `${pool}: ${reason}`).join('; ')}`;
+  const named = refusals.slice(0, MOST_NAMED).map(({ pool, reason }) => `${pool}: ${reason}`);
+  const more = refusals.length - named.length;
+  return `${asked}: ${[...named, ...(more > 0 ? [`and ${more} more`] : [])].join('; ')}`;
 }

@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
+import type { IPPool, Labels, NodeSubnet } from '../api/index.ts';
 import {
   cidrContains,
   cidrHasAddress,
@@ -9,7 +9,9 @@ import {
   type Family,
   type IPAddress,
 } from '../net/index.ts';
-import { NoPoolError } from './errors.ts';
+import { POOLS_ANNOTATION } from './annotations.ts';
+import { NoPoolError, type PoolRefusal } from './errors.ts';
+import { formatSelector, isSelective, selects } from './selectors.ts';
 
 /** What the decider's own cache holds: all that whether a pool serves may depend on. No status is read. */
 export interface ClusterView {
@@ -17,32 +19,102 @@ export interface ClusterView {
   readonly subnets: readonly NodeSubnet[];
 }
 
+/** Who asks for addresses: all that admission depends on. */
+export interface Claimer {
+  readonly node: { readonly name: string; readonly labels: Labels };
+  /** Absent for callers without Kubernetes arguments: they draw from the pools that admit every namespace. */
+  readonly namespace?: ClaimerNamespace;
+  /** The pools that the pod's own annotation names. */
+  readonly podPools?: readonly string[] | undefined;
+}
+
+export interface ClaimerNamespace {
+  readonly name: string;
+  readonly labels: Labels;
+  /** The pools that the namespace's annotation names: its pods draw from no others. */
+  readonly pools?: readonly string[] | undefined;
+}
+
 export interface PoolChoice extends ClusterView {
-  /** Draw from this pool or fail. */
+  readonly claimer: Claimer;
+  /** Draw from this pool, which the network configuration names, or fail. Annotations then mean nothing. */
   readonly requestedPool?: string;
 }
 
 /**
- * The pools that may be drawn from, in the order in which to try them. The one place where a pool is chosen:
- * who may draw and in which order is decided here and nowhere else (design section 4).
+ * The pools that may be drawn from, in the order in which to try them: the higher priority first, then by name.
+ * The one place where a pool is chosen: who may draw and in which order is decided here and nowhere else (design,
+ * section 4). A namespace's annotation bounds the list, the pod's own may only narrow it. A named pool that is not
+ * there, or does not admit the namespace, is an error even where others would do: somebody expects it. One that
+ * cannot be drawn from on this node, or now, is passed over as long as there are others.
  * @throws NoPoolError that says of each pool why it is not among them
  */
 export function choosePools(choice: PoolChoice): IPPool[] {
-  const { pools, requestedPool } = choice;
-  const asked =
-    requestedPool === undefined ? pools : pools.filter((pool) => pool.metadata.name === requestedPool);
-  if (requestedPool !== undefined && asked.length === 0) {
-    throw new NoPoolError([{ pool: requestedPool, reason: 'there is no such IPPool' }], requestedPool);
-  }
+  const { pools, claimer, requestedPool } = choice;
+  const named = requestedPool === undefined ? namedPools(claimer) : [requestedPool];
+  const asked = named === undefined ? pools : pools.filter(({ metadata }) => named.includes(metadata.name));
+  const fail = (refusals: readonly PoolRefusal[]) =>
+    new NoPoolError(refusals, {
+      requestedPool,
+      nodeName: claimer.node.name,
+      namespace: claimer.namespace?.name,
+    });
+  const forbidden = named === undefined ? [] : refuseNamed(named, choice);
+  if (forbidden.length > 0) throw fail(forbidden);
+
   const candidates: IPPool[] = [];
-  const refusals: { pool: string; reason: string }[] = [];
-  for (const pool of [...asked].sort(byName)) {
-    const reason = whyNotServing(pool, choice);
+  const refusals: PoolRefusal[] = [];
+  for (const pool of [...asked].sort(byPriority)) {
+    const reason =
+      whyNotAdmitted(pool, claimer) ?? whyNotServing(pool, choice) ?? whyNotOnNode(pool, claimer.node);
     if (reason === undefined) candidates.push(pool);
     else refusals.push({ pool: pool.metadata.name, reason });
   }
-  if (candidates.length === 0) throw new NoPoolError(refusals, requestedPool);
+  if (candidates.length === 0) throw fail(refusals);
   return candidates;
+}
+
+/** Whether the pool is for everyone on that node: its agent holds a subnet of it before any pod asks. */
+export function isGeneral(pool: IPPool, view: ClusterView, node: Claimer['node']): boolean {
+  return (
+    serves(pool, view) &&
+    !isSelective(pool.spec.namespaceSelector) &&
+    selects(pool.spec.nodeSelector, node.labels)
+  );
+}
+
+/** The pools that annotations name; undefined where none do. The namespace's bound is not judged here. */
+function namedPools({ namespace, podPools }: Claimer): readonly string[] | undefined {
+  return podPools ?? namespace?.pools;
+}
+
+/** The named pools that are nobody's to name here, each with the reason. */
+function refuseNamed(named: readonly string[], { pools, claimer, requestedPool }: PoolChoice): PoolRefusal[] {
+  const bound = requestedPool === undefined ? claimer.namespace?.pools : undefined;
+  return named.flatMap((name) => {
+    const pool = pools.find(({ metadata }) => metadata.name === name);
+    const reason =
+      bound !== undefined && !bound.includes(name)
+        ? `the namespace's annotation ${POOLS_ANNOTATION} allows ${bound.join(', ')} only`
+        : pool === undefined
+          ? 'there is no such IPPool'
+          : whyNotAdmitted(pool, claimer);
+    return reason === undefined ? [] : [{ pool: name, reason }];
+  });
+}
+
+/** Why the pool does not admit the namespace, as a part of a sentence; undefined if it does. */
+function whyNotAdmitted({ spec: { namespaceSelector } }: IPPool, { namespace }: Claimer): string | undefined {
+  if (namespaceSelector === undefined || !isSelective(namespaceSelector)) return undefined;
+  const selector = `its namespaceSelector ${formatSelector(namespaceSelector)}`;
+  if (namespace === undefined) return `${selector} admits pods of Kubernetes only`;
+  if (selects(namespaceSelector, namespace.labels)) return undefined;
+  return `${selector} does not match namespace ${namespace.name}`;
+}
+
+function whyNotOnNode({ spec: { nodeSelector } }: IPPool, node: Claimer['node']): string | undefined {
+  if (nodeSelector === undefined || selects(nodeSelector, node.labels)) return undefined;
+  return `its nodeSelector ${formatSelector(nodeSelector)} does not match node ${node.name}`;
 }
 
 /** Whether addresses may be drawn from the pool: a pure function of the objects, never of a status. */
@@ -53,6 +125,7 @@ export function serves(pool: IPPool, view: ClusterView): boolean {
 /** Why the pool does not serve, as a part of a sentence; undefined if it does. */
 export function whyNotServing(pool: IPPool, view: ClusterView): string | undefined {
   if (pool.metadata.deletionTimestamp !== undefined) return 'it is being deleted';
+  if (pool.spec.disabled) return 'it is disabled';
   if (servingCIDRs(pool, view.pools).length > 0) return undefined;
   // What was claimed before the overlap came up keeps serving.
   if (view.subnets.some((subnet) => subnet.spec.poolUID === pool.metadata.uid)) return undefined;
@@ -67,13 +140,15 @@ export function poolFamilies(pool: IPPool): Family[] {
 /**
  * The CIDRs of the pool from which new NodeSubnets may come. Overlap is judged per CIDR: of two that overlap,
  * that of the younger pool (creationTimestamp, then name) gets none; what was claimed keeps serving. The same
- * where it overlaps `foreign`, addresses that are not pods': those of nodes, the Services' CIDRs.
+ * where it overlaps `foreign`, addresses that are not pods': those of nodes, the Services' CIDRs. A disabled pool
+ * has none, and stands in the way of younger ones all the same: it may be enabled again.
  */
 export function servingCIDRs(
   pool: IPPool,
   allPools: readonly IPPool[],
   foreign: readonly CIDR[] = [],
 ): CIDR[] {
+  if (pool.spec.disabled) return [];
   const older = allPools.filter((other) => isOlder(other, pool)).flatMap((other) => other.spec.cidrs);
   const inTheWay = [...older, ...foreign];
   return pool.spec.cidrs.filter((cidr) => !inTheWay.some((other) => cidrsOverlap(cidr, other)));
@@ -126,8 +201,9 @@ export function poolOfAddress(
   return found === undefined ? undefined : { poolName: found.pool.metadata.name, pool: found.pool };
 }
 
-function byName(a: IPPool, b: IPPool): number {
-  return a.metadata.name < b.metadata.name ? -1 : 1;
+function byPriority(a: IPPool, b: IPPool): number {
+  const [priorityA, priorityB] = [a.spec.priority, b.spec.priority];
+  return priorityA !== priorityB ? priorityB - priorityA : a.metadata.name < b.metadata.name ? -1 : 1;
 }
 
 /** Of two pools, which came first. A total order: names are unique. */

@@ -2,6 +2,7 @@ import {
   nodeSubnetName,
   POOL_FINALIZER,
   type IPPool,
+  type Labels,
   type NodeSubnet,
   type NodeSubnetSpec,
 } from '../api/index.ts';
@@ -23,10 +24,11 @@ import { servingCIDRs } from './pools.ts';
 import type { NodeSubnetStore, PoolStore } from './store.ts';
 import { freeSubnet, ownSubnets, usableFamilies } from './subnets.ts';
 
-/** The node that claims: its Node object's name, UID and InternalIPs in their order. */
+/** The node that claims: its Node object's name, UID, labels, and InternalIPs in their order. */
 export interface ClaimingNode {
   readonly name: string;
   readonly uid: string;
+  readonly labels: Labels;
   readonly addresses: readonly IPAddress[];
 }
 

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
-import type { IPPool, NodeSubnet } from '../api/index.ts';
+import type { IPPool, Labels, NodeSubnet } from '../api/index.ts';
 import {
   ADDRESS_BITS,
   cidrContains,
   compareCIDRs,
   firstAddress,
+  intersectRanges,
   lastValue,
   mergeRanges,
   rangeOfCIDR,
@@ -15,6 +16,7 @@ import {
   type Range,
 } from '../net/index.ts';
 import { poolFamilies, servingCIDRs } from './pools.ts';
+import { selects } from './selectors.ts';
 
 /** The subnets that a node holds: those that carry its name and its Node's present UID. */
 export function ownSubnets(subnets: readonly NodeSubnet[], nodeName: string, nodeUID: string): NodeSubnet[] {
@@ -26,20 +28,26 @@ export interface Drawing {
   readonly subnets: readonly NodeSubnet[];
   readonly nodeName: string;
   readonly nodeUID: string;
+  readonly nodeLabels: Labels;
   /** Names of subnets whose claim is not complete: no address before that (subnet-claim.ts). */
   readonly unconfirmed?: ReadonlySet<string>;
 }
 
 /** The node's subnets that it may draw addresses of the pool from: its own, confirmed, not drained. */
-export function drawableSubnets({ pool, subnets, nodeName, nodeUID, unconfirmed }: Drawing): NodeSubnet[] {
+export function drawableSubnets(drawing: Drawing): NodeSubnet[] {
+  const { pool, subnets, nodeName, nodeUID, nodeLabels, unconfirmed } = drawing;
   return ownSubnets(subnets, nodeName, nodeUID).filter(
-    (subnet) => !isDrained(subnet, pool) && unconfirmed?.has(subnet.metadata.name) !== true,
+    (subnet) => !isDrained(subnet, pool, nodeLabels) && unconfirmed?.has(subnet.metadata.name) !== true,
   );
 }
 
-/** Whether nothing new is drawn from the subnet: its pool is gone, another by now, or no longer lists its CIDR. */
-export function isDrained(subnet: NodeSubnet, pool: IPPool | undefined): boolean {
-  if (pool?.metadata.uid !== subnet.spec.poolUID) return true;
+/**
+ * Whether nothing new is drawn from the subnet: its pool is gone, another by now, or disabled, no longer lists its
+ * CIDR, or no longer selects its node. Without the node's labels that last is not judged.
+ */
+export function isDrained(subnet: NodeSubnet, pool: IPPool | undefined, nodeLabels?: Labels): boolean {
+  if (pool?.metadata.uid !== subnet.spec.poolUID || pool.spec.disabled) return true;
+  if (nodeLabels !== undefined && !selects(pool.spec.nodeSelector, nodeLabels)) return true;
   return !pool.spec.cidrs.some((cidr) => cidrContains(cidr, subnet.spec.cidr));
 }
 
@@ -48,9 +56,14 @@ export function hostAddress(subnet: NodeSubnet): IPAddress {
   return firstAddress(subnet.spec.cidr);
 }
 
-/** The addresses that a subnet hands out: all but the first. */
-export function usableRange(subnet: NodeSubnet): Range {
-  return { first: subnet.spec.cidr.first + 1n, last: lastValue(subnet.spec.cidr) };
+/** The addresses that a subnet hands out: all but the first, and but what its pool reserves. In order. */
+export function usableRanges({ spec: { cidr } }: NodeSubnet, pool: IPPool): Range[] {
+  return subtractRanges({ first: cidr.first + 1n, last: lastValue(cidr) }, reservedRanges(pool, cidr.family));
+}
+
+/** What the pool reserves of one family: sorted and disjoint. */
+export function reservedRanges({ spec: { reserved = [] } }: IPPool, family: Family): Range[] {
+  return mergeRanges(reserved.filter((cidr) => cidr.family === family).map(rangeOfCIDR));
 }
 
 /** The families in which a node can use the pool: those the pool lists and the node has an address of. */
@@ -124,6 +137,7 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
       .filter((cidr) => cidr.family === family)
       .map(rangeOfCIDR),
   );
+  const reserved = reservedRanges(pool, family);
   let before = 0n;
   return servingCIDRs(pool, pools, foreign)
     .filter((cidr) => cidr.family === family && cidr.prefixLength <= prefixLength)
@@ -137,8 +151,11 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
         value: cidr.first + index * size,
       });
       const whole = rangeOfCIDR(cidr);
-      const inIt = takenRanges.filter(({ first, last }) => last >= whole.first && first <= whole.last);
-      const free = subtractRanges(whole, inIt)
+      const unavailable = [
+        ...intersectRanges(whole, takenRanges),
+        ...intersectRanges(whole, reserved).flatMap((range) => barrenSlots(range, cidr.first, size)),
+      ];
+      const free = subtractRanges(whole, unavailable)
         .map((gap) => ({
           // Only whole subnets count: a gap may begin or end in the middle of one, where sizes once differed.
           first: (gap.first - cidr.first + size - 1n) / size,
@@ -148,6 +165,13 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
         .map(({ first, last }) => ({ first: slotOf(first), last: slotOf(last) }));
       return { count, free };
     });
+}
+
+/** The slots of which a reserved range leaves nothing to hand out: their first address is never handed out anyway. */
+function barrenSlots({ first, last }: Range, origin: bigint, size: bigint): Range[] {
+  const from = (first - origin + size - 2n) / size;
+  const to = (last - origin + 1n) / size - 1n;
+  return from > to ? [] : [{ first: origin + from * size, last: origin + (to + 1n) * size - 1n }];
 }
 
 /** How many addresses a subnet of that prefix length holds. */

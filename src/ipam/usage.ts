@@ -1,20 +1,33 @@
-import type { IPAllocation, IPPool, NodeSubnet, PoolUsage } from '../api/index.ts';
+import type { IPAllocation, IPPool, Labels, NodeSubnet, PoolUsage } from '../api/index.ts';
 import {
   countAddresses,
   mergeRanges,
   rangeOfCIDR,
+  rangesHave,
+  subtractRanges,
   type CIDR,
   type Family,
   type IPAddress,
-  type Range,
 } from '../net/index.ts';
 import { poolFamilies } from './pools.ts';
 import { isResting } from './release.ts';
-import { countFreeSubnets, freeSubnetRanges, isDrained, sizeOf, usableRange } from './subnets.ts';
+import {
+  countFreeSubnets,
+  freeSubnetRanges,
+  isDrained,
+  reservedRanges,
+  sizeOf,
+  usableRanges,
+} from './subnets.ts';
 
 /** An allocation, as far as counting needs it: whole objects need not be kept. */
 export interface CountedAllocation {
-  readonly spec: { readonly address: IPAddress; readonly pool: string };
+  readonly spec: {
+    readonly address: IPAddress;
+    readonly pool: string;
+    /** Who holds it without a sandbox. */
+    readonly holder?: string | undefined;
+  };
   readonly status?: IPAllocation['status'];
 }
 
@@ -25,14 +38,16 @@ export interface UsageInput {
   readonly allocations: readonly CountedAllocation[];
   /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet. */
   readonly foreign?: readonly CIDR[];
+  /** The labels of a node, where it is there: a pool that does not select the node gives it nothing. */
+  readonly labelsOf?: (nodeName: string) => Labels | undefined;
 }
 
 /**
  * What the pool has and what of it is used, per family, computed from the objects.
  * `capacity`: every address of its CIDRs, and of its NodeSubnets in CIDRs that were taken out of the list.
  * `allocated`, `resting`: its allocations, alive and released. `free`: what a pod could still get.
- * `reserved`: the rest, which nobody gets: the first address of every subnet, what is drained, and what others
- * hold. So capacity = allocated + resting + free + reserved.
+ * `reserved`: the rest, which nobody gets: what the pool reserves, the first address of every subnet, what is drained,
+ * and what others hold. So capacity = allocated + resting + free + reserved.
  */
 export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>> {
   const families = new Set(poolFamilies(input.pool));
@@ -58,20 +73,26 @@ export function exhaustedFamilies(input: UsageInput): Family[] {
 
 /** The names of the nodes that hold subnets of the pool in this family, all of them full. */
 export function fullNodes(family: Family, input: UsageInput): string[] {
+  const { pool, labelsOf } = input;
+  const subnets = ofPool(input).filter(
+    (subnet) =>
+      subnet.spec.cidr.family === family && !isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)),
+  );
+  const usable = new Map(subnets.map((subnet) => [subnet, usableRanges(subnet, pool)]));
   // All subnets of a pool have one size and lie at multiples of it, so an address tells its subnet.
-  const size = sizeOf(family, input.pool.spec.nodeSubnetPrefixLength[family]);
+  const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
+  const handedOut = mergeRanges([...usable.values()].flat());
   const usedOf = new Map<bigint, bigint>();
   for (const { spec } of input.allocations) {
     const { value, family: its } = spec.address;
+    if (its !== family || !rangesHave(handedOut, value)) continue;
     const first = value - (value % size);
-    if (its === family && value !== first) usedOf.set(first, (usedOf.get(first) ?? 0n) + 1n);
+    usedOf.set(first, (usedOf.get(first) ?? 0n) + 1n);
   }
   const freeOfNode = new Map<string, bigint>();
-  for (const subnet of ofPool(input)) {
-    const { nodeName, cidr } = subnet.spec;
-    if (cidr.family !== family || isDrained(subnet, input.pool)) continue;
-    const free = countAddresses([usableRange(subnet)]) - (usedOf.get(cidr.first) ?? 0n);
-    freeOfNode.set(nodeName, (freeOfNode.get(nodeName) ?? 0n) + free);
+  for (const [{ spec }, ranges] of usable) {
+    const free = countAddresses(ranges) - (usedOf.get(spec.cidr.first) ?? 0n);
+    freeOfNode.set(spec.nodeName, (freeOfNode.get(spec.nodeName) ?? 0n) + free);
   }
   return [...freeOfNode].filter(([, free]) => free === 0n).map(([nodeName]) => nodeName);
 }
@@ -88,7 +109,7 @@ function familyUsage(family: Family, input: UsageInput): PoolUsage {
   const own = ofFamily.filter(({ spec }) => spec.pool === pool.metadata.name);
 
   const territory = mergeRanges([...listed, ...held.map(({ spec }) => rangeOfCIDR(spec.cidr))]);
-  const strays = own.filter(({ spec }) => !isInRanges(spec.address.value, territory)).length;
+  const strays = own.filter(({ spec }) => !rangesHave(territory, spec.address.value)).length;
   const capacity = countAddresses(territory) + BigInt(strays);
 
   const freeSubnets = countFreeSubnets({ ...input, family });
@@ -113,30 +134,18 @@ function countFree(
   allocations: readonly CountedAllocation[],
   input: UsageInput,
 ): bigint {
-  const drawn = held.filter((subnet) => !isDrained(subnet, input.pool));
-  const free = freeSubnetRanges({ ...input, family });
-  const size = sizeOf(family, input.pool.spec.nodeSubnetPrefixLength[family]);
-  const drawable = mergeRanges([...drawn.map(({ spec }) => rangeOfCIDR(spec.cidr)), ...free]);
-  const hosts = new Set(drawn.map(({ spec }) => spec.cidr.first));
+  const { pool, labelsOf } = input;
+  const drawn = held.filter((subnet) => !isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)));
+  const inDrawn = mergeRanges(drawn.flatMap((subnet) => usableRanges(subnet, pool)));
+  const reserved = reservedRanges(pool, family);
+  const inFree = freeSubnetRanges({ ...input, family }).flatMap((range) => subtractRanges(range, reserved));
   // Subnets are aligned to their size, so the first address of a free one is a multiple of it.
-  const isHost = (value: bigint) => hosts.has(value) || (value % size === 0n && isInRanges(value, free));
+  const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
+  const hosts = inFree.reduce((sum, { first, last }) => sum + last / size - (first - 1n) / size, 0n);
   const used = allocations.filter(
-    ({ spec }) => isInRanges(spec.address.value, drawable) && !isHost(spec.address.value),
+    ({ spec: { address } }) =>
+      rangesHave(inDrawn, address.value) ||
+      (address.value % size !== 0n && rangesHave(inFree, address.value)),
   );
-  const hostCount = BigInt(hosts.size) + countFreeSubnets({ ...input, family });
-  return countAddresses(drawable) - hostCount - BigInt(used.length);
-}
-
-/** Whether one of the ranges, sorted and disjoint, holds the address. */
-function isInRanges(value: bigint, ranges: readonly Range[]): boolean {
-  let [low, high] = [0, ranges.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    const range = ranges[middle];
-    if (range === undefined) return false;
-    if (value < range.first) high = middle;
-    else if (value > range.last) low = middle + 1;
-    else return true;
-  }
-  return false;
+  return countAddresses(inDrawn) + countAddresses(inFree) - hosts - BigInt(used.length);
 }

@@ -51,6 +51,8 @@ export const STRATEGIC_MERGE_PATCH = 'application/strategic-merge-patch+json';
 
 /** Metadata alone, of any kind. */
 export const PARTIAL_METADATA = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
+/** The same for lists: asked for the other, the apiserver refuses a list. */
+export const PARTIAL_METADATA_LIST = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1';
 
 export interface KubeClientOptions {
   /** What the apiserver's audit log calls us. */

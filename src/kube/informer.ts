@@ -63,8 +63,8 @@ export interface InformerParts {
 export interface InformerSource<T> {
   readonly path: string;
   readonly fieldSelector?: string;
-  /** What to ask for instead of whole objects. */
-  readonly accept?: string;
+  /** Metadata instead of whole objects. */
+  readonly metadataOnly?: boolean;
   /** Reads an object; what it throws makes the object unreadable. */
   readonly parse: (object: unknown) => T;
 }
@@ -90,7 +90,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   const selected = {
     path,
     ...(source.fieldSelector === undefined ? {} : { fieldSelector: source.fieldSelector }),
-    ...(source.accept === undefined ? {} : { accept: source.accept }),
+    ...(source.metadataOnly === undefined ? {} : { metadataOnly: source.metadataOnly }),
   };
 
   /** What the watch has delivered; undefined values are unreadable objects. */

@@ -1,10 +1,11 @@
 import * as z from 'zod';
-import type { KubeClient } from './client.ts';
+import { PARTIAL_METADATA_LIST, type KubeClient } from './client.ts';
 
 export interface ListRequest {
   readonly path: string;
   readonly fieldSelector?: string;
-  readonly accept?: string;
+  /** Metadata instead of whole objects. */
+  readonly metadataOnly?: boolean;
   /**
    * The answer may come from the apiserver's cache if that is at least as new. Absent: a consistent list. Never 0:
    * a replica that lags would turn time back.
@@ -36,7 +37,7 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
           ...(next === undefined ? freshness(request) : { continue: next }),
         },
         timeoutMs: 60_000,
-        ...(request.accept === undefined ? {} : { accept: request.accept }),
+        ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
         signal: request.signal,
       }),
     );

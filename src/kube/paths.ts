@@ -7,3 +7,4 @@ export function pathOf(resource: Resource): string {
 
 export const NODES = '/api/v1/nodes';
 export const PODS = '/api/v1/pods';
+export const NAMESPACES = '/api/v1/namespaces';

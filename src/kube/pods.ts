@@ -33,6 +33,17 @@ export function parsePod(object: unknown): Pod {
   };
 }
 
+/**
+ * Whether it is the pod that runs under that UID; any is, where the runtime names none. A static pod runs under the
+ * hash of its file; its mirror in the apiserver says so in an annotation.
+ */
+export function isPodOf(pod: Pod, uid: string | undefined): boolean {
+  if (uid === undefined || uid === pod.uid) return true;
+  return MIRROR_ANNOTATIONS.some((annotation) => pod.annotations[annotation] === uid);
+}
+
+const MIRROR_ANNOTATIONS = ['kubernetes.io/config.mirror', 'kubernetes.io/config.hash'];
+
 /** Watches the pods bound to one node; keys are `namespace/name`. */
 export function watchPodsOfNode(parts: InformerParts, nodeName: string): Informer<Pod> {
   return startInformer(parts, { path: PODS, fieldSelector: `spec.nodeName=${nodeName}`, parse: parsePod });

@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import type { Clock, Random } from '../ipam/clock.ts';
-import type { KubeClient } from './client.ts';
+import { PARTIAL_METADATA, type KubeClient } from './client.ts';
 import { errorOfAnswer } from './errors.ts';
 import { identityOf } from './objects.ts';
 
@@ -12,7 +12,8 @@ export interface WatchEvent {
 export interface WatchRequest {
   readonly path: string;
   readonly fieldSelector?: string;
-  readonly accept?: string;
+  /** Metadata instead of whole objects. */
+  readonly metadataOnly?: boolean;
   /** The revision that the reader has; events after it are delivered. */
   readonly resourceVersion: string;
   /** A watch that delivers nothing for so long, not even a bookmark, is taken for broken. */
@@ -63,7 +64,7 @@ export async function readWatch(
         fieldSelector: request.fieldSelector,
         timeoutSeconds: Math.round(300 + random() * 300),
       },
-      ...(request.accept === undefined ? {} : { accept: request.accept }),
+      ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA } : {}),
       signal,
       onOpen() {
         heard();

@@ -39,6 +39,30 @@ export function subtractRanges(whole: Range, taken: readonly Range[]): Range[] {
   return gaps;
 }
 
+/** What of `range` one of the ranges covers. They must be sorted and disjoint, and so is the answer. */
+export function intersectRanges(range: Range, ranges: readonly Range[]): Range[] {
+  return ranges
+    .filter(({ first, last }) => last >= range.first && first <= range.last)
+    .map(({ first, last }) => ({
+      first: first < range.first ? range.first : first,
+      last: last > range.last ? range.last : last,
+    }));
+}
+
+/** Whether one of the ranges, sorted and disjoint, holds the value. */
+export function rangesHave(ranges: readonly Range[], value: bigint): boolean {
+  let [low, high] = [0, ranges.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const range = ranges[middle];
+    if (range === undefined) return false;
+    if (value < range.first) high = middle;
+    else if (value > range.last) low = middle + 1;
+    else return true;
+  }
+  return false;
+}
+
 /** How many addresses the ranges cover together. They must be disjoint (mergeRanges makes them so). */
 export function countAddresses(ranges: readonly Range[]): bigint {
   return ranges.reduce((sum, range) => sum + (range.last - range.first + 1n), 0n);

@@ -2,7 +2,12 @@ import { describe, expect, test } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { claimFor, type ClaimingParts } from '../../src/agent/claim.ts';
-import { ClaimDeadlineError, PoolExhaustedError, SubnetUnavailableError } from '../../src/ipam/index.ts';
+import {
+  ClaimDeadlineError,
+  PoolExhaustedError,
+  SubnetUnavailableError,
+  type Claimer,
+} from '../../src/ipam/index.ts';
 import { formatAddress, parseAddress, type Family } from '../../src/net/index.ts';
 import type { Fault, FakeCall } from '../contract/fake-stores.ts';
 import { createClaimingProcess } from '../ipam/claims.ts';
@@ -50,6 +55,34 @@ describe('the pools', () => {
     pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
     await expect(claim('c')).rejects.toThrow(ClaimDeadlineError);
     expect(new Set(calls.filter(({ verb }) => verb === 'create').map(({ name }) => name)).size).toBe(1);
+  });
+});
+
+describe('what people are told', () => {
+  test('that an address came from the next pool, since the first was full', async () => {
+    const { pool, claim, told } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    expect(told).toEqual([]);
+    await claim('c3');
+    expect(told).toEqual(['overflowed to b']);
+  });
+
+  test('that all are full, and that none admits the pod', async () => {
+    const { pool, claim, told } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    await expect(claim('late')).rejects.toThrow();
+    await expect(claim('late', 'x')).rejects.toThrow();
+    expect(told).toEqual(['PoolExhaustedError', 'NoPoolError']);
+  });
+
+  test('nothing of an apiserver that fails: no pool has to do with that', async () => {
+    const { pool, claim, told } = setUp({ fault: ({ verb }) => (verb === 'create' ? 'fail' : 'none') });
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    await expect(claim('c')).rejects.toThrow(ClaimDeadlineError);
+    expect(told).toEqual([]);
   });
 });
 
@@ -118,12 +151,14 @@ function setUp({
   claimMoreTakesMs = 0,
   claimMoreIsOfNoUse = false,
   isBlind = false,
+  claimer = { node: { name: 'n1', labels: {} } },
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
   claimMoreTakesMs?: number;
   claimMoreIsOfNoUse?: boolean;
   isBlind?: boolean;
+  claimer?: Claimer;
 } = {}) {
   const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
@@ -131,10 +166,16 @@ function setUp({
   const held = new Map<string, NodeSubnet[]>();
   const spare = new Map<string, Partial<Record<Family, string[]>>>();
   const more: string[] = [];
+  const told: string[] = [];
   const wired = createWiredAddresses();
   const parts: ClaimingParts = {
     wired,
     nodeName: 'n1',
+    findClaimer: () => Promise.resolve(claimer),
+    announce: {
+      refused: (_, error) => told.push(error.name),
+      overflowed: (_, { metadata }) => told.push(`overflowed to ${metadata.name}`),
+    },
     pools: () => pools,
     subnets: () => [...held.values()].flat(),
     allocations: cache,
@@ -160,6 +201,8 @@ function setUp({
     stores,
     /** The node's subnets by pool. */
     held,
+    /** What the pod's people are told. */
+    told,
     more,
     pool(name: string, cidrs: string[], own: string[], extra: Partial<Record<Family, string[]>> = {}) {
       const pool = stores.applyPool(name, { cidrs }, { finalizers: [POOL_FINALIZER] });

@@ -1,8 +1,9 @@
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { describe, expect, test } from 'vitest';
-import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import type * as z from 'zod';
+import { POOL_FINALIZER, type IPPool, type IPPoolSpec, type NodeSubnet } from '../../src/api/index.ts';
 import { createNodeSubnets } from '../../src/agent/node-subnets.ts';
-import { SubnetUnavailableError } from '../../src/ipam/index.ts';
+import { createRingCursor, SubnetUnavailableError, type Claimer } from '../../src/ipam/index.ts';
 import { formatCIDR, parseAddress, parseCIDR, type CIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
 import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
@@ -46,6 +47,126 @@ describe('the first subnet', () => {
     await run(agent.maintain);
     expect(heldOf(second)).toHaveLength(1);
     expect(logged).toEqual([{ level: 'warn', message: 'no subnet claimed' }]);
+  });
+});
+
+describe('ahead of need', () => {
+  const SMALL = { ipv4: 28 }; // 15 to hand out
+  const pod: Claimer = { node: { name: 'n1', labels: {} }, namespace: { name: 'shop', labels: { tenant: 'a' } } };
+  const forTenantA = { namespaceSelector: { matchLabels: { tenant: 'a' } } };
+
+  test('as many subnets as the pods bound to the node will draw from', async () => {
+    const { agent, run, pool, heldOf, waiting } = setUp();
+    const p = pool('p', ['10.0.0.0/24'], SMALL);
+    waiting.push(...Array.from({ length: 31 }, () => pod));
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(3);
+  });
+
+  test('a tenant’s pool gives a node its first subnet when a pod of the tenant is bound to it', async () => {
+    const { agent, run, pool, heldOf, waiting } = setUp();
+    const p = pool('p', ['10.0.0.0/24'], SMALL, forTenantA);
+    await run(agent.maintain);
+    expect(heldOf(p)).toEqual([]);
+    waiting.push(pod);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+  });
+
+  test('a few addresses are kept free where the node holds a subnet', async () => {
+    const { agent, run, pool, heldOf, allocations } = setUp({ spareAddresses: 8 });
+    const p = pool('p', ['10.0.0.0/24'], SMALL);
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+    const [first = ''] = heldOf(p);
+    const address = (i: number) => first.replace(/[0-9]+\/28$/, (end) => String(Number.parseInt(end) + i));
+    for (let i = 1; i <= 7; i++) allocations.add(address(i));
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+    allocations.add(address(8));
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+  });
+
+  test('what is kept free is no surplus, and what exceeds it is', async () => {
+    const { agent, run, pool, heldOf, clock, waiting } = setUp({ spareAddresses: 8 });
+    const p = pool('p', ['10.0.0.0/24'], SMALL);
+    waiting.push(...Array.from({ length: 20 }, () => pod));
+    await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(2);
+    const idle = async () => {
+      for (let i = 0; i < 3; i++) {
+        await run(agent.maintain);
+        await clock.advance(GIVE_BACK_MS + 1_000);
+      }
+    };
+    await idle();
+    expect(heldOf(p)).toHaveLength(2);
+    waiting.splice(0);
+    await idle();
+    expect(heldOf(p)).toHaveLength(1);
+  });
+
+  test('a tenant’s pool gets its last subnet back, too', async () => {
+    const { agent, run, pool, heldOf, clock, waiting } = setUp();
+    const p = pool('p', ['10.0.0.0/24'], SMALL, forTenantA);
+    waiting.push(pod);
+    await run(agent.maintain);
+    waiting.splice(0);
+    for (let i = 0; i < 3; i++) {
+      await run(agent.maintain);
+      await clock.advance(GIVE_BACK_MS + 1_000);
+    }
+    expect(heldOf(p)).toEqual([]);
+  });
+
+  test('that none is free is told once, not at every look', async () => {
+    const { agent, run, pool, logged, waiting } = setUp();
+    pool('p', ['10.0.0.0/28'], SMALL);
+    waiting.push(...Array.from({ length: 20 }, () => pod));
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(logged).toEqual([{ level: 'warn', message: 'no subnet claimed' }]);
+  });
+});
+
+describe('a pool that selects nodes', () => {
+  const inZoneA = { nodeSelector: { matchLabels: { zone: 'a' } } };
+
+  test('gives others no subnet', async () => {
+    const { agent, run, pool, heldOf, node } = setUp();
+    node.labels = { zone: 'b' };
+    const p = pool('p', ['10.0.0.0/24'], undefined, inZoneA);
+    await run(agent.maintain);
+    expect(heldOf(p)).toEqual([]);
+  });
+
+  test('is drained on a node that stops matching: nothing is drawn, and the subnet goes when it is empty', async () => {
+    const { agent, run, pool, heldOf, node, allocations } = setUp();
+    node.labels = { zone: 'a' };
+    const p = pool('p', ['10.0.0.0/26'], undefined, inZoneA);
+    await run(agent.maintain);
+    expect(agent.drawable(p)).toHaveLength(1);
+    allocations.add('10.0.0.1');
+    node.labels = {};
+    expect(agent.drawable(p)).toEqual([]);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(heldOf(p)).toHaveLength(1);
+    allocations.clear();
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(heldOf(p)).toEqual([]);
+  });
+});
+
+describe('a disabled pool', () => {
+  test('is drained at once, and drawn from again when it is enabled', async () => {
+    const { agent, run, pool, heldOf, allocations } = setUp();
+    const p = pool('p', ['10.0.0.0/26']);
+    await run(agent.maintain);
+    allocations.add('10.0.0.1');
+    const disabled = { ...p, spec: { ...p.spec, disabled: true } };
+    expect(agent.drawable(disabled)).toEqual([]);
+    expect(agent.drawable(p)).toHaveLength(1);
+    expect(heldOf(p)).toHaveLength(1);
   });
 });
 
@@ -415,9 +536,11 @@ async function twoOfWhichOneLeaves(
 function setUp({
   fault,
   inForceLater = false,
+  spareAddresses = 0,
 }: {
   fault?: (call: FakeCall) => Fault | Promise<Fault>;
   inForceLater?: boolean;
+  spareAddresses?: number;
 } = {}) {
   const stores = createFakeStores(fault === undefined ? {} : { fault });
   const clock = createFakeClock();
@@ -427,6 +550,7 @@ function setUp({
   };
   const allocations = new Set<string>();
   const inFlight = new Set<string>();
+  const waiting: Claimer[] = [];
   const markedRoutes: string[] = [];
   const serviceCIDRs: CIDR[] = [];
   const inForce = Promise.withResolvers<void>();
@@ -434,6 +558,7 @@ function setUp({
   const node = {
     name: 'n1',
     uid: 'uid-n1',
+    labels: {} as Record<string, string>,
     addresses: [parseAddress('192.0.2.1'), parseAddress('2001:db8::1')],
   };
   let ghosts: NodeSubnet[] = [];
@@ -461,7 +586,14 @@ function setUp({
       wired: createWiredAddresses(),
       hasMarkedRoute: (cidr) =>
         markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
-      settings: { subnetWaitMs: 5_000, giveBackMs: GIVE_BACK_MS, quarantineMs: QUARANTINE_MS },
+      settings: {
+        subnetWaitMs: 5_000,
+        giveBackMs: GIVE_BACK_MS,
+        quarantineMs: QUARANTINE_MS,
+        spareAddresses,
+      },
+      waiting: () => waiting,
+      cursor: createRingCursor(),
       clock,
       random: () => 0.5,
       log: { info: log('info'), warn: log('warn'), error: log('error') },
@@ -477,14 +609,21 @@ function setUp({
     node,
     allocations,
     inFlight,
+    /** Who is bound to the node and has no address yet. */
+    waiting,
     markedRoutes,
     serviceCIDRs,
     inForce,
     logged,
-    pool: (name: string, cidrs: string[], nodeSubnetPrefixLength?: { ipv4?: number }) =>
+    pool: (
+      name: string,
+      cidrs: string[],
+      nodeSubnetPrefixLength?: { ipv4?: number },
+      spec: Partial<z.input<typeof IPPoolSpec>> = {},
+    ) =>
       stores.applyPool(
         name,
-        { cidrs, ...(nodeSubnetPrefixLength === undefined ? {} : { nodeSubnetPrefixLength }) },
+        { cidrs, ...(nodeSubnetPrefixLength === undefined ? {} : { nodeSubnetPrefixLength }), ...spec },
         { finalizers: [POOL_FINALIZER] },
       ),
     heldOf: (pool: IPPool) =>

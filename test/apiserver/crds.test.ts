@@ -7,6 +7,7 @@ import {
   API_VERSION,
   IP_ALLOCATION,
   IP_POOL,
+  IPPoolSpec,
   NODE_SUBNET,
   nodeSubnetName,
   type Resource,
@@ -151,6 +152,43 @@ describe('an IPPool', () => {
     [['10.0.0.0/16'], { natOutgoing: 'no' }, 'must be of type boolean'],
   ])('with cidrs %j and %j is refused: %s', async (cidrs, more, message) => {
     expect(await refusal(create(IP_POOL, 'p', { ...pool(...cidrs), ...more }))).toContain(message);
+  });
+
+  it.each([
+    ['10.0.0.5', 'accepted'],
+    ['10.0.0.0/28', 'accepted'],
+    ['fd00::/33', 'accepted'],
+    ['fd00::5', 'accepted'],
+    ['10.0.0.1/28', CANONICAL],
+    ['FD00::5', 'must be a canonical IP address: lower case and the shortest spelling'],
+    ['10.0.0.5-10.0.0.9', 'must be an IP address or a CIDR'],
+    ['010.0.0.1', 'must be an IP address or a CIDR'],
+    ['::ffff:10.0.0.1', 'must be an IP address or a CIDR'],
+  ])('with %s reserved: %s', async (reserved, message) => {
+    const creating = create(IP_POOL, 'p', { ...pool('10.0.0.0/16', 'fd00::/32'), reserved: [reserved] });
+    if (message === 'accepted') await creating;
+    else expect(await refusal(creating)).toContain(message);
+    expect(IPPoolSpec.safeParse({ cidrs: ['10.0.0.0/16'], reserved: [reserved] }).success).toBe(
+      message === 'accepted',
+    );
+  });
+
+  it.each([
+    [{ matchLabels: { tenant: 'blue' } }, 'accepted'],
+    [{}, 'accepted'],
+    [{ matchExpressions: [{ key: 'zone', operator: 'In', values: ['a'] }] }, 'accepted'],
+    [{ matchExpressions: [{ key: 'zone', operator: 'Exists' }] }, 'accepted'],
+    [{ matchExpressions: [{ key: 'zone', operator: 'In' }] }, 'values must be given for In and NotIn'],
+    [{ matchExpressions: [{ key: 'zone', operator: 'NotIn', values: [] }] }, 'values must be given'],
+    [{ matchExpressions: [{ key: 'zone', operator: 'Exists', values: ['a'] }] }, 'values must be given'],
+    [{ matchExpressions: [{ key: 'zone', operator: 'Near' }] }, 'Unsupported value: "Near"'],
+    [{ matchLabel: { tenant: 'blue' } }, 'unknown field'],
+  ])('that selects namespaces and nodes by %j: %s', async (selector, message) => {
+    for (const field of ['namespaceSelector', 'nodeSelector']) {
+      const creating = create(IP_POOL, 'p', { ...pool('10.0.0.0/16'), [field]: selector });
+      if (message === 'accepted') await creating;
+      else expect(await refusal(creating)).toContain(message);
+    }
   });
 
   it('with a field that no version knows is refused', async () => {

@@ -134,6 +134,44 @@ describe("a pool's conditions", () => {
     expect(found?.message).toContain('and 2 more');
   });
 
+  it('says how much is left in what is drained, and names first who holds an address without a pod', () => {
+    const pods = pool('pods', ['10.1.0.0/16']);
+    const subnets = [nodeSubnet(pods, '10.0.0.0/26', 'a'), nodeSubnet(pods, '10.0.1.0/26', 'b')];
+    const allocations = [
+      allocation(pods, '10.0.0.1', 'a'),
+      allocation(pods, '10.0.1.1', 'b'),
+      allocation(pods, '10.0.1.2', 'b'),
+      { ...allocation(pods, '10.0.1.9', 'b'), spec: { address: parseAddress('10.0.1.9'), pool: 'pods', holder: 'printer' } },
+      allocation(pods, '10.1.0.1', 'a'),
+    ];
+    expect(condition(facts(pods, { subnets, allocations }), 'Draining')?.message).toBe(
+      'nothing new is drawn from 2 node subnets, which go when their pods are gone: 4 addresses are left; held ' +
+        'without a pod: 10.0.1.9 (printer); 10.0.1.0/26 of b (3), 10.0.0.0/26 of a (1)',
+    );
+  });
+
+  it('drains a disabled pool, which is not Ready', () => {
+    const pods = pool('pods', ['10.0.0.0/16']);
+    const disabled = { ...pods, spec: { ...pods.spec, disabled: true } };
+    const off = facts(disabled, { subnets: [nodeSubnet(pods, '10.0.1.0/26', 'a')] });
+    expect(condition(off, 'Draining')).toMatchObject({ status: 'True', reason: 'Disabled' });
+    expect(condition(off, 'Ready')).toMatchObject({ status: 'False', reason: 'Disabled' });
+    expect(poolStatus(off, now).ipv4).toMatchObject({ free: '0', freeSubnets: '0' });
+  });
+
+  it('drains what nodes hold that the pool selects no more', () => {
+    const pods = pool('pods', ['10.0.0.0/16']);
+    const selective = { ...pods, spec: { ...pods.spec, nodeSelector: { matchLabels: { zone: 'a' } } } };
+    const subnets = [nodeSubnet(pods, '10.0.1.0/26', 'a'), nodeSubnet(pods, '10.0.2.0/26', 'b')];
+    const found = condition(
+      facts(selective, { subnets, labelsOf: (nodeName) => ({ zone: nodeName }) }),
+      'Draining',
+    );
+    expect(found).toMatchObject({ status: 'True', reason: 'NodesNotSelected' });
+    expect(found?.message).toContain('10.0.2.0/26 of b');
+    expect(found?.message).not.toContain('10.0.1.0/26');
+  });
+
   it('says of a deleted pool whom it waits for', () => {
     const pods = pool('pods', ['10.0.0.0/16'], { metadata: { deletionTimestamp: '2026-02-01T00:00:00Z' } });
     const waiting = facts(pods, { subnets: [nodeSubnet(pods, '10.0.1.0/26', 'a')] });

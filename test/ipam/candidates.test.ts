@@ -12,7 +12,7 @@ describe('addressCandidates', () => {
     const subnets = [subnetOf('10.0.0.0/30', pool), subnetOf('10.0.0.4/30', pool)];
     const gone = new Set<string>();
     const stillDrawable = ({ metadata }: NodeSubnet) => !gone.has(metadata.name);
-    const search = { subnets, inUse: new Set<string>(), cursor: createRingCursor(), stillDrawable };
+    const search = { pool, subnets, inUse: new Set<string>(), cursor: createRingCursor(), stillDrawable };
     const walk = addressCandidates(search);
     expect(walk.next().value?.name).toBe('10.0.0.1');
     gone.add('10.0.0.0-30');
@@ -68,14 +68,14 @@ describe('addressCandidates', () => {
     const cursor = createRingCursor();
     const made = subnets.map((cidr) => subnetOf(cidr, pool));
     if (last !== undefined && made[0] !== undefined) cursor.handedOut(made[0], parseAddress(last));
-    const candidates = [...addressCandidates({ subnets: made, inUse: namesOf(inUse), cursor })];
+    const candidates = [...addressCandidates({ pool, subnets: made, inUse: namesOf(inUse), cursor })];
     expect(candidates.map(({ address }) => formatAddress(address).replace('10.0.0', ''))).toEqual(yields);
     for (const { address, name } of candidates) expect(name).toBe(allocationName(address));
   });
 
   test('a subnet of 2^64 addresses is walked lazily', () => {
     const subnet = subnetOf('fd00::/64', pool);
-    const walk = addressCandidates({ subnets: [subnet], inUse: new Set(), cursor: createRingCursor() });
+    const walk = addressCandidates({ pool, subnets: [subnet], inUse: new Set(), cursor: createRingCursor() });
     const first = Array.from({ length: 3 }, () => walk.next().value?.address);
     expect(first.map((address) => address && formatAddress(address))).toEqual([
       'fd00::1',
@@ -88,13 +88,14 @@ describe('addressCandidates', () => {
     const subnet = subnetOf('fd00::/64', pool);
     const cursor = createRingCursor();
     cursor.handedOut(subnet, parseAddress('fd00::ffff:ffff:ffff:ffff'));
-    const { value } = addressCandidates({ subnets: [subnet], inUse: new Set(), cursor }).next();
+    const { value } = addressCandidates({ pool, subnets: [subnet], inUse: new Set(), cursor }).next();
     expect(value && formatAddress(value.address)).toBe('fd00::1');
   });
 
   test('names that come into use while it walks are left out', () => {
     const inUse = new Set<string>();
     const walk = addressCandidates({
+      pool,
       subnets: [subnetOf('10.0.0.0/30', pool)],
       inUse,
       cursor: createRingCursor(),
@@ -102,6 +103,28 @@ describe('addressCandidates', () => {
     walk.next();
     inUse.add('10.0.0.2');
     expect(walk.next().value?.name).toBe('10.0.0.3');
+  });
+
+  test.each([
+    { reserved: ['10.0.0.2'], last: undefined, yields: ['.1', '.3'] },
+    { reserved: ['10.0.0.0/31'], last: undefined, yields: ['.2', '.3'] },
+    { reserved: ['10.0.0.2', '10.0.0.2/31'], last: '10.0.0.1', yields: ['.1'] },
+    { reserved: ['10.0.0.2'], last: '10.0.0.2', yields: ['.3', '.1'] },
+    { reserved: ['10.0.0.0/24'], last: undefined, yields: [] },
+  ])('reserved: $reserved, handed out last: $last', ({ reserved, last, yields }) => {
+    const its = poolOf('p', { ...pool.spec, cidrs: ['10.0.0.0/24'], reserved });
+    const cursor = createRingCursor();
+    const subnet = subnetOf('10.0.0.0/30', its);
+    if (last !== undefined) cursor.handedOut(subnet, parseAddress(last));
+    const found = addressCandidates({ pool: its, subnets: [subnet], inUse: new Set(), cursor });
+    expect([...found].map(({ name }) => name.replace('10.0.0', ''))).toEqual(yields);
+  });
+
+  test('half a /64 that is reserved is stepped over, not through', () => {
+    const its = poolOf('p', { cidrs: ['fd00::/32'], nodeSubnetPrefixLength: { ipv6: 64 }, reserved: ['fd00::/65'] });
+    const search = { pool: its, subnets: [subnetOf('fd00::/64', its)], inUse: new Set<string>() };
+    const { value } = addressCandidates({ ...search, cursor: createRingCursor() }).next();
+    expect(value && formatAddress(value.address)).toBe('fd00::8000:0:0:0');
   });
 
   const anySubnets = fc.uniqueArray(fc.nat(15), { minLength: 1, maxLength: 4 });
@@ -117,7 +140,7 @@ describe('addressCandidates', () => {
           if (block !== undefined && subnets[i] !== undefined)
             cursor.handedOut(subnets[i], parseAddress(`10.0.0.${block * 16 + offset}`));
         });
-        const found = [...addressCandidates({ subnets, inUse, cursor })].map(({ name }) => name);
+        const found = [...addressCandidates({ pool, subnets, inUse, cursor })].map(({ name }) => name);
         const expected = blocks
           .flatMap((block) => Array.from({ length: 15 }, (_, i) => `10.0.0.${block * 16 + i + 1}`))
           .filter((name) => !inUse.has(name));
@@ -131,7 +154,7 @@ describe('addressCandidates', () => {
       fc.property(anySubnets, fc.array(fc.nat(255)), (blocks, used) => {
         const subnets = blocks.map((block) => subnetOf(`10.0.0.${block * 16}/28`, pool));
         const inUse = namesOf(used.map((n) => `10.0.0.${n}`));
-        const order = [...addressCandidates({ subnets, inUse, cursor: createRingCursor() })].map(
+        const order = [...addressCandidates({ pool, subnets, inUse, cursor: createRingCursor() })].map(
           ({ subnet }) => freeIn(subnet, inUse),
         );
         expect(order).toEqual(order.toSorted((a, b) => a - b));

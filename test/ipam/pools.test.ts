@@ -2,16 +2,20 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   choosePools,
+  isGeneral,
   NoPoolError,
   poolDestinations,
   poolFamilies,
   poolOfAddress,
   serves,
   servingCIDRs,
+  type Claimer,
 } from '../../src/ipam/index.ts';
 import { cidrContains, formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { poolOf, subnetOf } from './objects.ts';
 
+/** Not of Kubernetes: it draws from the pools that admit every namespace. */
+const claimer: Claimer = { node: { name: 'n1', labels: { zone: 'a' } } };
 const older = { creationTimestamp: '2026-01-01T00:00:00Z' };
 const younger = { creationTimestamp: '2026-01-02T00:00:00Z' };
 const deleting = { deletionTimestamp: '2026-01-03T00:00:00Z', finalizers: ['x/y'] };
@@ -23,12 +27,12 @@ describe('choosePools', () => {
       poolOf('a', { cidrs: ['10.1.0.0/16'] }),
       poolOf('b', { cidrs: ['10.2.0.0/16'] }, deleting),
     ];
-    expect(choosePools({ pools, subnets: [] }).map(({ metadata }) => metadata.name)).toEqual(['a', 'c']);
+    expect(choosePools({ pools, subnets: [], claimer }).map(({ metadata }) => metadata.name)).toEqual(['a', 'c']);
   });
 
   test('a requested pool is the only candidate', () => {
     const pools = [poolOf('a', { cidrs: ['10.1.0.0/16'] }), poolOf('b', { cidrs: ['10.2.0.0/16'] })];
-    const chosen = choosePools({ pools, subnets: [], requestedPool: 'b' });
+    const chosen = choosePools({ pools, subnets: [], claimer, requestedPool: 'b' });
     expect(chosen.map(({ metadata }) => metadata.name)).toEqual(['b']);
   });
 
@@ -60,9 +64,137 @@ describe('choosePools', () => {
     },
   ])('says why there is none: $name', ({ pools, requestedPool, says }) => {
     const choose = () =>
-      choosePools({ pools, subnets: [], ...(requestedPool === undefined ? {} : { requestedPool }) });
+      choosePools({ pools, subnets: [], claimer, ...(requestedPool === undefined ? {} : { requestedPool }) });
     expect(choose).toThrow(NoPoolError);
     expect(choose).toThrow(says);
+  });
+});
+
+describe('who may draw', () => {
+  const ofTenant = (tenant: string) => ({ namespaceSelector: { matchLabels: { tenant } } });
+  const pools = [
+    poolOf('blue', { cidrs: ['10.1.0.0/16'], ...ofTenant('blue') }),
+    poolOf('blue-fast', { cidrs: ['10.2.0.0/16'], ...ofTenant('blue'), priority: 5 }),
+    poolOf('green', { cidrs: ['10.3.0.0/16'], ...ofTenant('green'), priority: 9 }),
+    poolOf('open', { cidrs: ['10.4.0.0/16'], namespaceSelector: {} }),
+    poolOf('off', { cidrs: ['10.5.0.0/16'], disabled: true, priority: 10 }),
+    poolOf('zone-b', {
+      cidrs: ['10.6.0.0/16'],
+      nodeSelector: { matchLabels: { zone: 'b' } },
+      priority: 10,
+    }),
+  ];
+  const shop = (over: { pools?: string[]; podPools?: string[] } = {}): Claimer => ({
+    ...claimer,
+    namespace: { name: 'shop', labels: { tenant: 'blue' }, pools: over.pools },
+    podPools: over.podPools,
+  });
+  const choose = (who: Claimer, requestedPool?: string) =>
+    choosePools({
+      pools,
+      subnets: [],
+      claimer: who,
+      ...(requestedPool === undefined ? {} : { requestedPool }),
+    }).map(({ metadata }) => metadata.name);
+
+  test.each<{ name: string; who: Claimer; requested?: string; gets: string[] }>([
+    { name: 'by priority, then by name', who: shop(), gets: ['blue-fast', 'blue', 'open'] },
+    { name: 'no tenant’s pool without a namespace', who: claimer, gets: ['open'] },
+    { name: 'the pools of the namespace alone', who: shop({ pools: ['open', 'blue'] }), gets: ['blue', 'open'] },
+    { name: 'of those the pod’s', who: shop({ pools: ['open', 'blue'], podPools: ['open'] }), gets: ['open'] },
+    { name: 'the pod’s where the namespace names none', who: shop({ podPools: ['open'] }), gets: ['open'] },
+    {
+      name: 'a named one that this node cannot draw from is passed over',
+      who: shop({ pools: ['zone-b', 'off', 'blue'] }),
+      gets: ['blue'],
+    },
+    {
+      name: 'the configuration’s, whatever the annotations say',
+      who: shop({ pools: ['open'], podPools: ['open'] }),
+      requested: 'blue',
+      gets: ['blue'],
+    },
+  ])('$name', ({ who, requested, gets }) => {
+    expect(choose(who, requested)).toEqual(gets);
+  });
+
+  test.each<{ name: string; who: Claimer; requested?: string; says: string }>([
+    {
+      name: 'another tenant’s pool in the pod’s annotation',
+      who: shop({ podPools: ['blue', 'green'] }),
+      says:
+        'no IPPool can be drawn from by namespace shop on node n1: green: its namespaceSelector tenant=green does ' +
+        'not match namespace shop',
+    },
+    {
+      name: 'another tenant’s pool in the namespace’s annotation',
+      who: shop({ pools: ['green', 'blue'] }),
+      says: 'green: its namespaceSelector tenant=green does not match namespace shop',
+    },
+    {
+      name: 'another tenant’s pool in the configuration',
+      who: shop(),
+      requested: 'green',
+      says: 'IPPool green cannot be drawn from by namespace shop on node n1: green: its namespaceSelector',
+    },
+    {
+      name: 'a pod that leaves the bound of its namespace',
+      who: shop({ pools: ['blue'], podPools: ['open'] }),
+      says: "open: the namespace's annotation ipam.weft.dev/pools allows blue only",
+    },
+    { name: 'a named pool that is not there', who: shop({ podPools: ['x'] }), says: 'x: there is no such IPPool' },
+    {
+      name: 'no named one that this node can draw from',
+      who: shop({ podPools: ['zone-b', 'off'] }),
+      says: 'off: it is disabled; zone-b: its nodeSelector zone=b does not match node n1',
+    },
+    {
+      name: 'a tenant’s pool for whom Kubernetes is not',
+      who: claimer,
+      requested: 'blue',
+      says: 'its namespaceSelector tenant=blue admits pods of Kubernetes only',
+    },
+  ])('refuses $name', ({ who, requested, says }) => {
+    expect(() => choose(who, requested)).toThrow(NoPoolError);
+    expect(() => choose(who, requested)).toThrow(says);
+  });
+
+  test('whatever annotations say, a namespace draws from no pool that does not admit it', () => {
+    const anyPools = fc.option(fc.subarray(pools.map(({ metadata }) => metadata.name)), { nil: undefined });
+    const anyTenant = fc.constantFrom('blue', 'green', 'none');
+    fc.assert(
+      fc.property(anyTenant, anyPools, anyPools, anyPools, (tenant, bound, podPools, requested) => {
+        const who = { ...claimer, namespace: { name: 'ns', labels: { tenant }, pools: bound }, podPools };
+        const admitted = ['open', ...(tenant === 'none' ? [] : [tenant, `${tenant}-fast`])];
+        try {
+          for (const name of choose(who, requested?.[0])) expect(admitted).toContain(name);
+        } catch (error) {
+          if (!(error instanceof NoPoolError)) throw error;
+        }
+      }),
+    );
+  });
+
+  test('of many pools that refuse ten are named', () => {
+    const many = Array.from({ length: 30 }, (_, i) =>
+      poolOf(`t${i}`, { cidrs: [`10.${i}.0.0/16`], ...ofTenant(`t${i}`) }),
+    );
+    expect(() => choosePools({ pools: many, subnets: [], claimer: shop() })).toThrow(/; and 20 more$/);
+  });
+
+  test('general is a pool for every namespace that selects the node and serves', () => {
+    const general = pools.filter((pool) => isGeneral(pool, { pools, subnets: [] }, claimer.node));
+    expect(general.map(({ metadata }) => metadata.name)).toEqual(['open']);
+  });
+});
+
+describe('a disabled pool', () => {
+  const disabled = poolOf('p', { cidrs: ['10.0.0.0/16'], disabled: true }, older);
+  test('gives nothing new, and keeps its range from younger pools', () => {
+    const late = poolOf('late', { cidrs: ['10.0.7.0/24'] }, younger);
+    expect(servingCIDRs(disabled, [disabled, late])).toEqual([]);
+    expect(servingCIDRs(late, [disabled, late])).toEqual([]);
+    expect(serves(disabled, { pools: [disabled], subnets: [subnetOf('10.0.1.0/26', disabled)] })).toBe(false);
   });
 });
 
@@ -86,7 +218,7 @@ describe('overlap', () => {
     const late = poolOf('late', { cidrs: ['10.0.7.0/24'] }, younger);
     expect(serves(late, { pools: [wide, late], subnets: [] })).toBe(false);
     expect(serves(late, { pools: [wide, late], subnets: [subnetOf('10.0.7.0/26', late)] })).toBe(true);
-    expect(() => choosePools({ pools: [wide, late], subnets: [], requestedPool: 'late' })).toThrow(
+    expect(() => choosePools({ pools: [wide, late], subnets: [], claimer, requestedPool: 'late' })).toThrow(
       /each of its CIDRs overlaps one of an older IPPool/,
     );
   });

@@ -379,7 +379,7 @@ function createNode(stores: FakeStores, clock: FakeClock, name: string, options:
       stores: { subnets: stores.subnets, pools: stores.pools },
       pools: () => options.pools ?? [...stores.stored.IPPool.values()],
       subnets: () => [...cache.values()],
-      node: { name, uid: `uid-${name}`, addresses: addresses.map(parseAddress) },
+      node: { name, uid: `uid-${name}`, labels: {}, addresses: addresses.map(parseAddress) },
       waitDelivered: (subnet) => {
         const uid = stores.stored.NodeSubnet.get(subnet)?.metadata.uid;
         if (uid === undefined || delivered.has(uid) || cache.has(subnet)) return Promise.resolve();

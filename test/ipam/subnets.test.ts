@@ -10,7 +10,7 @@ import {
   isDrained,
   ownSubnets,
   usableFamilies,
-  usableRange,
+  usableRanges,
 } from '../../src/ipam/index.ts';
 import {
   cidrContains,
@@ -36,8 +36,47 @@ test('own subnets carry the name and the present UID of the node', () => {
 test('the first address is the host, all others can be handed out', () => {
   const subnet = subnetOf('10.0.0.64/26', pool);
   expect(formatAddress(hostAddress(subnet))).toBe('10.0.0.64');
-  expect(countAddresses([usableRange(subnet)])).toBe(63n);
-  expect(countAddresses([usableRange(subnetOf('fd00::40/122', pool))])).toBe(63n);
+  expect(countAddresses(usableRanges(subnet, pool))).toBe(63n);
+  expect(countAddresses(usableRanges(subnetOf('fd00::40/122', pool), pool))).toBe(63n);
+});
+
+describe('what the pool reserves', () => {
+  test.each([
+    { reserved: ['10.0.0.70'], usable: ['10.0.0.65-10.0.0.69', '10.0.0.71-10.0.0.127'] },
+    { reserved: ['10.0.0.64/28', '10.0.0.72/29'], usable: ['10.0.0.80-10.0.0.127'] },
+    { reserved: ['10.0.0.0/24'], usable: [] },
+    { reserved: ['10.9.0.0/24', 'fd00::/64'], usable: ['10.0.0.65-10.0.0.127'] },
+  ])('$reserved is not handed out', ({ reserved, usable }) => {
+    const its = poolOf('p', { ...pool.spec, cidrs: ['10.0.0.0/24'], reserved });
+    const text = (value: bigint) => formatAddress({ family: 'ipv4', value });
+    const ranges = usableRanges(subnetOf('10.0.0.64/26', its), its);
+    expect(ranges.map(({ first, last }) => `${text(first)}-${text(last)}`)).toEqual(usable);
+  });
+
+  test('makes no subnet of which nothing could be handed out', () => {
+    const reserved = ['10.0.0.0/26', '10.0.0.65', '10.0.0.66/31', '10.0.0.192/27'];
+    const its = poolOf('p', {
+      cidrs: ['10.0.0.0/24'],
+      nodeSubnetPrefixLength: { ipv4: 26 },
+      reserved: [...reserved, '10.0.0.129', '10.0.0.130/31', '10.0.0.132/30', '10.0.0.136/29', '10.0.0.144/28', '10.0.0.160/27'],
+    });
+    const search = { pool: its, pools: [its], subnets: [], family: 'ipv4' as const };
+    // The first is reserved whole, the third but for the address that is the node's own.
+    expect(countFreeSubnets(search)).toBe(2n);
+    const found = ['a', 'b', 'c', 'd', 'e', 'f'].map((nodeUID) => freeSubnet({ ...search, nodeUID }));
+    expect([...new Set(found.map((cidr) => cidr && formatCIDR(cidr)))].sort()).toEqual([
+      '10.0.0.192/26',
+      '10.0.0.64/26',
+    ]);
+  });
+
+  test('may be half of a /32 of IPv6', () => {
+    const its = poolOf('p', { cidrs: ['fd00::/32'], reserved: ['fd00::/33'] });
+    const search = { pool: its, pools: [its], subnets: [], family: 'ipv6' as const };
+    expect(countFreeSubnets(search)).toBe(1n << 89n);
+    const found = freeSubnet({ ...search, nodeUID: 'u' });
+    expect(found !== undefined && cidrContains(parseCIDR('fd00:0:8000::/33'), found)).toBe(true);
+  });
 });
 
 describe('drained', () => {
@@ -55,16 +94,28 @@ describe('drained', () => {
       pool: poolOf('p', { cidrs: ['10.0.0.0/24'] }, { uid: 'new' }),
       drained: true,
     },
+    { name: 'its pool is disabled', pool: poolOf('p', { ...pool.spec, disabled: true }), drained: true },
+    {
+      name: 'its pool selects other nodes',
+      pool: poolOf('p', { ...pool.spec, nodeSelector: { matchLabels: { zone: 'b' } } }),
+      drained: true,
+    },
+    {
+      name: 'its pool selects this node',
+      pool: poolOf('p', { ...pool.spec, nodeSelector: { matchLabels: { zone: 'a' } } }),
+      drained: false,
+    },
   ])('$name: $drained', ({ pool: now, drained }) => {
-    expect(isDrained(subnet, now)).toBe(drained);
-    const drawable = { subnets: [subnet], nodeName: 'n1', nodeUID: 'uid-n1' };
+    expect(isDrained(subnet, now, { zone: 'a' })).toBe(drained);
+    const drawable = { subnets: [subnet], nodeName: 'n1', nodeUID: 'uid-n1', nodeLabels: { zone: 'a' } };
     if (now !== undefined)
       expect(drawableSubnets({ pool: now, ...drawable })).toEqual(drained ? [] : [subnet]);
   });
 
   test('nothing is drawn from an unconfirmed subnet', () => {
     const unconfirmed = new Set([subnet.metadata.name]);
-    const drawing = { pool, subnets: [subnet], nodeName: 'n1', nodeUID: 'uid-n1', unconfirmed };
+    const node = { nodeName: 'n1', nodeUID: 'uid-n1', nodeLabels: {} };
+    const drawing = { pool, subnets: [subnet], ...node, unconfirmed };
     expect(drawableSubnets(drawing)).toEqual([]);
   });
 });

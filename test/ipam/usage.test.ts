@@ -18,7 +18,9 @@ const usage = (
   allocations: IPAllocation[] = [],
   pools: IPPool[] = [pool],
   of: IPPool = pool,
-) => poolUsage({ pool: of, pools, subnets, allocations });
+) => poolUsage({ pool: of, pools, subnets, allocations, labelsOf });
+/** Nodes n0, n3, … are in zone a, the others in zone b. */
+const labelsOf = (nodeName: string) => ({ zone: Number(nodeName.slice(1)) % 3 === 0 ? 'a' : 'b' });
 
 describe('poolUsage', () => {
   test('of an untouched pool: the first address of each subnet is reserved', () => {
@@ -144,7 +146,13 @@ describe('exhausted', () => {
   const subnets = [subnetOf('10.0.0.0/30', small), subnetOf('10.0.0.4/30', small, 'n2')];
   const fillsFirst = ['10.0.0.1', '10.0.0.2', '10.0.0.3'].map((address) => allocationOf(address));
 
-  test.each<{ name: string; subnets: NodeSubnet[]; allocations: IPAllocation[]; exhausted: boolean }>([
+  test.each<{
+    name: string;
+    subnets: NodeSubnet[];
+    allocations: IPAllocation[];
+    reserved?: string[];
+    exhausted: boolean;
+  }>([
     { name: 'no subnet is free and a node is full', subnets, allocations: fillsFirst, exhausted: true },
     { name: 'a subnet is free', subnets: subnets.slice(0, 1), allocations: fillsFirst, exhausted: false },
     { name: 'no node is full', subnets, allocations: fillsFirst.slice(1), exhausted: false },
@@ -167,8 +175,23 @@ describe('exhausted', () => {
       exhausted: false,
     },
     { name: 'nothing was ever claimed', subnets: [], allocations: [], exhausted: false },
-  ])('$name: $exhausted', ({ subnets: held, allocations, exhausted }) => {
-    const input = { pool: small, pools: [small], subnets: held, allocations };
+    {
+      name: 'what is not in use is reserved',
+      reserved: ['10.0.0.3'],
+      subnets,
+      allocations: fillsFirst.slice(0, 2),
+      exhausted: true,
+    },
+    {
+      name: 'what is reserved is in use, and another is not',
+      reserved: ['10.0.0.3'],
+      subnets,
+      allocations: fillsFirst.slice(1),
+      exhausted: false,
+    },
+  ])('$name: $exhausted', ({ subnets: held, allocations, reserved, exhausted }) => {
+    const of = poolOf('p', { ...small.spec, cidrs: ['10.0.0.0/29'], reserved });
+    const input = { pool: of, pools: [of], subnets: held, allocations };
     expect(isExhausted(input)).toBe(exhausted);
     expect(exhaustedFamilies(input)).toEqual(exhausted ? ['ipv4'] : []);
     if (exhausted) expect(fullNodes('ipv4', input)).toEqual(['n1']);
@@ -190,6 +213,9 @@ const anyWorld = fc
   .record({
     cidrs: fc.constantFrom(['10.0.0.0/27'], ['10.0.0.0/28', '10.0.0.32/28'], ['10.0.0.16/28']),
     hasOlder: fc.boolean(),
+    reserved: fc.constantFrom([], ['10.0.0.5'], ['10.0.0.4/30', '10.0.0.6'], ['10.0.0.9', '10.0.0.10/31'], ['10.0.0.0/28']),
+    disabled: fc.boolean(),
+    inZoneA: fc.boolean(),
     mine: fc.uniqueArray(fc.nat(15), { maxLength: 8 }),
     others: fc.uniqueArray(fc.nat(7), { maxLength: 2 }),
     used: fc.uniqueArray(fc.tuple(fc.nat(63), fc.constantFrom('p', 'z'), fc.boolean()), {
@@ -197,8 +223,14 @@ const anyWorld = fc
       maxLength: 40,
     }),
   })
-  .map(({ cidrs, hasOlder, mine, others, used }) => {
-    const of = poolOf('p', { cidrs, nodeSubnetPrefixLength: { ipv4: 30 } });
+  .map(({ cidrs, hasOlder, reserved, disabled, inZoneA, mine, others, used }) => {
+    const of = poolOf('p', {
+      cidrs,
+      nodeSubnetPrefixLength: { ipv4: 30 },
+      reserved,
+      disabled,
+      ...(inZoneA ? { nodeSelector: { matchLabels: { zone: 'a' } } } : {}),
+    });
     const older = poolOf('a', { cidrs: ['10.0.0.0/28'] });
     const stranger = poolOf('z', { cidrs: ['10.0.0.0/26'], nodeSubnetPrefixLength: { ipv4: 29 } });
     const ofOthers = others.map((block) => subnetOf(`10.0.0.${block * 8}/29`, stranger, 'n9'));
@@ -221,6 +253,7 @@ const anyWorld = fc
 function countOneByOne(of: IPPool, pools: IPPool[], subnets: NodeSubnet[], allocations: IPAllocation[]) {
   const own = subnets.filter(({ spec }) => spec.poolUID === of.metadata.uid);
   const claimable = freeSubnetRanges({ pool: of, pools, subnets, family: 'ipv4' });
+  const reserved = (of.spec.reserved ?? []).map(rangeOfCIDR);
   const count = { capacity: 0, allocated: 0, resting: 0, free: 0, reserved: 0 };
   for (let offset = 0; offset < 64; offset++) {
     const value = (10n << 24n) + BigInt(offset);
@@ -236,7 +269,10 @@ function countOneByOne(of: IPPool, pools: IPPool[], subnets: NodeSubnet[], alloc
     else if (
       allocation === undefined &&
       offset % 4 !== 0 &&
-      (inSubnet === undefined ? claimable.some(has) : !isDrained(inSubnet, of))
+      !reserved.some(has) &&
+      (inSubnet === undefined
+        ? claimable.some(has)
+        : !isDrained(inSubnet, of, labelsOf(inSubnet.spec.nodeName)))
     )
       count.free++;
     else count.reserved++;

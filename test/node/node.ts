@@ -28,12 +28,29 @@ export interface TestNode {
   allocations(containerID?: string): Promise<Allocation[]>;
   /** The names of the NodeSubnets, of one pool if it is named. */
   subnets(poolName?: string): Promise<string[]>;
+  /** Makes a namespace, if it is not there, with these labels and annotations. */
+  makeNamespace(name: string, metadata?: ObjectMetadata): Promise<void>;
+  /** Makes a pod that is bound to the node, and answers the CNI_ARGS by which a kubelet names it. */
+  makePod(name: string, metadata?: ObjectMetadata & { readonly namespace?: string }): Promise<string>;
+  /** The Events on a pod: reason and message. */
+  podEvents(name: string): Promise<PodEvent[]>;
   /** A network namespace as a runtime makes one, by its path. */
   makeSandbox(name: string): Promise<string>;
   removeSandbox(name: string): Promise<void>;
   /** Deletes the Node object and makes it anew, as when a node is replaced under its name. */
   recreateNode(): Promise<void>;
   stop(): Promise<void>;
+}
+
+export interface ObjectMetadata {
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+export interface PodEvent {
+  readonly type: string;
+  readonly reason: string;
+  readonly message: string;
 }
 
 export interface AgentOptions {
@@ -107,7 +124,13 @@ export interface NodeOptions {
   readonly flags?: readonly string[];
 }
 
-const QUICK = ['--sweep-seconds=1', '--grace-seconds=3', '--give-back-seconds=5'];
+/** Without spare addresses, so that a test knows how many subnets there will be. */
+const QUICK = [
+  '--sweep-seconds=1',
+  '--grace-seconds=3',
+  '--give-back-seconds=5',
+  '--spare-addresses=0',
+];
 
 /** Starts the control plane, applies the CRDs and creates the Node object; the agent is the test's to start. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
@@ -129,6 +152,11 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   await kubectl('apply', '-k', join(CHECKOUT, 'crds'), '--server-side');
   await kubectl('wait', '--for=condition=Established', 'crd', '--all', '--timeout=30s');
   await createNode(apply, kubectl);
+  const makeNamespace = async (name: string, metadata: ObjectMetadata = {}) => {
+    await apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, ...metadata } });
+    // A pod is refused without it, and no controller is here to make it.
+    await apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace: name } });
+  };
   const probe = '/run/weft/probe.sock';
   const running = new Set<TestAgent>();
 
@@ -159,6 +187,27 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
       return items
         .filter(({ spec }) => poolName === undefined || spec.pool === poolName)
         .map(({ metadata }) => metadata.name);
+    },
+    makeNamespace,
+    async makePod(name, { namespace = 'default', ...metadata } = {}) {
+      if (namespace === 'default') await makeNamespace(namespace);
+      await apply({
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name, namespace, ...metadata },
+        spec: {
+          nodeName: NODE_NAME,
+          automountServiceAccountToken: false,
+          containers: [{ name: 'c', image: 'none' }],
+        },
+      });
+      const uid = await kubectl('-n', namespace, 'get', 'pod', name, '-o', 'jsonpath={.metadata.uid}');
+      return `IgnoreUnknown=1;K8S_POD_NAMESPACE=${namespace};K8S_POD_NAME=${name};K8S_POD_UID=${uid}`;
+    },
+    async podEvents(name) {
+      const selector = `--field-selector=involvedObject.kind=Pod,involvedObject.name=${name}`;
+      const text = await kubectl('get', 'events', '-A', selector, '-o', 'json');
+      return (JSON.parse(text) as { items: PodEvent[] }).items;
     },
     async makeSandbox(name) {
       await ip('netns', 'add', name);

@@ -45,9 +45,7 @@ describe('an allocation', () => {
   });
 
   test('that somebody deleted under a living pod is made again, with the pod it was for', async () => {
-    const uid = await makePod('web-0');
-    const args = `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=${uid}`;
-    await add('readopted', args);
+    await add('readopted', await node.makePod('web-0'));
     const before = await node.allocations('readopted');
     expect(before.map(({ podName }) => podName)).toEqual(['web-0', 'web-0']);
     await node.kubectl('delete', 'ipallocations', ...before.map(({ name }) => name));
@@ -257,24 +255,6 @@ async function boundToPresentNode(names: readonly string[]): Promise<void> {
 }
 
 /** A Pod object bound to the node, as the scheduler leaves it. Answers its UID. */
-async function makePod(name: string): Promise<string> {
-  await node.apply({
-    apiVersion: 'v1',
-    kind: 'ServiceAccount',
-    metadata: { name: 'default', namespace: 'default' },
-  });
-  await node.apply({
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { name, namespace: 'default' },
-    spec: {
-      nodeName: NODE_NAME,
-      automountServiceAccountToken: false,
-      containers: [{ name: 'c', image: 'none' }],
-    },
-  });
-  return node.kubectl('get', 'pod', name, '-o', 'jsonpath={.metadata.uid}');
-}
 
 async function ping(from: string, to: string): Promise<void> {
   await execa('ip', ['netns', 'exec', from, 'ping', '-c1', '-W2', to]);

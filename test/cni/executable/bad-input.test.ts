@@ -338,6 +338,7 @@ describe('bad input, to the executable', () => {
         usable: 254n,
         inUse: 250,
         resting: 4,
+        reserved: 0n,
         nextFreeInMs: 12_000,
       });
     };

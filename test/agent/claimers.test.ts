@@ -1,0 +1,118 @@
+import { describe, expect, test } from 'vitest';
+import { ClaimerUnknownError, createFindClaimer } from '../../src/agent/claimers.ts';
+import { InvalidAnnotationError, POOLS_ANNOTATION } from '../../src/ipam/index.ts';
+import type { Namespace, Pod } from '../../src/kube/index.ts';
+
+const pod = { namespace: 'shop', name: 'web-0', uid: 'u1' };
+const { signal } = new AbortController();
+
+describe('who asks', () => {
+  test('is read from the caches, without asking the apiserver', async () => {
+    const { find, asked } = setUp({ namespaces: [namespaceOf()], pods: [podOf()] });
+    const claimer = await find(pod, 'obeyed', signal);
+    expect(claimer).toEqual({
+      node: { name: 'n1', labels: { zone: 'a' } },
+      namespace: { name: 'shop', labels: { tenant: 'blue' }, pools: ['blue', 'green'] },
+      podPools: ['blue'],
+    });
+    expect(asked).toEqual([]);
+  });
+
+  test('without Kubernetes arguments is the node alone', async () => {
+    const { find } = setUp({});
+    expect(await find(undefined, 'obeyed', signal)).toEqual({ node: { name: 'n1', labels: { zone: 'a' } } });
+  });
+
+  test('is asked for where a cache lags: that is never "no labels"', async () => {
+    const { find, asked } = setUp({ inApi: { namespaces: [namespaceOf()], pods: [podOf()] } });
+    const claimer = await find(pod, 'obeyed', signal);
+    expect(claimer.namespace?.labels).toEqual({ tenant: 'blue' });
+    expect(claimer.podPools).toEqual(['blue']);
+    expect(asked).toEqual(['namespace shop', 'pod shop/web-0']);
+  });
+
+  test('an earlier pod of the name in the cache is not the one that asks', async () => {
+    const earlier = podOf({ uid: 'u0', annotations: { [POOLS_ANNOTATION]: 'green' } });
+    const { find } = setUp({ namespaces: [namespaceOf()], pods: [earlier], inApi: { pods: [podOf()] } });
+    expect((await find(pod, 'obeyed', signal)).podPools).toEqual(['blue']);
+  });
+
+  test('that the apiserver does not know either is an error', async () => {
+    const { find } = setUp({ namespaces: [namespaceOf()], inApi: { pods: [podOf({ uid: 'u0' })] } });
+    await expect(find(pod, 'obeyed', signal)).rejects.toThrow(ClaimerUnknownError);
+    await expect(find({ ...pod, namespace: 'x' }, 'obeyed', signal)).rejects.toThrow('no namespace x');
+  });
+
+  test('a static pod runs under the hash that its mirror tells (F24)', async () => {
+    const mirror = podOf({ uid: 'other', annotations: { 'kubernetes.io/config.hash': 'u1' } });
+    const { find, asked } = setUp({ namespaces: [namespaceOf()], pods: [mirror] });
+    expect((await find(pod, 'obeyed', signal)).podPools).toBeUndefined();
+    expect(asked).toEqual([]);
+  });
+
+  test('a runtime that says no UID means the pod of that name', async () => {
+    const { find } = setUp({ namespaces: [namespaceOf()], pods: [podOf()] });
+    const { namespace, name } = pod;
+    expect((await find({ namespace, name }, 'obeyed', signal)).podPools).toEqual(['blue']);
+  });
+
+  test('where the configuration names the pool, annotations mean nothing, and labels do', async () => {
+    const broken = namespaceOf({ annotations: { [POOLS_ANNOTATION]: '[]' } });
+    const { find, asked } = setUp({ namespaces: [broken] });
+    const claimer = await find(pod, 'ignored', signal);
+    expect(claimer.namespace).toEqual({ name: 'shop', labels: { tenant: 'blue' } });
+    expect(asked).toEqual([]);
+    await expect(find(pod, 'obeyed', signal)).rejects.toThrow(ClaimerUnknownError);
+  });
+
+  test('an annotation that cannot be read is told with its place', async () => {
+    const broken = podOf({ annotations: { [POOLS_ANNOTATION]: '["blue"]' } });
+    const { find } = setUp({ namespaces: [namespaceOf()], pods: [broken] });
+    await expect(find(pod, 'obeyed', signal)).rejects.toThrow(InvalidAnnotationError);
+    await expect(find(pod, 'obeyed', signal)).rejects.toThrow('Pod shop/web-0 has the annotation');
+  });
+});
+
+interface World {
+  readonly namespaces?: readonly Namespace[];
+  readonly pods?: readonly Pod[];
+}
+
+function setUp({ inApi = {}, ...cached }: World & { readonly inApi?: World }) {
+  const asked: string[] = [];
+  const namespaceIn = ({ namespaces = [] }: World, name: string) => namespaces.find((one) => one.name === name);
+  const podIn = ({ pods = [] }: World, key: string) =>
+    pods.find((one) => `${one.namespace}/${one.name}` === key);
+  const find = createFindClaimer({
+    node: () => ({ name: 'n1', labels: { zone: 'a' } }),
+    namespace: (name) => namespaceIn(cached, name),
+    getNamespace: (name) => {
+      asked.push(`namespace ${name}`);
+      return Promise.resolve(namespaceIn(inApi, name));
+    },
+    pod: (key) => podIn(cached, key),
+    getPod: ({ namespace, name }) => {
+      asked.push(`pod ${namespace}/${name}`);
+      return Promise.resolve(podIn(inApi, `${namespace}/${name}`));
+    },
+  });
+  return { find, asked };
+}
+
+function namespaceOf(fields: Partial<Namespace> = {}): Namespace {
+  const annotations = { [POOLS_ANNOTATION]: 'blue, green' };
+  return { name: 'shop', labels: { tenant: 'blue' }, annotations, ...fields };
+}
+
+function podOf(fields: Partial<Pod> = {}): Pod {
+  return {
+    ...pod,
+    nodeName: 'n1',
+    annotations: { [POOLS_ANNOTATION]: 'blue' },
+    phase: 'Pending',
+    hostNetwork: false,
+    podIPs: [],
+    isTerminating: false,
+    ...fields,
+  };
+}

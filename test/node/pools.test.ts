@@ -1,0 +1,210 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { CONFIG, eventually, NODE_NAME, pool, startNode, type CallResult, type TestNode } from './node.ts';
+
+/** Which pods draw from which pools, on one real node with real pods and namespaces. */
+
+let node: TestNode;
+
+beforeAll(async () => {
+  node = await startNode();
+  await node.makeNamespace('blue', { labels: { tenant: 'blue' } });
+  await node.makeNamespace('green', {
+    labels: { tenant: 'green' },
+    annotations: { 'ipam.weft.dev/pools': 'green' },
+  });
+  await node.makeNamespace('red', { labels: { tenant: 'red' } });
+  await node.apply(tenantPool('blue', '10.1.0.0/24'));
+  await node.apply(tenantPool('green', '10.2.0.0/24'));
+  await node.startAgent();
+});
+
+afterAll(async () => {
+  await node.stop();
+});
+
+describe('tenants', () => {
+  test('a namespace draws from the pool that admits it', async () => {
+    expect(addressOf(await add('b1', { namespace: 'blue' }))).toMatch(/^10\.1\.0\./);
+    expect(addressOf(await add('g1', { namespace: 'green' }))).toMatch(/^10\.2\.0\./);
+  });
+
+  test('another tenant’s pool is refused, whatever the annotation says, and an Event on the pod tells why', async () => {
+    const refused = await add('thief', { namespace: 'blue', pools: 'green' });
+    expect(refused.answer?.code).toBe(11);
+    const why = `no IPPool can be drawn from by namespace blue on node ${NODE_NAME}: green: its namespaceSelector tenant=green does not match namespace blue`;
+    expect(refused.answer?.msg).toBe(why);
+    const event = await eventually('the Event', async () => (await node.podEvents('thief'))[0]);
+    expect(event).toMatchObject({ type: 'Warning', reason: 'NoIPPool', message: why });
+    expect((await node.allocations('thief')).length).toBe(0);
+  });
+
+  test('a configuration that names another tenant’s pool is refused, too', async () => {
+    const refused = await add('second', { namespace: 'blue', config: { ...CONFIG, pool: 'green' } });
+    expect(refused.answer?.msg).toContain('green: its namespaceSelector tenant=green does not match');
+  });
+
+  test('a namespace without any pool is told which there are, and waits', async () => {
+    const refused = await add('lost', { namespace: 'red' });
+    expect(refused.answer?.msg).toMatch(/blue: its namespaceSelector .*; green: its namespaceSelector /);
+    await node.kubectl('label', 'namespace', 'red', 'tenant=blue', '--overwrite');
+    const served = await eventually('the label to count', async () => {
+      const again = await addAgain('lost');
+      return again.exitCode === 0 ? again : undefined;
+    });
+    expect(addressOf(served)).toMatch(/^10\.1\.0\./);
+  });
+
+  test('a pod that no runtime names draws from no tenant’s pool', async () => {
+    await node.makeSandbox('bare');
+    const refused = await node.cni({ command: 'ADD', containerID: 'bare', netns: '/run/netns/bare', config: CONFIG });
+    expect(refused.answer?.msg).toContain('admits pods of Kubernetes only');
+    await node.removeSandbox('bare');
+  });
+
+  test('an annotation that is no list of names is an error of its own', async () => {
+    const refused = await add('typo', { namespace: 'blue', pools: '["blue"]' });
+    expect(refused.answer).toMatchObject({ code: 105 });
+    expect(refused.answer?.msg).toContain('Pod blue/typo has the annotation ipam.weft.dev/pools');
+    const event = await eventually('the Event', async () => (await node.podEvents('typo'))[0]);
+    expect(event.reason).toBe('InvalidIPAnnotation');
+  });
+
+  test('a pod that the apiserver does not know gets nothing: it might be anybody’s', async () => {
+    await node.makeSandbox('ghost');
+    const args = 'IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=ghost;K8S_POD_UID=x';
+    const call = { command: 'ADD', containerID: 'ghost', netns: '/run/netns/ghost', config: CONFIG, args };
+    const refused = await node.cni(call);
+    expect(refused.answer?.code).toBe(11);
+    expect(refused.answer?.msg).toContain('the apiserver knows no pod blue/ghost with the UID x');
+    await node.removeSandbox('ghost');
+  });
+});
+
+describe('a pool that fills up', () => {
+  const small = (spec: object) =>
+    pool('small', { nodeSubnetPrefixLength: { ipv4: 30 }, reuseDelaySeconds: 3, ...spec });
+
+  beforeAll(async () => {
+    await node.makeNamespace('small');
+    await node.apply(small({ cidrs: ['10.3.0.0/30'], reserved: ['10.3.0.2'], priority: 5 }));
+    await eventually('its subnet', async () => ((await node.subnets('small')).length === 1 ? true : undefined));
+  });
+
+  test('gives what it does not reserve, and then says how many are in use, resting and reserved (B17, F28)', async () => {
+    const got = [await add('s1', { namespace: 'small' }), await add('s2', { namespace: 'small' })];
+    expect(got.map(addressOf).sort()).toEqual(['10.3.0.1', '10.3.0.3']);
+    const full = await add('s3', { namespace: 'small' });
+    expect(full.answer?.code).toBe(11);
+    expect(full.answer?.msg).toBe(
+      'IPPool small has no free ipv4 address on this node: of 2 usable in 10.3.0.0/30, 2 are in use and 0 rest after ' +
+        'their release; 1 more are reserved. Add a CIDR to the pool, or wait for pods to go',
+    );
+    const event = await eventually('the Event', async () => (await node.podEvents('s3'))[0]);
+    expect(event).toMatchObject({ reason: 'IPPoolExhausted', message: full.answer?.msg });
+  });
+
+  test('gives again as soon as a CIDR is added: its ADD is just said again', async () => {
+    await node.apply(small({ cidrs: ['10.3.0.0/30', '10.3.0.4/30'], reserved: ['10.3.0.2'], priority: 5 }));
+    const served = await eventually('the new CIDR', async () => {
+      const again = await addAgain('s3');
+      return again.exitCode === 0 ? again : undefined;
+    });
+    expect(addressOf(served)).toMatch(/^10\.3\.0\.[567]$/);
+  });
+
+  test('is drained of a CIDR that is taken out: nothing new is drawn, and the subnet goes with its last pod', async () => {
+    await node.apply(small({ cidrs: ['10.3.0.4/30'], priority: 5 }));
+    const moved = await eventually('nothing to be drawn from the old CIDR', async () => {
+      await del('s1');
+      const again = await addAgain('s1');
+      return addressOf(again).startsWith('10.3.0.') && Number(addressOf(again).split('.')[3]) > 4 ? again : undefined;
+    });
+    expect(moved.exitCode).toBe(0);
+    expect(await node.subnets('small')).toContain('10.3.0.0-30');
+    await del('s2');
+    await eventually('the old subnet to go', async () =>
+      (await node.subnets('small')).includes('10.3.0.0-30') ? undefined : true,
+    );
+  });
+
+  test('disabled: nothing new, and what is in use goes on', async () => {
+    await node.apply(small({ cidrs: ['10.3.0.4/30'], priority: 5, disabled: true }));
+    const refused = await eventually('the pool to be disabled', async () => {
+      const answer = await add('s4', { namespace: 'small' });
+      if (answer.exitCode === 0) await del('s4');
+      return answer.exitCode === 0 ? undefined : answer;
+    });
+    expect(refused.answer?.msg).toContain('small: it is disabled');
+    expect((await node.allocations('s3')).length).toBe(1);
+    expect(await node.subnets('small')).toEqual(['10.3.0.4-30']);
+  });
+});
+
+test('a node that stops matching is drained', async () => {
+  await node.makeNamespace('zoned');
+  await node.kubectl('label', 'node', NODE_NAME, 'zone=a');
+  await node.apply(pool('zoned', { cidrs: ['10.4.0.0/24'], priority: 9, nodeSelector: { matchLabels: { zone: 'a' } } }));
+  const first = await eventually('the pool to be drawn from', async () => {
+    const answer = await add('z1', { namespace: 'zoned' });
+    return answer.exitCode === 0 ? answer : undefined;
+  });
+  expect(addressOf(first)).toMatch(/^10\.4\.0\./);
+  await node.kubectl('label', 'node', NODE_NAME, 'zone=b', '--overwrite');
+  const refused = await eventually('the label to count', async () => {
+    const answer = await add('z2', { namespace: 'zoned' });
+    if (answer.exitCode === 0) await del('z2');
+    return answer.exitCode === 0 ? undefined : answer;
+  });
+  expect(refused.answer?.msg).toContain(`zoned: its nodeSelector zone=a does not match node ${NODE_NAME}`);
+  await del('z1');
+  await eventually('its subnet to go', async () => ((await node.subnets('zoned')).length === 0 ? true : undefined));
+});
+
+test('subnets come ahead of need: a tenant’s, when a pod of it is bound', async () => {
+  await node.makeNamespace('ahead', { labels: { tenant: 'ahead' } });
+  await node.apply(tenantPool('ahead', '10.5.0.0/24'));
+  await node.makePod('ahead-1', { namespace: 'ahead' });
+  await eventually('a subnet before any ADD', async () =>
+    (await node.subnets('ahead')).length === 1 ? true : undefined,
+  );
+});
+
+interface Made {
+  readonly namespace: string;
+  readonly pools?: string;
+  readonly config?: object;
+}
+
+const made = new Map<string, { args: string; config: object }>();
+
+/** Makes the pod and its sandbox, and ADDs it. Said again, only the ADD. */
+async function add(name: string, { namespace, pools, config = CONFIG }: Made): Promise<CallResult> {
+  if (!made.has(name)) {
+    await node.makeSandbox(name);
+    const annotations = pools === undefined ? {} : { annotations: { 'ipam.weft.dev/pools': pools } };
+    made.set(name, { args: await node.makePod(name, { namespace, ...annotations }), config });
+  }
+  return addAgain(name);
+}
+
+async function addAgain(name: string): Promise<CallResult> {
+  const known = made.get(name);
+  if (known === undefined) throw new Error(`no pod ${name} was made`);
+  return node.cni({ command: 'ADD', containerID: name, netns: `/run/netns/${name}`, ...known });
+}
+
+async function del(name: string): Promise<void> {
+  await node.cni({ command: 'DEL', containerID: name, netns: `/run/netns/${name}` });
+}
+
+function addressOf(result: CallResult): string {
+  return result.answer?.ips?.[0]?.address.split('/')[0] ?? String(result.answer?.msg);
+}
+
+function tenantPool(name: string, cidr: string): object {
+  return pool(name, {
+    cidrs: [cidr],
+    namespaceSelector: { matchLabels: { tenant: name } },
+    reuseDelaySeconds: 1,
+  });
+}
