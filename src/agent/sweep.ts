@@ -9,7 +9,14 @@ import {
   type NamespaceState,
   type SweepConflict,
 } from '../ipam/index.ts';
-import { deleteLink, findPodLinks, getLink, parseAlias, type FoundPodLink } from '../kernel/index.ts';
+import {
+  deleteLink,
+  findPodLinks,
+  getLink,
+  parseAlias,
+  type AttachmentAlias,
+  type FoundPodLink,
+} from '../kernel/index.ts';
 import { FAMILIES, formatAddress, type IPAddress } from '../net/index.ts';
 import type { AllocationStore } from '../ipam/index.ts';
 import { findHostEnd } from './attachments.ts';
@@ -48,13 +55,13 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     // Links that died and could not be deleted yet.
     parts.reaper.wake();
     if (!facts.cacheIsLiving()) {
-      parts.wired.read(findPodLinks(parts.host));
+      parts.wired.read(attachmentsOf(findPodLinks(parts.host)));
       return NOTHING;
     }
     const allocations = [...parts.allocations.values()];
     parts.releases.observeResting(allocations);
     const links = findPodLinks(parts.host);
-    parts.wired.read(links);
+    parts.wired.read(attachmentsOf(links));
     const judgement = judgeSweep({
       allocations,
       links: links.map(liveAttachment),
@@ -100,6 +107,11 @@ async function attempt(parts: AgentParts, what: string, work: () => Promise<bool
     if (!(error instanceof SupersededError)) parts.log.error({ err: error }, `could not sweep ${what}`);
     return false;
   }
+}
+
+/** Half-made links have none. */
+function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
+  return links.flatMap(({ attachment }) => attachment ?? []);
 }
 
 function liveAttachment({ link, attachment }: FoundPodLink): LiveAttachment {

@@ -1,6 +1,5 @@
 import { allocationName } from '../api/index.ts';
 import { attachmentID, type AttachmentKey } from '../ipam/index.ts';
-import type { FoundPodLink } from '../kernel/index.ts';
 import { FAMILIES, type Family, type IPAddress } from '../net/index.ts';
 
 /**
@@ -12,12 +11,14 @@ export interface WiredAddresses {
   has(name: string): boolean;
   keys(): Iterable<string>;
   /** An ADD has wired them. */
-  wired(key: AttachmentKey, addresses: Readonly<Partial<Record<Family, IPAddress>>>): void;
+  wired(key: AttachmentKey, addresses: AddressOfFamily): void;
   /** The attachment's interface has been taken down. */
   gone(key: AttachmentKey): void;
-  /** A complete dump of the kernel's links was just read. */
-  read(links: readonly FoundPodLink[]): void;
+  /** These are all that the kernel has: its links were just dumped completely. */
+  read(attachments: readonly (AttachmentKey & { readonly addresses: AddressOfFamily })[]): void;
 }
+
+type AddressOfFamily = Readonly<Partial<Record<Family, IPAddress>>>;
 
 export function createWiredAddresses(): WiredAddresses {
   /** Whose address it is, by the allocation's name. */
@@ -38,10 +39,9 @@ export function createWiredAddresses(): WiredAddresses {
       const id = attachmentID(key);
       for (const [name, owner] of owners) if (owner === id) owners.delete(name);
     },
-    read(links) {
+    read(attachments) {
       owners.clear();
-      for (const { attachment } of links)
-        if (attachment !== undefined) wired(attachment, attachment.addresses);
+      for (const attachment of attachments) wired(attachment, attachment.addresses);
     },
   };
 }

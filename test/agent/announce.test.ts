@@ -4,7 +4,10 @@ import { NoPoolError } from '../../src/ipam/index.ts';
 import type { EventRecord } from '../../src/kube/index.ts';
 import { poolOf } from '../ipam/objects.ts';
 
-const refusal = new NoPoolError([{ pool: 'blue', reason: 'it is disabled' }], { nodeName: 'n1', namespace: 'shop' });
+const refusal = new NoPoolError([{ pool: 'blue', reason: 'it is disabled' }], {
+  nodeName: 'n1',
+  namespace: 'shop',
+});
 
 test('a refusal is an Event on the pod, under the UID that the apiserver knows', () => {
   const events: EventRecord[] = [];

@@ -80,7 +80,8 @@ interface World {
 
 function setUp({ inApi = {}, ...cached }: World & { readonly inApi?: World }) {
   const asked: string[] = [];
-  const namespaceIn = ({ namespaces = [] }: World, name: string) => namespaces.find((one) => one.name === name);
+  const namespaceIn = ({ namespaces = [] }: World, name: string) =>
+    namespaces.find((one) => one.name === name);
   const podIn = ({ pods = [] }: World, key: string) =>
     pods.find((one) => `${one.namespace}/${one.name}` === key);
   const find = createFindClaimer({

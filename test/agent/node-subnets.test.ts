@@ -52,7 +52,10 @@ describe('the first subnet', () => {
 
 describe('ahead of need', () => {
   const SMALL = { ipv4: 28 }; // 15 to hand out
-  const pod: Claimer = { node: { name: 'n1', labels: {} }, namespace: { name: 'shop', labels: { tenant: 'a' } } };
+  const pod: Claimer = {
+    node: { name: 'n1', labels: {} },
+    namespace: { name: 'shop', labels: { tenant: 'a' } },
+  };
   const forTenantA = { namespaceSelector: { matchLabels: { tenant: 'a' } } };
 
   test('as many subnets as the pods bound to the node will draw from', async () => {

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
-import type { FoundPodLink } from '../../src/kernel/index.ts';
 import { parseAddress } from '../../src/net/index.ts';
 
 const A = { containerID: 'a', ifName: 'eth0' };
@@ -31,15 +30,10 @@ describe('addresses that interfaces have', () => {
     expect(wired.has('10.0.0.1')).toBe(true);
   });
 
-  test('are what the last dump says, half-made links left out', () => {
+  test('are what the last dump says', () => {
     const wired = createWiredAddresses();
     wired.wired(A, { ipv4 });
-    const attachment = { ...B, network: 'weft', addresses: { ipv6 }, podUID: undefined };
-    const link = {} as FoundPodLink['link'];
-    wired.read([
-      { link, attachment },
-      { link, attachment: undefined },
-    ]);
+    wired.read([{ ...B, addresses: { ipv6 } }]);
     expect([...wired.keys()]).toEqual(['fd00-0000-0000-0000-0000-0000-0000-0001']);
   });
 });

@@ -10,6 +10,7 @@ import {
   IPPoolSpec,
   NODE_SUBNET,
   nodeSubnetName,
+  SCHEMA_REVISION,
   type Resource,
 } from '../../src/api/index.ts';
 import { InvalidError, requireSchemaRevision, SchemaRevisionError } from '../../src/kube/index.ts';
@@ -522,7 +523,7 @@ describe('the schema revision', () => {
     await annotate('=0');
     await expect(requireSchemaRevision(server().client)).rejects.toThrow(
       'the CustomResourceDefinition ipallocations.ipam.weft.dev has revision 0, and this version of weft needs ' +
-        'schema revision 1: apply the crds/ of this version',
+        `schema revision ${SCHEMA_REVISION}: apply the crds/ of this version`,
     );
     await annotate('-');
     await expect(requireSchemaRevision(server().client)).rejects.toThrow(SchemaRevisionError);

@@ -141,7 +141,10 @@ describe("a pool's conditions", () => {
       allocation(pods, '10.0.0.1', 'a'),
       allocation(pods, '10.0.1.1', 'b'),
       allocation(pods, '10.0.1.2', 'b'),
-      { ...allocation(pods, '10.0.1.9', 'b'), spec: { address: parseAddress('10.0.1.9'), pool: 'pods', holder: 'printer' } },
+      {
+        ...allocation(pods, '10.0.1.9', 'b'),
+        spec: { address: parseAddress('10.0.1.9'), pool: 'pods', holder: 'printer' },
+      },
       allocation(pods, '10.1.0.1', 'a'),
     ];
     expect(condition(facts(pods, { subnets, allocations }), 'Draining')?.message).toBe(

@@ -213,7 +213,13 @@ const anyWorld = fc
   .record({
     cidrs: fc.constantFrom(['10.0.0.0/27'], ['10.0.0.0/28', '10.0.0.32/28'], ['10.0.0.16/28']),
     hasOlder: fc.boolean(),
-    reserved: fc.constantFrom([], ['10.0.0.5'], ['10.0.0.4/30', '10.0.0.6'], ['10.0.0.9', '10.0.0.10/31'], ['10.0.0.0/28']),
+    reserved: fc.constantFrom(
+      [],
+      ['10.0.0.5'],
+      ['10.0.0.4/30', '10.0.0.6'],
+      ['10.0.0.9', '10.0.0.10/31'],
+      ['10.0.0.0/28'],
+    ),
     disabled: fc.boolean(),
     inZoneA: fc.boolean(),
     mine: fc.uniqueArray(fc.nat(15), { maxLength: 8 }),
@@ -253,7 +259,7 @@ const anyWorld = fc
 function countOneByOne(of: IPPool, pools: IPPool[], subnets: NodeSubnet[], allocations: IPAllocation[]) {
   const own = subnets.filter(({ spec }) => spec.poolUID === of.metadata.uid);
   const claimable = freeSubnetRanges({ pool: of, pools, subnets, family: 'ipv4' });
-  const reserved = (of.spec.reserved ?? []).map(rangeOfCIDR);
+  const setAside = (of.spec.reserved ?? []).map(rangeOfCIDR);
   const count = { capacity: 0, allocated: 0, resting: 0, free: 0, reserved: 0 };
   for (let offset = 0; offset < 64; offset++) {
     const value = (10n << 24n) + BigInt(offset);
@@ -269,7 +275,7 @@ function countOneByOne(of: IPPool, pools: IPPool[], subnets: NodeSubnet[], alloc
     else if (
       allocation === undefined &&
       offset % 4 !== 0 &&
-      !reserved.some(has) &&
+      !setAside.some(has) &&
       (inSubnet === undefined
         ? claimable.some(has)
         : !isDrained(inSubnet, of, labelsOf(inSubnet.spec.nodeName)))

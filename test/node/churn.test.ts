@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { seededRandom } from '../../hack/simulation/seeded-random.ts';
 import { allocationName } from '../../src/api/index.ts';
 import { parseAddress } from '../../src/net/index.ts';
 import { startLossyProxy, type Fault, type LossyProxy } from '../apiserver/lossy-proxy.ts';
@@ -158,14 +159,4 @@ async function addressesIn(sandbox: string): Promise<string[]> {
     addr_info?: { local?: string }[];
   }[];
   return links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local }) => local ?? []));
-}
-
-/** Numbers from 0 to 1 that one seed decides, good enough for choosing what happens next. */
-function seededRandom(seed: number): () => number {
-  const PRIME = 2 ** 31 - 1;
-  let state = (seed % (PRIME - 1)) + 1;
-  return () => {
-    state = (state * 48_271) % PRIME;
-    return state / PRIME;
-  };
 }

@@ -125,12 +125,7 @@ export interface NodeOptions {
 }
 
 /** Without spare addresses, so that a test knows how many subnets there will be. */
-const QUICK = [
-  '--sweep-seconds=1',
-  '--grace-seconds=3',
-  '--give-back-seconds=5',
-  '--spare-addresses=0',
-];
+const QUICK = ['--sweep-seconds=1', '--grace-seconds=3', '--give-back-seconds=5', '--spare-addresses=0'];
 
 /** Starts the control plane, applies the CRDs and creates the Node object; the agent is the test's to start. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {

@@ -56,7 +56,12 @@ describe('tenants', () => {
 
   test('a pod that no runtime names draws from no tenant’s pool', async () => {
     await node.makeSandbox('bare');
-    const refused = await node.cni({ command: 'ADD', containerID: 'bare', netns: '/run/netns/bare', config: CONFIG });
+    const refused = await node.cni({
+      command: 'ADD',
+      containerID: 'bare',
+      netns: '/run/netns/bare',
+      config: CONFIG,
+    });
     expect(refused.answer?.msg).toContain('admits pods of Kubernetes only');
     await node.removeSandbox('bare');
   });
@@ -87,7 +92,9 @@ describe('a pool that fills up', () => {
   beforeAll(async () => {
     await node.makeNamespace('small');
     await node.apply(small({ cidrs: ['10.3.0.0/30'], reserved: ['10.3.0.2'], priority: 5 }));
-    await eventually('its subnet', async () => ((await node.subnets('small')).length === 1 ? true : undefined));
+    await eventually('its subnet', async () =>
+      (await node.subnets('small')).length === 1 ? true : undefined,
+    );
   });
 
   test('gives what it does not reserve, and then says how many are in use, resting and reserved (B17, F28)', async () => {
@@ -117,7 +124,9 @@ describe('a pool that fills up', () => {
     const moved = await eventually('nothing to be drawn from the old CIDR', async () => {
       await del('s1');
       const again = await addAgain('s1');
-      return addressOf(again).startsWith('10.3.0.') && Number(addressOf(again).split('.')[3]) > 4 ? again : undefined;
+      return addressOf(again).startsWith('10.3.0.') && Number(addressOf(again).split('.')[3]) > 4
+        ? again
+        : undefined;
     });
     expect(moved.exitCode).toBe(0);
     expect(await node.subnets('small')).toContain('10.3.0.0-30');
@@ -143,7 +152,14 @@ describe('a pool that fills up', () => {
 test('a node that stops matching is drained', async () => {
   await node.makeNamespace('zoned');
   await node.kubectl('label', 'node', NODE_NAME, 'zone=a');
-  await node.apply(pool('zoned', { cidrs: ['10.4.0.0/24'], priority: 9, nodeSelector: { matchLabels: { zone: 'a' } } }));
+  await node.apply(
+    pool('zoned', {
+      cidrs: ['10.4.0.0/24'],
+      priority: 9,
+      reuseDelaySeconds: 1,
+      nodeSelector: { matchLabels: { zone: 'a' } },
+    }),
+  );
   const first = await eventually('the pool to be drawn from', async () => {
     const answer = await add('z1', { namespace: 'zoned' });
     return answer.exitCode === 0 ? answer : undefined;
@@ -157,7 +173,9 @@ test('a node that stops matching is drained', async () => {
   });
   expect(refused.answer?.msg).toContain(`zoned: its nodeSelector zone=a does not match node ${NODE_NAME}`);
   await del('z1');
-  await eventually('its subnet to go', async () => ((await node.subnets('zoned')).length === 0 ? true : undefined));
+  await eventually('its subnet to go', async () =>
+    (await node.subnets('zoned')).length === 0 ? true : undefined,
+  );
 });
 
 test('subnets come ahead of need: a tenant’s, when a pod of it is bound', async () => {
