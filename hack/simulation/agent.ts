@@ -188,12 +188,9 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
 
   /** As src/agent/add.ts, without an interface to make. */
   async function add(key: AttachmentKey, until: AbortSignal): Promise<string[]> {
-    const standing = machine.find(key);
-    if (
-      standing !== undefined &&
-      standing.addresses.every((address) => isHeld(key, allocationName(address)))
-    ) {
-      return standing.addresses.map(formatAddress);
+    const standing = machine.find(key)?.addresses;
+    if (standing?.every((address) => isHeld(key, allocationName(address)))) {
+      return standing.map(formatAddress);
     }
     doIfAlive(() => machine.remove(key));
     wired.gone(key);

@@ -65,11 +65,11 @@ async function claimFromFirst(
     claimer,
     ...(requestedPool === undefined ? {} : { requestedPool }),
   });
-  let refusal: PoolExhaustedError | SubnetUnavailableError | undefined;
+  let refusal: unknown;
   for (const pool of pools) {
     try {
       const claimed = await claimFromPool(parts, claimant, pool, signal);
-      if (refusal !== undefined) parts.announce.overflowed(claimant.pod, pool, refusal);
+      if (refusal instanceof Error) parts.announce.overflowed(claimant.pod, pool, refusal);
       return claimed;
     } catch (error) {
       if (!isFull(error)) throw error;
