@@ -11,6 +11,7 @@ export type Figure = {
   readonly p50Ms?: number;
   readonly p99Ms?: number;
   readonly perSecond?: number;
+  readonly bytesPerSecond?: number;
   /** 10^6 bytes. */
   readonly megabytes?: number;
   /** The value that `ratioOf` names, divided by that of whom it is compared with. */

@@ -17,6 +17,7 @@ import { describeMachine, machineLines, type Machine } from './machine.ts';
 import { measureMemory } from './memory.ts';
 import { parseOptions, UsageError, type Options, type Part } from './options.ts';
 import { measurePods } from './pods.ts';
+import { measureScale } from './scale.ts';
 import { measureStartup } from './startup.ts';
 import { renderTable } from './table.ts';
 
@@ -35,6 +36,10 @@ try {
 async function bench(options: Options, progress: Progress): Promise<void> {
   const name = options.clusterName;
   const machine = describeMachine();
+  if (options.parts.every((part) => part === 'scale')) {
+    await report(machine, options, await measureScale(progress));
+    return;
+  }
   const keep = options.keep || (await readState(name)) !== undefined;
   try {
     const cluster = await upCluster({ name, nodes: 2, segments: 1 }, progress);
@@ -86,6 +91,7 @@ function partsOn(context: Context): Record<Part, () => Promise<Figure[]>> {
     startup: () => measureStartup(cluster, node, progress),
     pods: () => measurePods(cluster, client, options, progress),
     memory: () => measureMemory(cluster, node, options.minutes, progress),
+    scale: () => measureScale(progress),
   };
 }
 
@@ -113,10 +119,15 @@ function notes(options: Options): string[] {
     claims: [
       'claims: the same object by weft and by bare requests, in turns, on as many kept-alive connections.',
     ],
-    startup: ['startup: the installed executable, in turns with /bin/true, started by posix_spawn.'],
+    startup: [
+      'startup: the installed executable, in turns with programs that do nothing, started by posix_spawn.',
+    ],
     pods: ['pods: as a watch shows them; the kubelet itself looks for what has changed once a second.'],
     memory: [
       `memory: resident set as the kernel counts it (10^6 bytes), the most seen at the end of ${options.minutes} min.`,
+    ],
+    scale: [
+      'scale: one etcd and apiserver, nodes simulated in one process, the controller as the cluster runs it.',
     ],
   };
   return [...options.parts.flatMap((part) => about[part]), 'ratio: to ptp + host-local, or to bare creates.'];

@@ -32,7 +32,8 @@ function cellsOf(figure: Figure): string[] {
     String(figure.count),
     shown(figure.p50Ms, milliseconds),
     shown(figure.p99Ms, milliseconds),
-    shown(figure.perSecond, (rate) => `${rounded(rate)}/s`),
+    shown(figure.perSecond, (rate) => `${rounded(rate)}/s`) ||
+      shown(figure.bytesPerSecond, (bytes) => `${rounded(bytes)} B/s`),
     shown(figure.megabytes, (size) => `${size.toFixed(1)} MB`),
     shown(figure.ratio, (ratio) => `${figure.ratioOf ?? ''} ${ratio.toFixed(2)}`.trimStart()),
     figure.target === undefined ? '' : targetText(figure.target),

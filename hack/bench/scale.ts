@@ -1,0 +1,302 @@
+import { readFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import {
+  API_VERSION,
+  IP_ALLOCATION,
+  IP_POOL,
+  IPPool,
+  NODE_SUBNET,
+  NodeSubnet,
+  NodeSubnetSpec,
+  nodeSubnetName,
+} from '../../src/api/index.ts';
+import { askHealth } from '../../src/health.ts';
+import {
+  claimAddresses,
+  createReleaseQueue,
+  createRingCursor,
+  createTakenNames,
+  type ClaimParts,
+} from '../../src/ipam/index.ts';
+import { allocationStore, createKubeClient, pathOf, type KubeClient } from '../../src/kube/index.ts';
+import { kubeconfigConnection } from '../../src/kube/kubeconfig.ts';
+import { cidrOf, parseAddress, type CIDR } from '../../src/net/index.ts';
+import { createSystemClock } from '../../src/system-clock.ts';
+import { buildAll } from '../build.ts';
+import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
+import { step, type Progress } from '../cluster/progress.ts';
+import type { Figure } from './figures.ts';
+import { summarize } from './statistics.ts';
+
+/** So many nodes, so many allocations on each, one after the other. */
+const SIZES = [
+  { nodes: 1_000, each: 110 },
+  { nodes: 5_000, each: 30 },
+] as const;
+const IN_FLIGHT = 32;
+const CHECKOUT = join(import.meta.dirname, '../..');
+
+/**
+ * A large cluster on one real etcd and apiserver, its nodes simulated: each has a NodeSubnet and the one watch that
+ * every agent has of its own allocations, and claims its addresses by the real code. The watches that all agents have of
+ * all subnets and pools are one for all of them here: they cost the apiserver per event and agent, not per node. Measured:
+ * the rate of claims under all those watches, what a watch brings an agent, and the real controller's memory and its
+ * time from a restart to being ready.
+ */
+export async function measureScale(progress: Progress): Promise<Figure[]> {
+  await buildAll();
+  const figures: Figure[] = [];
+  for (const { nodes, each } of SIZES) figures.push(...(await measureSize(nodes, each, progress)));
+  return figures;
+}
+
+async function measureSize(nodes: number, each: number, progress: Progress): Promise<Figure[]> {
+  const dir = await mkdtemp(join(tmpdir(), 'weft-scale-'));
+  const plane = await startControlPlane({
+    dir,
+    // All nodes speak from this one process: the limits are for many.
+    extraApiserverArgs: ['--max-requests-inflight=4000', '--max-mutating-requests-inflight=2000'],
+  });
+  const connection = await kubeconfigConnection(plane.kubeconfig);
+  const client = createKubeClient(connection, { userAgent: 'weft-scale', connections: IN_FLIGHT });
+  const watching = new AbortController();
+  try {
+    await applyKinds(plane);
+    const pool = await step(progress, `${nodes} nodes with their subnets`, () => makeNodes(client, nodes));
+    const watches = await step(progress, `${nodes} watches`, () =>
+      openWatches(client, nodes, watching.signal),
+    );
+    const beganMs = performance.now();
+    const durationsMs = await step(progress, `${nodes * each} claims`, () =>
+      claimAll(client, pool, nodes, each),
+    );
+    const seconds = (performance.now() - beganMs) / 1000;
+    const controller = await step(progress, 'the controller, started and restarted', () =>
+      measureController(plane, dir),
+    );
+    const who = `${nodes} nodes, ${each} each`;
+    const { p50Ms, p99Ms, count } = summarize(durationsMs);
+    return [
+      {
+        part: 'scale',
+        what: `claims, ${IN_FLIGHT} in flight`,
+        who,
+        count,
+        p50Ms,
+        p99Ms,
+        perSecond: count / seconds,
+      },
+      {
+        ...{ part: 'scale', what: 'own watch of an agent, while claiming', who, count: nodes },
+        bytesPerSecond: watches.bytes() / nodes / seconds,
+      },
+      {
+        ...{ part: 'scale', what: 'controller, memory', who, count: 1, megabytes: controller.megabytes },
+        target: { value: 'megabytes', bound: 'at most', limit: 256 },
+      },
+      {
+        ...{ part: 'scale', what: 'controller, restart to ready', who, count: controller.readyMs.length },
+        ...{ p50Ms: summarize(controller.readyMs).p50Ms },
+        target: { value: 'p50Ms', bound: 'at most', limit: 15_000 },
+      },
+    ];
+  } finally {
+    watching.abort(new Error('measured'));
+    await client.close();
+    await plane.stop();
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+async function applyKinds(plane: ControlPlane): Promise<void> {
+  const kubectl = join(plane.binaries, 'kubectl');
+  const to = ['--kubeconfig', plane.kubeconfig];
+  await execa(kubectl, [...to, 'apply', '--server-side', '-k', join(CHECKOUT, 'crds')]);
+  await execa(kubectl, [...to, 'wait', '--for=condition=Established', 'crd', '--all', '--timeout=30s']);
+}
+
+const nodeName = (index: number): string => `node-${index}`;
+const subnetOf = (index: number): CIDR =>
+  cidrOf(
+    { family: 'ipv4', value: parseAddress('10.0.0.0').value + BigInt(index) * SUBNET_SIZE },
+    SUBNET_LENGTH,
+  );
+const SUBNET_LENGTH = 25;
+const SUBNET_SIZE = 128n;
+
+/** Subnets before watchers, as a cluster grows: each agent claims its subnet before it serves. */
+async function makeNodes(client: KubeClient, nodes: number): Promise<IPPool> {
+  const made = await client.request({
+    method: 'POST',
+    path: pathOf(IP_POOL),
+    body: {
+      apiVersion: API_VERSION,
+      kind: IP_POOL.kind,
+      metadata: { name: 'scale' },
+      spec: { cidrs: ['10.0.0.0/8'], nodeSubnetPrefixLength: { ipv4: SUBNET_LENGTH } },
+    },
+  });
+  const pool = IPPool.parse(made);
+  await inParallel(nodes, async (index) => {
+    const name = nodeName(index);
+    const node = { apiVersion: 'v1', kind: 'Node', metadata: { name } };
+    const { metadata } = (await client.request({ method: 'POST', path: '/api/v1/nodes', body: node })) as {
+      metadata: { uid: string };
+    };
+    const spec: NodeSubnetSpec = {
+      ...{ cidr: subnetOf(index), pool: 'scale', poolUID: pool.metadata.uid },
+      ...{ nodeName: name, nodeUID: metadata.uid, nextHops: [parseAddress('192.0.2.1')] },
+    };
+    await client.request({
+      method: 'POST',
+      path: pathOf(NODE_SUBNET),
+      body: {
+        apiVersion: API_VERSION,
+        kind: NODE_SUBNET.kind,
+        metadata: { name: nodeSubnetName(spec.cidr) },
+        spec: NodeSubnetSpec.encode(spec),
+      },
+    });
+  });
+  return pool;
+}
+
+/** The watch of its own allocations that each agent has. `bytes`: what all of them have brought so far, as JSON. */
+async function openWatches(
+  client: KubeClient,
+  nodes: number,
+  signal: AbortSignal,
+): Promise<{ bytes(): number }> {
+  let bytes = 0;
+  const { metadata } = (await client.request({
+    method: 'GET',
+    path: pathOf(IP_ALLOCATION),
+    query: { limit: 1 },
+  })) as { metadata: { resourceVersion: string } };
+  await inParallel(nodes, async (index) => {
+    const opened = Promise.withResolvers<undefined>();
+    client
+      .stream({
+        path: pathOf(IP_ALLOCATION),
+        query: {
+          watch: true,
+          fieldSelector: `spec.nodeName=${nodeName(index)}`,
+          resourceVersion: metadata.resourceVersion,
+          allowWatchBookmarks: true,
+        },
+        signal,
+        onOpen: () => opened.resolve(undefined),
+        onLine: (line) => (bytes += JSON.stringify(line).length + 1),
+      })
+      .catch(opened.reject);
+    await opened.promise;
+  });
+  return { bytes: () => bytes };
+}
+
+/** Each node's addresses by the real code, the nodes in turns; how long each claim took. */
+async function claimAll(client: KubeClient, pool: IPPool, nodes: number, each: number): Promise<number[]> {
+  const clock = createSystemClock();
+  const store = allocationStore(client);
+  const inFlight = new Set<string>();
+  const random = Math.random;
+  const releases = createReleaseQueue({ store, clock, random, inFlight, reuseDelayMs: () => 0 });
+  const durationsMs: number[] = [];
+  const perNode = Array.from({ length: nodes }, (_, index) => {
+    const parts: ClaimParts = {
+      ...{ store, clock, random, inFlight, releases },
+      cursor: createRingCursor(),
+      taken: createTakenNames(clock),
+    };
+    const subnet = NodeSubnet.parse({
+      metadata: { name: '', uid: '', resourceVersion: '', creationTimestamp: '' },
+      spec: NodeSubnetSpec.encode({
+        ...{ cidr: subnetOf(index), pool: 'scale', poolUID: pool.metadata.uid },
+        ...{ nodeName: nodeName(index), nodeUID: 'x', nextHops: [parseAddress('192.0.2.1')] },
+      }),
+    });
+    return { parts, subnet, allocations: new Map() };
+  });
+  await inParallel(nodes * each, async (number) => {
+    const index = number % nodes;
+    const its = perNode[index];
+    if (its === undefined) return;
+    const beganMs = performance.now();
+    const [claimed] = await claimAddresses(its.parts, {
+      ...{ pool, subnets: [its.subnet], nodeName: nodeName(index), allocations: its.allocations },
+      attachment: {
+        ...{ network: 'weft', containerID: `${index}-${number}`.padStart(64, '0'), ifName: 'eth0' },
+        ...{ kind: 'Interface', netns: { path: '/run/netns/cni-x', inode: 1, bootID: 'x' } },
+      },
+      pod: { namespace: 'default', name: `pod-${number}`, uid: String(number).padStart(36, '0') },
+      deadlineMs: 60_000,
+    });
+    durationsMs.push(performance.now() - beganMs);
+    if (claimed !== undefined) its.allocations.set(claimed.metadata.name, claimed);
+  });
+  return durationsMs;
+}
+
+/** Started three times: the time until it is ready, and the most memory it had when it had led for a while. */
+async function measureController(
+  plane: ControlPlane,
+  dir: string,
+): Promise<{ readonly readyMs: number[]; readonly megabytes: number }> {
+  const readyMs: number[] = [];
+  let megabytes = 0;
+  for (let run = 0; run < 3; run++) {
+    const probe = join(dir, 'probe.sock');
+    const beganMs = performance.now();
+    const controller = execa(
+      'node',
+      [
+        ...['--max-semi-space-size=1', '--liftoff-only', join(CHECKOUT, 'dist/controller.mjs')],
+        ...['--identity=scale', '--namespace=default', `--probe-socket=${probe}`],
+        `--kubeconfig=${plane.kubeconfig}`,
+      ],
+      { reject: false, env: { MALLOC_ARENA_MAX: '2' }, stdio: 'ignore' },
+    );
+    try {
+      await untilReady(probe);
+      readyMs.push(performance.now() - beganMs);
+      // Long enough to take the Lease over, count everything and write the status.
+      await sleep(LEADS_MS);
+      megabytes = Math.max(megabytes, await peakMegabytes(controller.pid));
+    } finally {
+      controller.kill('SIGKILL');
+      await controller;
+    }
+  }
+  return { readyMs, megabytes };
+}
+
+const LEADS_MS = 40_000;
+
+async function untilReady(probe: string): Promise<void> {
+  const endMs = performance.now() + 120_000;
+  for (;;) {
+    try {
+      await askHealth(probe, '/readyz', 1_000);
+      return;
+    } catch (error) {
+      if (performance.now() > endMs) throw error;
+      await sleep(20);
+    }
+  }
+}
+
+async function peakMegabytes(pid: number | undefined): Promise<number> {
+  const text = await readFile(`/proc/${String(pid)}/status`, 'utf8');
+  return (Number(/^VmHWM:\s+([0-9]+) kB$/m.exec(text)?.[1]) * 1024) / 1e6;
+}
+
+async function inParallel(count: number, work: (index: number) => Promise<void>): Promise<void> {
+  let next = 0;
+  const worker = async () => {
+    while (next < count) await work(next++);
+  };
+  await Promise.all(Array.from({ length: IN_FLIGHT }, worker));
+}
