@@ -85,6 +85,39 @@ describe('tenants', () => {
   });
 });
 
+describe('the pod behind an ADD', () => {
+  test('may have a second sandbox before the first has gone: two addresses, and each DEL frees its own (F26)', async () => {
+    const args = await node.makePod('twice', { namespace: 'blue' });
+    const call = (command: string, containerID: string) =>
+      node.cni({ command, containerID, netns: `/run/netns/${containerID}`, config: CONFIG, args });
+    for (const name of ['twice-1', 'twice-2']) await node.makeSandbox(name);
+    const [first, second] = [await call('ADD', 'twice-1'), await call('ADD', 'twice-2')];
+    expect(addressOf(first)).toMatch(/^10\.1\.0\./);
+    expect(addressOf(second)).toMatch(/^10\.1\.0\./);
+    expect(addressOf(second)).not.toBe(addressOf(first));
+    expect((await call('DEL', 'twice-1')).exitCode).toBe(0);
+    await eventually('the first one’s address to come free', async () =>
+      (await node.allocations('twice-1')).every(({ released }) => released) ? true : undefined,
+    );
+    const kept = await node.allocations('twice-2');
+    expect(kept).toMatchObject([{ name: addressOf(second), podName: 'twice', released: false }]);
+    await call('DEL', 'twice-2');
+    for (const name of ['twice-1', 'twice-2']) await node.removeSandbox(name);
+  });
+
+  test('may be a static one: it runs under the hash of its file, and its mirror is the pod (F24)', async () => {
+    const hash = 'b1946ac92492d2347c6235b4d2611184';
+    const annotations = { 'kubernetes.io/config.hash': hash, 'ipam.weft.dev/pools': 'blue' };
+    await node.makePod('static', { namespace: 'blue', annotations });
+    await node.makeSandbox('static');
+    const args = `IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=static;K8S_POD_UID=${hash}`;
+    const call = { containerID: 'static', netns: '/run/netns/static', config: CONFIG, args };
+    expect(addressOf(await node.cni({ command: 'ADD', ...call }))).toMatch(/^10\.1\.0\./);
+    await node.cni({ command: 'DEL', ...call });
+    await node.removeSandbox('static');
+  });
+});
+
 describe('a pool that fills up', () => {
   const small = (spec: object) =>
     pool('small', { nodeSubnetPrefixLength: { ipv4: 30 }, reuseDelaySeconds: 3, ...spec });
