@@ -2,12 +2,19 @@ import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/inde
 import {
   choosePools,
   claimAddresses,
+  ClaimDeadlineError,
   InvalidAnnotationError,
   NoPoolError,
   PoolExhaustedError,
   SubnetUnavailableError,
 } from '../ipam/index.ts';
 import type { AgentParts } from './parts.ts';
+
+/**
+ * How a claim ended: the attachment has its addresses; no pool serves it; those that do are full; its time was over;
+ * nobody wanted the addresses any more; something that nobody thought of.
+ */
+export type ClaimOutcome = 'claimed' | 'refused' | 'exhausted' | 'timeout' | 'abandoned' | 'failed';
 
 /** Who asks for addresses. */
 export interface Claimant {
@@ -30,6 +37,7 @@ export type ClaimingParts = Pick<
   | 'claims'
   | 'settings'
   | 'announce'
+  | 'onClaimEnded'
 >;
 
 /**
@@ -44,8 +52,11 @@ export async function claimFor(
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
   try {
-    return await claimFromFirst(parts, claimant, signal);
+    const claimed = await claimFromFirst(parts, claimant, signal);
+    parts.onClaimEnded?.('claimed');
+    return claimed;
   } catch (error) {
+    parts.onClaimEnded?.(signal.aborted ? 'abandoned' : outcomeOf(error));
     if (isForPeople(error)) parts.announce.refused(claimant.pod, error);
     throw error;
   }
@@ -132,6 +143,12 @@ async function oneMoreSubnet(
     if (!(error instanceof SubnetUnavailableError)) throw error;
     throw full.subnets.length === 0 ? error : full;
   }
+}
+
+function outcomeOf(error: unknown): ClaimOutcome {
+  if (isFull(error)) return 'exhausted';
+  if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
+  return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
 }
 
 /** What the pod's or the pool's people can mend; the rest is the cluster's trouble, and in the ADD's error. */

@@ -21,10 +21,16 @@ import {
   type PoolStore,
   type Random,
   type RingCursor,
+  type SubnetClaimObserver,
 } from '../ipam/index.ts';
 import { addressOfAllocationName } from '../api/index.ts';
 import { cidrHasAddress, formatCIDR, sameAddress, type CIDR, type Family } from '../net/index.ts';
 import type { AgentParts, SubnetSource } from './parts.ts';
+
+/** Is told what becomes of this node's subnets. */
+export interface SubnetObserver extends SubnetClaimObserver {
+  givenBack(): void;
+}
 
 export interface NodeSubnetsParts {
   readonly stores: { readonly subnets: NodeSubnetStore; readonly pools: PoolStore };
@@ -57,6 +63,7 @@ export interface NodeSubnetsParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentParts['log'];
+  readonly observer?: SubnetObserver;
 }
 
 /** The node's own subnets: this agent claims them, keeps them true, and gives them back. Nobody else does. */
@@ -293,11 +300,13 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     deleting.add(uid);
     try {
       if ((await parts.stores.subnets.delete(subnet, signal)) === 'changed') deleting.delete(uid);
-      else
+      else {
+        parts.observer?.givenBack();
         parts.log.info(
           { subnet: formatCIDR(subnet.spec.cidr), pool: subnet.spec.pool },
           'gave a subnet back',
         );
+      }
     } catch (error) {
       signal.throwIfAborted();
       parts.log.error({ err: error, subnet: name }, 'a subnet could not be given back');

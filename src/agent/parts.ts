@@ -4,6 +4,7 @@ import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
 import type { Announce } from './announce.ts';
+import type { ClaimOutcome } from './claim.ts';
 import type { FindClaimer } from './claimers.ts';
 import type { Reaper } from './reaper.ts';
 import type { StepObserver } from './steps.ts';
@@ -59,6 +60,8 @@ export interface AgentParts {
     readonly graceMs: number;
   };
   readonly observe: StepObserver;
+  /** Is told how each claim of an attachment's addresses ended. */
+  readonly onClaimEnded?: (outcome: ClaimOutcome) => void;
   readonly log: {
     info(facts: object, message: string): void;
     warn(facts: object, message: string): void;

@@ -15,6 +15,7 @@ import {
   type CallAnswer,
   type CallRequest,
   type CheckRequest,
+  type CniErrorObject,
   type CniRequest,
   type DelRequest,
   type GcRequest,
@@ -33,6 +34,12 @@ export interface Verbs {
   gc(request: GcRequest, signal: AbortSignal): Promise<void>;
 }
 
+/** How a call ended: with success, with an error of that code, or with nobody to answer any more. */
+export type CallOutcome = 'ok' | 'gone' | number;
+
+/** Is told of each call when it has ended; `verb` is undefined where the call named none that there is. */
+export type CallObserver = (verb: CniRequest['verb'] | undefined, outcome: CallOutcome, ms: number) => void;
+
 export interface ServeOptions {
   readonly socketPath: string;
   readonly verbs: Verbs;
@@ -42,6 +49,7 @@ export interface ServeOptions {
   readonly deadlinesMs?: Partial<Deadlines>;
   /** Work that must be done after the socket has opened and before the first call is served. */
   readonly prepare?: () => Promise<void>;
+  readonly onCall?: CallObserver;
   /** What else may be asked for with GET, by path; answered as JSON. */
   readonly reads?: Readonly<Record<string, () => Promise<unknown>>>;
 }
@@ -113,17 +121,21 @@ async function serveCall(
   });
   let call: CallRequest | undefined;
   let answer: CallAnswer;
+  let outcome: CallOutcome = 'ok';
   try {
     call = parseCall(await readBody(incoming));
     await prepared;
     answer = await run(options, parseRequest(call), end);
   } catch (error) {
-    answer = { stdout: renderError(error, call), exitCode: 1 };
+    const failure = errorObject(error, call);
+    outcome = failure.code;
+    answer = { stdout: JSON.stringify(failure), exitCode: 1 };
     options.log.warn(
       { err: error, ...summary(call), ms: elapsed(options, startedMs) },
       `${call?.env.CNI_COMMAND ?? 'call'} failed`,
     );
   }
+  options.onCall?.(verbOf(call), response.destroyed ? 'gone' : outcome, elapsed(options, startedMs));
   if (response.destroyed) return;
   send(response, 200, JSON.stringify(answer));
   // Runtimes ask for the status every few seconds.
@@ -257,8 +269,13 @@ function isVariables(value: unknown): value is Record<string, string> {
 }
 
 /** The one place where an error becomes what the runtime reads. */
-function renderError(error: unknown, call: CallRequest | undefined): string {
-  return JSON.stringify(cniErrorObject(error, versionOf(call), call?.env.CNI_COMMAND));
+function errorObject(error: unknown, call: CallRequest | undefined): CniErrorObject {
+  return cniErrorObject(error, versionOf(call), call?.env.CNI_COMMAND);
+}
+
+function verbOf(call: CallRequest | undefined): CniRequest['verb'] | undefined {
+  const verb = call?.env.CNI_COMMAND ?? '';
+  return Object.hasOwn(DEADLINES_MS, verb) ? (verb as CniRequest['verb']) : undefined;
 }
 
 /** The version to write an error in, as far as the input can be read. */

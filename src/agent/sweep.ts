@@ -38,11 +38,21 @@ export interface SweepSummary {
   readonly judged: boolean;
   readonly released: number;
   readonly readopted: number;
+  /** Living addresses that are another's by the book, or of no pool. */
   readonly conflicts: number;
   readonly linksRemoved: number;
+  /** Allocations that were seen without a living attachment: those of a moment ago, or leaks on their way out. */
+  readonly suspects: number;
 }
 
-const NOTHING: SweepSummary = { judged: false, released: 0, readopted: 0, conflicts: 0, linksRemoved: 0 };
+const NOTHING: SweepSummary = {
+  judged: false,
+  released: 0,
+  readopted: 0,
+  conflicts: 0,
+  linksRemoved: 0,
+  suspects: 0,
+};
 
 /**
  * The garbage collector: compares this node's allocations with the interfaces that are alive and repairs both
@@ -81,31 +91,37 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       if (await attempt(parts, allocation.metadata.name, () => release(parts, facts, allocation))) released++;
     }
     let readopted = 0;
+    let conflicts = judgement.conflicts.length;
     for (const spec of judgement.readopt) {
-      if (await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec))) readopted++;
+      const outcome = await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec));
+      if (outcome === 'created') readopted++;
+      if (outcome === 'taken') conflicts++;
     }
+    let linksRemoved = 0;
     for (const link of judgement.removeLinks) {
-      await attempt(parts, `link ${link.linkIndex}`, async () => removeHalfMade(parts, link));
+      const what = `link ${link.linkIndex}`;
+      if (await attempt(parts, what, async () => removeHalfMade(parts, link))) linksRemoved++;
     }
     for (const conflict of judgement.conflicts) report(parts, conflict);
     return {
       judged: true,
       released,
       readopted,
-      conflicts: judgement.conflicts.length,
-      linksRemoved: judgement.removeLinks.length,
+      conflicts,
+      linksRemoved,
+      suspects: memory.allocations.size,
     };
   };
 }
 
 /** One that fails must not keep the others from being swept; the next sweep tries it again. */
-async function attempt(parts: AgentParts, what: string, work: () => Promise<boolean>): Promise<boolean> {
+async function attempt<T>(parts: AgentParts, what: string, work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work();
   } catch (error) {
     // A DEL has come before: then it is done.
     if (!(error instanceof SupersededError)) parts.log.error({ err: error }, `could not sweep ${what}`);
-    return false;
+    return undefined;
   }
 }
 
@@ -142,12 +158,16 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
   });
 }
 
-/** @returns whether the object was created */
-async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationSpec): Promise<boolean> {
+/** @returns what the create came to; undefined where it was not needed any more */
+async function readopt(
+  parts: AgentParts,
+  facts: SweepFacts,
+  spec: IPAllocationSpec,
+): Promise<'created' | 'taken' | undefined> {
   const { attachment } = spec;
-  if (attachment === undefined) return false;
+  if (attachment === undefined) return undefined;
   return parts.locks.run(attachment, async () => {
-    if (!standsWith(parts, spec.address, attachment)) return false;
+    if (!standsWith(parts, spec.address, attachment)) return undefined;
     const outcome = await facts.store.create(spec);
     const address = formatAddress(spec.address);
     if (outcome.kind === 'created') {
@@ -155,10 +175,10 @@ async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationS
         { address, attachment },
         'a living sandbox had lost its IPAllocation; it was created again',
       );
-      return true;
+    } else {
+      parts.log.error({ address, attachment }, 'the address of a living sandbox belongs to another by now');
     }
-    parts.log.error({ address, attachment }, 'the address of a living sandbox belongs to another by now');
-    return false;
+    return outcome.kind;
   });
 }
 

@@ -25,6 +25,13 @@ export interface PoolsCluster {
   announce(pool: IPPool, condition: Condition): void;
 }
 
+/** Is told what the leader makes of the pools, each time that it has looked. */
+export interface PoolObserver {
+  /** The status that the pool should have: it may be written later, or not at all if it is as before. */
+  computed(name: string, status: IPPoolStatus): void;
+  gone(name: string): void;
+}
+
 export interface PoolsParts {
   readonly cluster: PoolsCluster;
   readonly clock: Clock;
@@ -32,6 +39,7 @@ export interface PoolsParts {
   readonly statusMs: number;
   /** How long a deleted pool is kept at least. */
   readonly deletionMs: number;
+  readonly observer?: PoolObserver;
 }
 
 /** How long after a write that met another version to look again, should the watch not wake us before. */
@@ -53,7 +61,7 @@ const WAIT_FOR_SUBNETS_MS = 10_000;
  * | deleted, a NodeSubnet has its UID            | status says whom it waits for                               |
  * | deleted, a consistent list shows none        | finalizer taken off                                         |
  */
-export function createPools({ cluster, clock, statusMs, deletionMs }: PoolsParts): Reconcile {
+export function createPools({ cluster, clock, statusMs, deletionMs, observer }: PoolsParts): Reconcile {
   const deletedSince = new Map<string, number>();
   const writtenAt = new Map<string, number>();
 
@@ -62,6 +70,7 @@ export function createPools({ cluster, clock, statusMs, deletionMs }: PoolsParts
     if (pool === undefined) {
       deletedSince.delete(name);
       writtenAt.delete(name);
+      observer?.gone(name);
       return DONE;
     }
     const ours = pool.metadata.finalizers.includes(POOL_FINALIZER);
@@ -98,6 +107,7 @@ export function createPools({ cluster, clock, statusMs, deletionMs }: PoolsParts
   async function updateStatus(pool: IPPool, signal: AbortSignal): Promise<ReconcileResult> {
     const { name } = pool.metadata;
     const desired = poolStatus({ pool, ...cluster.factsOf(pool) }, clock.wallTime());
+    observer?.computed(name, desired);
     if (sameStatus(pool.status, desired)) return DONE;
     const dueMs = (writtenAt.get(name) ?? -Infinity) + statusMs - clock.nowMs();
     if (dueMs > 0 && !isUrgent(pool.status, desired)) return { kind: 'requeueAfter', ms: dueMs };

@@ -23,17 +23,27 @@ export interface WorkQueue {
   run(signal: AbortSignal): Promise<void>;
 }
 
+/** Is told what the queue does. */
+export interface QueueObserver {
+  /** So many keys wait for their turn now. */
+  waiting(keys: number): void;
+  added(): void;
+  /** A key has been reconciled, or has failed and is tried again. */
+  reconciled(outcome: 'done' | 'retried' | 'given up', ms: number): void;
+}
+
 export interface QueueParts {
   readonly reconcile: Reconcile;
   readonly clock: Clock;
   readonly random: Random;
   readonly onFailure: (key: string, error: unknown) => void;
+  readonly observer?: QueueObserver;
 }
 
 /** A failed key comes back after 1 s, then 2, at most 60: the apiserver is in trouble or the object is. */
 const RETRY = { firstMs: 1_000, maxMs: 60_000 };
 
-export function createWorkQueue({ reconcile, clock, random, onFailure }: QueueParts): WorkQueue {
+export function createWorkQueue({ reconcile, clock, random, onFailure, observer }: QueueParts): WorkQueue {
   const ready = new Set<string>();
   const alarms = new Map<string, { readonly atMs: number; readonly cancel: AbortController }>();
   const failing = new Map<string, BackOff>();
@@ -41,7 +51,9 @@ export function createWorkQueue({ reconcile, clock, random, onFailure }: QueuePa
 
   const add = (key: string) => {
     cancelAlarm(key);
+    if (!ready.has(key)) observer?.added();
     ready.add(key);
+    observer?.waiting(ready.size);
     wake.resolve(undefined);
   };
   const cancelAlarm = (key: string) => {
@@ -63,17 +75,23 @@ export function createWorkQueue({ reconcile, clock, random, onFailure }: QueuePa
     );
   };
   const reconcileOne = async (key: string, signal: AbortSignal) => {
+    const startedMs = clock.nowMs();
+    const ended = (outcome: Parameters<QueueObserver['reconciled']>[0]) =>
+      observer?.reconciled(outcome, clock.nowMs() - startedMs);
     try {
       const result = await reconcile(key, signal);
+      ended('done');
       failing.delete(key);
       if (result.kind === 'requeueAfter') addAfter(key, result.ms);
     } catch (error) {
       if (signal.aborted) return;
       onFailure(key, error);
       if (error instanceof TerminalError) {
+        ended('given up');
         failing.delete(key);
         return;
       }
+      ended('retried');
       const backOff = failing.get(key) ?? jitteredBackOff(random, RETRY);
       failing.set(key, backOff);
       addAfter(key, backOff.next());
@@ -98,9 +116,11 @@ export function createWorkQueue({ reconcile, clock, random, onFailure }: QueuePa
           continue;
         }
         ready.delete(key);
+        observer?.waiting(ready.size);
         await reconcileOne(key, signal);
       }
       for (const key of [...alarms.keys()]) cancelAlarm(key);
+      observer?.waiting(0);
     },
   };
 }

@@ -17,6 +17,16 @@ import type { AllocationStore } from './store.ts';
 import { reservedRanges, usableRanges } from './subnets.ts';
 import type { TakenNames } from './taken-names.ts';
 
+/** Is told what came of each try of a name. On the path of every ADD: it must be cheap, and not throw. */
+export interface ClaimObserver {
+  /** The object is there, and ours. */
+  created(): void;
+  /** Somebody else has the name. */
+  taken(): void;
+  /** No definite answer came: the same name is tried again. */
+  retried(): void;
+}
+
 /** What the claims of one process share. Made once, and handed to every claim. */
 export interface ClaimParts {
   readonly store: Pick<AllocationStore, 'create' | 'get'>;
@@ -28,6 +38,7 @@ export interface ClaimParts {
   /** Names that were found taken before the cache showed them. */
   readonly taken: TakenNames;
   readonly releases: Pick<ReleaseQueue, 'release' | 'undo' | 'nextFreeInMs'>;
+  readonly observer?: ClaimObserver;
 }
 
 export interface ClaimRequest {
@@ -156,7 +167,7 @@ async function claimFirstFree(
 
 /** Creates the object of one name, until the answer is definite. On giving up an open outcome goes to be undone. */
 async function claimName(
-  { store, clock, random, inFlight, taken, releases }: ClaimParts,
+  { store, clock, random, inFlight, taken, releases, observer }: ClaimParts,
   { pool, nodeName, attachment, pod }: ClaimRequest,
   walk: Walk,
   signal: AbortSignal,
@@ -181,13 +192,18 @@ async function claimName(
         const outcome = await store.create(spec, signal);
         if (outcome.kind === 'created') {
           open = false;
+          observer?.created();
           return outcome.object;
         }
         const found = mayBeOurs ? await store.get(name, signal) : undefined;
         if (!mayBeOurs || found !== undefined) {
           open = false;
           // One that rests is an earlier claim's, on its way out.
-          if (found !== undefined && isOf(found, attachment) && !isResting(found)) return found;
+          if (found !== undefined && isOf(found, attachment) && !isResting(found)) {
+            observer?.created();
+            return found;
+          }
+          observer?.taken();
           taken.remember(name);
           return 'taken';
         }
@@ -196,6 +212,7 @@ async function claimName(
         if (signal.aborted) throw error;
         walk.lastFailure = error;
       }
+      observer?.retried();
       await clock.sleep(backOff.next(), signal);
     }
   } finally {

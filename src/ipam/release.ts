@@ -51,6 +51,14 @@ export interface ReleaseQueue {
   stop(): void;
 }
 
+/** Is told of each step that this process has brought about. */
+export interface ReleaseObserver {
+  /** An allocation has been marked as released. */
+  marked(): void;
+  /** An allocation has been deleted: its name is free. */
+  deleted(): void;
+}
+
 export interface ReleaseQueueParts {
   readonly store: Pick<AllocationStore, 'get' | 'markReleased' | 'delete'>;
   readonly clock: Clock;
@@ -61,6 +69,7 @@ export interface ReleaseQueueParts {
   readonly reuseDelayMs: (pool: string) => number;
   /** Told of each failure that will be tried again. */
   readonly onRetry?: (name: string, error: unknown) => void;
+  readonly observer?: ReleaseObserver;
 }
 
 /** What a step left to do: nothing more, or the object in the state in which it is now. */
@@ -75,7 +84,7 @@ const DONE: Next = { kind: 'done' };
 export const UNKNOWN_SETTLES_MS = 2_000;
 
 export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
-  const { store, clock, random, inFlight, reuseDelayMs, onRetry } = parts;
+  const { store, clock, random, inFlight, reuseDelayMs, onRetry, observer } = parts;
   const stopped = new AbortController();
   const { signal } = stopped;
   /** Releases by uid: what is asked for twice is done once. */
@@ -151,7 +160,10 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
     while (!isResting(seen)) {
       const outcome = await store.markReleased(seen, clock.wallTime(), signal);
       if (outcome === 'gone') return DONE;
-      if (outcome === 'done') return { kind: 'rest', allocation: meant };
+      if (outcome === 'done') {
+        observer?.marked();
+        return { kind: 'rest', allocation: meant };
+      }
       const found = await store.get(meant.metadata.name, signal);
       if (found === undefined || !isSame(found, meant)) return DONE;
       seen = found;
@@ -163,7 +175,9 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
   async function deleteExactly(meant: IPAllocation): Promise<Next> {
     let seen = meant;
     for (;;) {
-      if ((await store.delete(seen, signal)) !== 'changed') return DONE;
+      const outcome = await store.delete(seen, signal);
+      if (outcome === 'done') observer?.deleted();
+      if (outcome !== 'changed') return DONE;
       const found = await store.get(meant.metadata.name, signal);
       if (found === undefined || !isSame(found, meant)) return DONE;
       seen = found;

@@ -32,6 +32,16 @@ export interface ClaimingNode {
   readonly addresses: readonly IPAddress[];
 }
 
+/** Is told what came of each claim of a subnet, and not of each who waits for it. */
+export interface SubnetClaimObserver {
+  /** The node has one more. */
+  claimed(): void;
+  /** Another node had that CIDR, or one that overlaps it: the search goes on. */
+  taken(): void;
+  /** The claim was given up. */
+  unavailable(): void;
+}
+
 /** What the subnet claims of one process share. Made once. */
 export interface SubnetClaimState {
   /** Names of own subnets whose claim is not complete: drawn from by nobody (drawableSubnets leaves them out). */
@@ -61,6 +71,7 @@ export interface SubnetClaimParts {
   readonly random: Random;
   /** For the claim of one subnet; callers may stop waiting for it earlier. */
   readonly deadlineMs: number;
+  readonly observer?: SubnetClaimObserver;
 }
 
 export interface SubnetClaimOptions {
@@ -168,7 +179,7 @@ function claimOnce(parts: SubnetClaimParts, pool: IPPool, family: Family): Promi
 }
 
 function shared(
-  { state: { running } }: SubnetClaimParts,
+  { state: { running }, observer }: SubnetClaimParts,
   poolUID: string,
   family: Family,
   start: () => Promise<NodeSubnet>,
@@ -178,6 +189,10 @@ function shared(
   if (known !== undefined) return known;
   const claim = start().finally(() => running.delete(key));
   running.set(key, claim);
+  void claim.then(
+    () => observer?.claimed(),
+    () => observer?.unavailable(),
+  );
   return claim;
 }
 
@@ -210,9 +225,11 @@ async function claimSubnet(
     // One whose claim failed half-way comes first: created by us, drawn from by nobody.
     const subnet =
       leftBehind(parts, pool, family) ?? (await createSubnet(parts, pool, family, taken, signal));
-    if (subnet === undefined) continue;
-    if ((await complete(parts, subnet, signal)) === undefined) return subnet;
-    taken.push(subnet.spec.cidr); // elsewhere: two that met here would meet here again
+    if (subnet !== undefined) {
+      if ((await complete(parts, subnet, signal)) === undefined) return subnet;
+      taken.push(subnet.spec.cidr); // elsewhere: two that met here would meet here again
+    }
+    parts.observer?.taken();
   }
 }
 

@@ -54,11 +54,24 @@ export const PARTIAL_METADATA = 'application/json;as=PartialObjectMetadata;g=met
 /** The same for lists: asked for the other, the apiserver refuses a list. */
 export const PARTIAL_METADATA_LIST = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1';
 
+/** What a request does to objects, as Kubernetes calls it. */
+export type RequestVerb = 'get' | 'list' | 'watch' | 'create' | 'update' | 'patch' | 'delete';
+
+/** The answer's status; or no answer came; or whoever asked gave up. */
+export type RequestOutcome = number | 'unreachable' | 'aborted';
+
+/**
+ * Is told of each request as it is sent, and what it answers is told how that ended: a watch ends for it when the
+ * apiserver has begun to answer.
+ */
+export type RequestObserver = (verb: RequestVerb) => (outcome: RequestOutcome) => void;
+
 export interface KubeClientOptions {
   /** What the apiserver's audit log calls us. */
   readonly userAgent?: string;
   /** How many requests may be under way at once, each on a kept-alive connection of its own. */
   readonly connections?: number;
+  readonly observe?: RequestObserver;
 }
 
 /**
@@ -67,7 +80,7 @@ export interface KubeClientOptions {
  */
 export function createKubeClient(
   connection: KubeConnection,
-  { userAgent = 'weft', connections = 32 }: KubeClientOptions = {},
+  { userAgent = 'weft', connections = 32, observe = () => () => undefined }: KubeClientOptions = {},
 ): KubeClient {
   const prefix = connection.server.pathname.replace(/\/$/, '');
   const settings = {
@@ -94,7 +107,8 @@ export function createKubeClient(
   async function send(request: KubeRequest, fresh: boolean): Promise<unknown> {
     const what = `${request.method} ${request.path}`;
     const chunks: Buffer[] = [];
-    const head = await named(what, async () =>
+    const ended = observe(verbOf(request));
+    const head = await named(what, ended, async () =>
       exchange(
         requests,
         {
@@ -108,6 +122,7 @@ export function createKubeClient(
         (chunk) => chunks.push(chunk),
       ),
     );
+    ended(head.statusCode);
     const text = Buffer.concat(chunks).toString('utf8');
     if (head.statusCode >= 300) throw refusal(what, head, text);
     try {
@@ -121,7 +136,8 @@ export function createKubeClient(
     const what = `GET ${request.path} (watch)`;
     const decoder = new StringDecoder('utf8');
     let rest = '';
-    const head = await named(what, async () =>
+    const begun = once(observe('watch'));
+    const head = await named(what, begun, async () =>
       exchange(
         watches,
         {
@@ -140,6 +156,7 @@ export function createKubeClient(
           for (const line of lines) if (line !== '') request.onLine(JSON.parse(line));
         },
         ({ statusCode }) => {
+          begun(statusCode);
           if (statusCode < 300) request.onOpen?.();
         },
       ),
@@ -166,13 +183,36 @@ async function withFreshToken<T>(attempt: (fresh: boolean) => Promise<T>): Promi
   }
 }
 
-async function named(what: string, work: () => Promise<Head>): Promise<Head> {
+async function named(
+  what: string,
+  failed: (outcome: RequestOutcome) => void,
+  work: () => Promise<Head>,
+): Promise<Head> {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof TransportError) throw new UnreachableError(what, error.sent, error.cause);
+    const noAnswer = error instanceof TransportError;
+    failed(noAnswer ? 'unreachable' : 'aborted');
+    if (noAnswer) throw new UnreachableError(what, error.sent, error.cause);
     throw error;
   }
+}
+
+/** A watch that began and broke has ended for its observer before. */
+function once(ended: (outcome: RequestOutcome) => void): (outcome: RequestOutcome) => void {
+  let told = false;
+  return (outcome) => {
+    if (!told) ended(outcome);
+    told = true;
+  };
+}
+
+const VERBS = { POST: 'create', PUT: 'update', PATCH: 'patch', DELETE: 'delete' } as const;
+
+/** Lists ask for pages, and nothing else does. */
+function verbOf({ method, query }: KubeRequest): RequestVerb {
+  if (method !== 'GET') return VERBS[method];
+  return query?.limit === undefined ? 'get' : 'list';
 }
 
 function refusal(what: string, head: Head, text: string): KubeError {

@@ -29,6 +29,9 @@ export interface EventRecorder {
   settled(): Promise<void>;
 }
 
+/** What became of an Event: repeated ones are counted by the first; too many at once are dropped. */
+export type EventOutcome = 'written' | 'repeated' | 'dropped' | 'failed';
+
 export interface EventRecorderParts {
   readonly client: KubeClient;
   readonly clock: Clock;
@@ -37,6 +40,8 @@ export interface EventRecorderParts {
   readonly component: string;
   /** Which one of them: a node's or pod's name. */
   readonly instance: string;
+  /** Is told what became of each. */
+  readonly observe?: (outcome: EventOutcome) => void;
 }
 
 /** What is said again is counted in one Event; that is written at most so often. */
@@ -62,7 +67,7 @@ interface Series {
 
 /** Records Events, repeated ones as a count, and never more than the apiserver likes. */
 export function eventRecorder(parts: EventRecorderParts): EventRecorder {
-  const { client, clock, log, component, instance } = parts;
+  const { client, clock, log, component, instance, observe = () => undefined } = parts;
   const series = new Map<string, Series>();
   const writing = new Set<Promise<unknown>>();
   let tokens = BURST;
@@ -81,11 +86,13 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
       const nowMs = clock.nowMs();
       if (known !== undefined && nowMs - known.startedAtMs < SERIES_MS) {
         known.count += 1;
+        observe('repeated');
         if (nowMs - known.writtenAtMs < REPEAT_MS) return;
         known.writtenAtMs = nowMs;
         return background(event, countUp(known, event));
       }
       if (!takeToken()) {
+        observe('dropped');
         return log.warn(
           { object: event.object.name, reason: event.reason },
           `too many Events: ${event.message}`,
@@ -105,6 +112,7 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
   function background(event: EventRecord, work: Promise<unknown>): void {
     const settled = work
       .catch((error: unknown) => {
+        observe('failed');
         log.warn({ object: event.object.name, reason: event.reason, err: error }, 'cannot write an Event');
       })
       .finally(() => writing.delete(settled));
@@ -134,6 +142,7 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
         count: 1,
       },
     });
+    observe('written');
     return name;
   }
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
-import { claimFor, type ClaimingParts } from '../../src/agent/claim.ts';
+import { claimFor, type ClaimingParts, type ClaimOutcome } from '../../src/agent/claim.ts';
 import {
   ClaimDeadlineError,
   PoolExhaustedError,
@@ -139,6 +139,42 @@ test('a claim under way does not go on into a subnet that has been given back', 
   expect(tried).toEqual([...others, ...others]);
 });
 
+describe('how a claim ended is told', () => {
+  test('claimed, or exhausted where all pools are full', async () => {
+    const { pool, claim, outcomes } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    await expect(claim('late')).rejects.toThrow(PoolExhaustedError);
+    expect(outcomes).toEqual(['claimed', 'claimed', 'claimed', 'exhausted']);
+  });
+
+  test('refused where no pool serves', async () => {
+    const { claim, outcomes } = setUp();
+    await expect(claim('c')).rejects.toThrow('there is no IPPool');
+    expect(outcomes).toEqual(['refused']);
+  });
+
+  test('timeout where the apiserver does not answer', async () => {
+    const { pool, claim, outcomes } = setUp({ fault: ({ verb }) => (verb === 'create' ? 'fail' : 'none') });
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    await expect(claim('c')).rejects.toThrow(ClaimDeadlineError);
+    expect(outcomes).toEqual(['timeout']);
+  });
+
+  test('abandoned where nobody wants the addresses any more', async () => {
+    const gone = new AbortController();
+    const { pool, claim, outcomes } = setUp({
+      fault: ({ verb }) => {
+        if (verb === 'create') gone.abort(new Error('the runtime hung up'));
+        return 'none';
+      },
+    });
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    await expect(claim('c', undefined, gone.signal)).rejects.toThrow('the runtime hung up');
+    expect(outcomes).toEqual(['abandoned']);
+  });
+});
+
 test('a node without an address of the pool’s families says so', async () => {
   const { pool, claim } = setUp({ families: [] });
   pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
@@ -168,6 +204,7 @@ function setUp({
   const more: string[] = [];
   const told: string[] = [];
   const wired = createWiredAddresses();
+  const outcomes: ClaimOutcome[] = [];
   const parts: ClaimingParts = {
     wired,
     nodeName: 'n1',
@@ -194,6 +231,7 @@ function setUp({
     },
     claims: process.parts,
     settings: { addDeadlineMs: 45_000, subnetWaitMs: 5_000, graceMs: 120_000 },
+    onClaimEnded: (outcome) => outcomes.push(outcome),
   };
   return {
     clock,
@@ -204,6 +242,7 @@ function setUp({
     /** What the pod's people are told. */
     told,
     more,
+    outcomes,
     pool(name: string, cidrs: string[], own: string[], extra: Partial<Record<Family, string[]>> = {}) {
       const pool = stores.applyPool(name, { cidrs }, { finalizers: [POOL_FINALIZER] });
       pools.push(pool);
@@ -213,8 +252,11 @@ function setUp({
       );
       spare.set(name, extra);
     },
-    async claim(containerID: string, pool?: string): Promise<string[]> {
-      const { signal } = new AbortController();
+    async claim(
+      containerID: string,
+      pool?: string,
+      signal = new AbortController().signal,
+    ): Promise<string[]> {
       const claimant = { attachment: attachmentOf(containerID), pod: undefined, pool };
       const claimed = await clock.until(claimFor(parts, claimant, signal));
       return claimed.map(({ spec }) => formatAddress(spec.address));

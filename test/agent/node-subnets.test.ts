@@ -353,7 +353,7 @@ describe('giving back', () => {
 
   test('a failing deletion is reported and tried again', async () => {
     let fails = true;
-    const { agent, run, pool, heldOf, clock, logged } = setUp({
+    const { agent, run, pool, heldOf, clock, logged, told } = setUp({
       fault: ({ verb }) => (verb === 'delete' && fails ? 'fail' : 'none'),
     });
     const p = pool('p', ['10.0.0.0/16']);
@@ -361,9 +361,11 @@ describe('giving back', () => {
     await run(agent.maintain);
     expect(heldOf(p)).toHaveLength(2);
     expect(logged.map(({ message }) => message)).toContain('a subnet could not be given back');
+    expect(told).toEqual(['claimed', 'claimed']);
     fails = false;
     await run(agent.maintain);
     expect(heldOf(p)).toHaveLength(1);
+    expect(told).toEqual(['claimed', 'claimed', 'given back']);
   });
 });
 
@@ -548,6 +550,7 @@ function setUp({
   const stores = createFakeStores(fault === undefined ? {} : { fault });
   const clock = createFakeClock();
   const logged: { level: string; message: string }[] = [];
+  const told: string[] = [];
   const log = (level: string) => (_: object, message: string) => {
     logged.push({ level, message });
   };
@@ -600,6 +603,12 @@ function setUp({
       clock,
       random: () => 0.5,
       log: { info: log('info'), warn: log('warn'), error: log('error') },
+      observer: {
+        claimed: () => told.push('claimed'),
+        taken: () => told.push('taken'),
+        unavailable: () => told.push('unavailable'),
+        givenBack: () => told.push('given back'),
+      },
     });
   const run: Run = (work) => clock.until(work(new AbortController().signal));
   return {
@@ -618,6 +627,7 @@ function setUp({
     serviceCIDRs,
     inForce,
     logged,
+    told,
     pool: (
       name: string,
       cidrs: string[],

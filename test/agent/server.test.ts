@@ -3,7 +3,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { serveCni, type CniServer, type ServeOptions, type Verbs } from '../../src/agent/server.ts';
 import type { AddResult, CallAnswer } from '../../src/cni/index.ts';
 
@@ -187,6 +187,46 @@ describe('a call', () => {
       code: 999,
       msg: expect.stringMatching(/more than/) as string,
     });
+  });
+
+  it('is told of when it has ended: its verb, its code, its time, and whether anybody was left to answer', async () => {
+    const told: [string | undefined, unknown, number][] = [];
+    const gone = Promise.withResolvers<undefined>();
+    await serve(
+      {
+        add: async (_request, signal) => {
+          if (told.length < 1) return RESULT;
+          gone.resolve(undefined);
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          throw signal.reason;
+        },
+        status: async () => {
+          await sleep(20);
+          throw Object.assign(new Error('no'), { name: 'DataPathBrokenError' });
+        },
+      },
+      { onCall: (verb, outcome, ms) => told.push([verb, outcome, ms]) },
+    );
+    await post(ADD);
+    const caller = request({ socketPath, path: '/cni', method: 'POST' });
+    caller.on('error', () => undefined);
+    caller.end(JSON.stringify(ADD));
+    await gone.promise;
+    caller.destroy();
+    await vi.waitFor(() => {
+      expect(told).toHaveLength(2);
+    });
+    await post(call('STATUS'));
+    await post(call('__proto__'));
+    await postText('{}');
+    expect(told.map(([verb, outcome]) => [verb, outcome])).toEqual([
+      ['ADD', 'ok'],
+      ['ADD', 'gone'],
+      ['STATUS', 51],
+      [undefined, 4],
+      [undefined, 999],
+    ]);
+    expect(told[2]?.[2]).toBeGreaterThan(15);
   });
 
   it('that fails is logged with its error, one that succeeds with its time, and a STATUS not at all', async () => {

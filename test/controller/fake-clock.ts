@@ -19,6 +19,10 @@ export function createFakeClock(startMs = 1_000_000): FakeClock {
     sleep(ms, signal) {
       return new Promise((resolve, reject) => {
         const sleeper = { atMs: nowMs + ms, wake: resolve };
+        if (signal?.aborted === true) {
+          reject(signal.reason as Error);
+          return;
+        }
         sleepers.push(sleeper);
         signal?.addEventListener('abort', () => {
           sleepers = sleepers.filter((other) => other !== sleeper);

@@ -1,11 +1,11 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { POOL_FINALIZER, type IPPool, type IPPoolStatus, type NodeSubnet } from '../../src/api/index.ts';
 import { createPools } from '../../src/controller/pools.ts';
-import type { IndexedAllocation } from '../../src/controller/allocation-index.ts';
+import { indexedAllocation, type IndexedAllocation } from '../../src/controller/allocation-index.ts';
 import type { Reconcile } from '../../src/controller/queue.ts';
 import type { WriteOutcome } from '../../src/ipam/index.ts';
 import { createFakeClock, type FakeClock } from './fake-clock.ts';
-import { nodeSubnet, pool } from './objects.ts';
+import { allocation, nodeSubnet, pool } from './objects.ts';
 
 const signal = new AbortController().signal;
 
@@ -18,6 +18,8 @@ let allocations: IndexedAllocation[];
 let writes: string[];
 let statuses: IPPoolStatus[];
 let announced: string[];
+/** What the observer was told: the free IPv4 addresses of the pool, or that it is gone. */
+let told: string[];
 let nextOutcome: WriteOutcome;
 let reconcile: Reconcile;
 
@@ -30,11 +32,16 @@ beforeEach(() => {
   writes = [];
   statuses = [];
   announced = [];
+  told = [];
   nextOutcome = 'done';
   reconcile = createPools({
     clock,
     statusMs: 30_000,
     deletionMs: 60_000,
+    observer: {
+      computed: (name, status) => told.push(`${name} ${status.ipv4?.free ?? '-'}`),
+      gone: (name) => told.push(`${name} gone`),
+    },
     cluster: {
       pool: () => current,
       subnets: () => subnets,
@@ -129,6 +136,16 @@ describe('a pool', () => {
     current = undefined;
     expect(await reconcile('pods', signal)).toEqual({ kind: 'done' });
     expect(writes).toEqual([]);
+    expect(told).toEqual(['pods gone']);
+  });
+
+  it('is told to the observer each time that it is counted, also where nothing is written', async () => {
+    const pods = current ?? pool('unused', []);
+    await reconcile('pods', signal);
+    allocations.push(indexedAllocation(allocation(pods, '10.0.0.1', 'a')));
+    await reconcile('pods', signal);
+    expect(told).toEqual(['pods 240', 'pods 239']);
+    expect(writes).toEqual(['status']);
   });
 });
 

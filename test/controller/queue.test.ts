@@ -1,8 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { createWorkQueue, TerminalError, type Reconcile } from '../../src/controller/queue.ts';
+import {
+  createWorkQueue,
+  TerminalError,
+  type QueueObserver,
+  type Reconcile,
+} from '../../src/controller/queue.ts';
 import { createFakeClock } from './fake-clock.ts';
 
-function start(reconcile: Reconcile) {
+function start(reconcile: Reconcile, observer?: QueueObserver) {
   const clock = createFakeClock();
   const failures: string[] = [];
   const queue = createWorkQueue({
@@ -10,6 +15,7 @@ function start(reconcile: Reconcile) {
     clock,
     random: () => 1,
     onFailure: (key, error) => failures.push(`${key}: ${(error as Error).message}`),
+    ...(observer === undefined ? {} : { observer }),
   });
   const stop = new AbortController();
   const ended = queue.run(stop.signal);
@@ -110,6 +116,39 @@ describe('the work queue', () => {
     queue.add('a');
     await clock.advance(5_000);
     expect(at.map((ms) => ms - (at[0] ?? 0))).toEqual([0, 500, 1_000]);
+  });
+
+  it('tells what waits, what came, and how each ended after how long', async () => {
+    const told: string[] = [];
+    const { clock, queue, stop, ended } = start(
+      async (key) => {
+        await clock.sleep(20);
+        if (key === 'bad') throw new TerminalError('never');
+        if (key === 'weak' && !told.includes('retried 20')) throw new Error('not now');
+        return { kind: 'done' };
+      },
+      {
+        waiting: (keys) => told.push(`waiting ${keys}`),
+        added: () => told.push('added'),
+        reconciled: (outcome, ms) => told.push(`${outcome} ${ms}`),
+      },
+    );
+    queue.add('weak');
+    queue.add('bad');
+    queue.add('bad');
+    await clock.advance(500);
+    expect(told).toEqual([
+      ...['added', 'waiting 1', 'added', 'waiting 2', 'waiting 2'],
+      ...['waiting 1', 'retried 20', 'waiting 0', 'given up 20'],
+    ]);
+    told.splice(0, told.length - 4);
+    await clock.advance(2_000);
+    expect(told.slice(4)).toEqual(['added', 'waiting 1', 'waiting 0', 'done 20']);
+    queue.add('left');
+    stop.abort();
+    await clock.advance(100);
+    await ended;
+    expect(told.at(-1)).toBe('waiting 0');
   });
 
   it('ends when it is stopped, without a failure and without anything to come', async () => {

@@ -20,6 +20,7 @@ describe('when nothing goes wrong', () => {
       'fd00-0000-0000-0000-0000-0000-0000-0001',
     ]);
     expect(process.stores.calls.map(({ verb }) => verb)).toEqual(['create', 'create']);
+    expect(process.told).toEqual(['created', 'created']);
     expect(process.parts.inFlight.size).toBe(0);
   });
 
@@ -80,6 +81,7 @@ describe('a name that is taken', () => {
     await stores.allocations.create(stranger);
     const [first] = await process.claim('c1');
     expect(first?.metadata.name).toBe('10.0.0.2');
+    expect(process.told).toEqual(['taken', 'created']);
     expect(process.parts.taken.has('10.0.0.1')).toBe(true);
     // Another claim that stands before it does not run into it again.
     for (const name of ['10.0.0.0', '10.0.0.63']) process.parts.taken.remember(name);
@@ -126,6 +128,7 @@ describe('the answer of a create is lost', () => {
       'get 10.0.0.1',
     ]);
     expect([...process.stores.stored.IPAllocation.values()]).toEqual([claimed]);
+    expect(process.told).toEqual(['retried', 'created']);
     expect(process.parts.inFlight.size).toBe(0);
   });
 
@@ -174,6 +177,7 @@ describe('giving up', () => {
     expect(failure).toBeInstanceOf(ClaimDeadlineError);
     expect(String(failure)).toMatch(/within 45000 ms: the last failure was: lose: \w+ IPAllocation 10.0.0.1/);
     expect(new Set(process.stores.calls.map(({ name }) => name))).toEqual(new Set(['10.0.0.1']));
+    expect(new Set(process.told)).toEqual(new Set(['retried']));
     // It was committed, so it must go; until that is certain no other claim tries the name.
     expect(process.stores.stored.IPAllocation.size).toBe(1);
     expect([...process.parts.inFlight]).toEqual(['10.0.0.1']);

@@ -21,6 +21,8 @@ export interface ClaimingProcess {
   /** What the process believes to be in use: follows the store at once unless `isBlind`. */
   readonly cache: Map<string, IPAllocation>;
   readonly retries: string[];
+  /** What the observer of claims was told. */
+  readonly told: string[];
   claim(containerID: string, request?: Partial<ClaimRequest>): Promise<IPAllocation[]>;
 }
 
@@ -46,6 +48,7 @@ export function createClaimingProcess(options: ProcessOptions = {}): ClaimingPro
   const random = options.random ?? Math.random;
   const cache = new Map<string, IPAllocation>();
   const retries: string[] = [];
+  const told: string[] = [];
   if (!isBlind) {
     stores.onChange((change) => {
       if (change.kind !== 'IPAllocation') return;
@@ -70,6 +73,11 @@ export function createClaimingProcess(options: ProcessOptions = {}): ClaimingPro
     inFlight,
     taken: createTakenNames(clock),
     releases,
+    observer: {
+      created: () => told.push('created'),
+      taken: () => told.push('taken'),
+      retried: () => told.push('retried'),
+    },
   };
   return {
     stores,
@@ -78,6 +86,7 @@ export function createClaimingProcess(options: ProcessOptions = {}): ClaimingPro
     releases,
     cache,
     retries,
+    told,
     claim: (containerID, request = {}) =>
       claimAddresses(parts, {
         pool,

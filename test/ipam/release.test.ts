@@ -11,9 +11,10 @@ const mine = attachmentOf('c1');
 
 describe('release', () => {
   test('marks at once, deletes after the delay, and not before', async () => {
-    const { queue, clock, stores, allocation, released } = await setUp();
+    const { queue, clock, stores, allocation, released, told } = await setUp();
     expect(await queue.release(allocation, { reuseDelayMs: 30_000 })).toBe('released');
     expect(released()).toBe(true);
+    expect(told).toEqual(['marked']);
     expect(queue.pending()).toEqual({ releasing: 0, resting: 1, undoing: 0 });
     await clock.advance(29_999);
     expect(stores.stored.IPAllocation.has(NAME)).toBe(true);
@@ -24,12 +25,14 @@ describe('release', () => {
     expect(stores.stored.IPAllocation.has(NAME)).toBe(false);
     expect(queue.pending()).toEqual({ releasing: 0, resting: 0, undoing: 0 });
     expect(queue.nextFreeInMs('p')).toBeUndefined();
+    expect(told).toEqual(['marked', 'deleted']);
   });
 
   test('with delay 0 deletes at once, by one write', async () => {
-    const { queue, stores, allocation, verbs } = await setUp();
+    const { queue, stores, allocation, verbs, told } = await setUp();
     await queue.release(allocation, { reuseDelayMs: 0 });
     expect(stores.stored.IPAllocation.size).toBe(0);
+    expect(told).toEqual(['deleted']);
     expect(verbs()).toEqual(['delete']);
   });
 
@@ -96,9 +99,10 @@ describe('release', () => {
   });
 
   test('of what is gone already is done', async () => {
-    const { queue, stores, allocation } = await setUp();
+    const { queue, stores, allocation, told } = await setUp();
     stores.deleteByHand('IPAllocation', NAME);
     expect(await queue.release(allocation, { reuseDelayMs: 30_000 })).toBe('released');
+    expect(told).toEqual([]);
     expect(queue.pending()).toEqual({ releasing: 0, resting: 0, undoing: 0 });
   });
 
@@ -219,6 +223,8 @@ interface SetUp {
   readonly stores: FakeStores;
   readonly inFlight: Set<string>;
   readonly retried: string[];
+  /** What the observer was told. */
+  readonly told: string[];
   /** The one that is stored, as the claim answered it. */
   readonly allocation: IPAllocation;
   released(): boolean;
@@ -233,6 +239,7 @@ async function setUp({ fault = () => 'none' }: FakeOptions = {}): Promise<SetUp>
   const clock = createFakeClock();
   const inFlight = new Set<string>();
   const retried: string[] = [];
+  const told: string[] = [];
   const queue = createReleaseQueue({
     store: stores.allocations,
     clock,
@@ -240,6 +247,7 @@ async function setUp({ fault = () => 'none' }: FakeOptions = {}): Promise<SetUp>
     inFlight,
     reuseDelayMs: () => 30_000,
     onRetry: (name) => retried.push(name),
+    observer: { marked: () => told.push('marked'), deleted: () => told.push('deleted') },
   });
   const spec = { address: parseAddress(NAME), pool: 'p', nodeName: 'n1', attachment: mine };
   const created = await stores.allocations.create(spec);
@@ -252,6 +260,7 @@ async function setUp({ fault = () => 'none' }: FakeOptions = {}): Promise<SetUp>
     stores,
     inFlight,
     retried,
+    told,
     allocation: created.object,
     released: () => stores.stored.IPAllocation.get(NAME)?.status?.releasedAt !== undefined,
     verbs: () => stores.calls.slice(before).map(({ verb }) => verb),

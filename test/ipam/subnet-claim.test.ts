@@ -63,9 +63,10 @@ describe('a claim', () => {
 
   test('shared by all who ask at the same moment', async () => {
     const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
-    const { parts } = node('n1');
+    const { parts, told } = node('n1');
     const claims = await clock.until(Promise.all([1, 2, 3].map(() => claimNodeSubnets(parts, pool))));
     expect(new Set(claims.flat().map(({ metadata }) => metadata.uid)).size).toBe(1);
+    expect(told).toEqual(['claimed']);
     expect(stores.calls.map(({ verb }) => verb)).toEqual(['create', 'get']);
   });
 
@@ -99,6 +100,7 @@ describe('a name that is taken', () => {
     n1.forget();
     const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
     expect(subnet && cidrsOverlap(subnet.spec.cidr, first)).toBe(false);
+    expect(n1.told).toEqual(['taken', 'claimed']);
     expect(stores.calls.map(({ verb }) => verb)).toEqual(['create', 'create', 'get', 'create', 'get']);
   });
 });
@@ -131,6 +133,7 @@ describe('an answer that is lost', () => {
     const [subnet] = await clock.until(claimNodeSubnets(n1.parts, pool));
     expect([...stores.stored.NodeSubnet.values()]).toEqual([subnet]);
     expect(n1.parts.state.unconfirmed.size).toBe(0);
+    expect(n1.told).toEqual(['unavailable', 'claimed']);
   });
 });
 
@@ -227,6 +230,7 @@ describe('overlap', () => {
     await allElse();
     n1.deliver();
     expect(String(await clock.until(claim))).toMatch(/no \/26 is free/);
+    expect(n1.told).toEqual(['taken', 'unavailable']);
     expect([...stores.stored.NodeSubnet.keys()]).toEqual(['10.0.0.0-28', '10.0.0.80-28']);
   });
 
@@ -339,6 +343,8 @@ interface NodeOptions {
 
 interface TestNode {
   readonly parts: SubnetClaimParts;
+  /** What the observer was told. */
+  readonly told: string[];
   /** Delivers everything that the watch still owes. */
   deliver(): void;
   /** Empties the cache, as if the watch had delivered nothing yet. */
@@ -351,6 +357,7 @@ function createNode(stores: FakeStores, clock: FakeClock, name: string, options:
   const cache = new Map(stores.stored.NodeSubnet);
   const delivered = new Set<string>();
   const owed: (() => void)[] = [];
+  const told: string[] = [];
   let waiting: { readonly name: string; readonly resolve: () => void }[] = [];
   const deliver = () => {
     for (const change of owed.splice(0)) change();
@@ -371,6 +378,7 @@ function createNode(stores: FakeStores, clock: FakeClock, name: string, options:
     } else if (!isStalled) deliver();
   });
   return {
+    told,
     deliver,
     forget: () => {
       cache.clear();
@@ -390,6 +398,11 @@ function createNode(stores: FakeStores, clock: FakeClock, name: string, options:
       clock,
       random: Math.random,
       deadlineMs: 5_000,
+      observer: {
+        claimed: () => told.push('claimed'),
+        taken: () => told.push('taken'),
+        unavailable: () => told.push('unavailable'),
+      },
     },
   };
 }
