@@ -12,7 +12,7 @@ export default defineConfig({
   test: {
     projects: [
       project('unit', [
-        'test/{net,api,ipam,dataplane,kube,cni,agent,controller,cli,hack}/**/*.test.ts',
+        'test/{net,api,ipam,dataplane,kube,metrics,cni,agent,controller,cli,hack}/**/*.test.ts',
         'test/*.test.ts',
         'test/contract/fake/**/*.test.ts',
       ]),

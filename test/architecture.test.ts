@@ -15,8 +15,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cni: ['api', 'ipam', 'dataplane', 'net'],
   kernel: ['api', 'ipam', 'dataplane', 'net'],
   kube: ['api', 'ipam', 'dataplane', 'net'],
-  agent: ['kube', 'kernel', 'cni', 'api', 'ipam', 'dataplane', 'net', '.'],
-  controller: ['kube', 'cni', 'api', 'ipam', 'dataplane', 'net', '.'],
+  metrics: ['kube', 'ipam', 'net', '.'],
+  agent: ['metrics', 'kube', 'kernel', 'cni', 'api', 'ipam', 'dataplane', 'net', '.'],
+  controller: ['metrics', 'kube', 'cni', 'api', 'ipam', 'dataplane', 'net', '.'],
   cli: ['agent', 'controller', 'kube', 'kernel', 'cni', 'api', 'ipam', 'dataplane', 'net', '.'],
   '.': ['ipam', 'net'],
 };
@@ -33,6 +34,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   execa: ['kernel/command.ts'],
   koffi: ['kernel/libc.ts'],
   undici: ['kube/client.ts', 'kube/http.ts'],
+  'prom-client': ['metrics/registry.ts'],
   '@kubernetes/client-node': ['kube/connection.ts', 'kube/kubeconfig.ts'],
 };
 
