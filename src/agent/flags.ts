@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { parseMetricsAddress, type MetricsAddress } from '../metrics/index.ts';
 import { InvalidCIDRError, parseCIDR, type CIDR } from '../net/index.ts';
 import { InvalidFlagError, settingFlags, settingsFrom, settingsHelp, type Settings } from '../settings.ts';
 
@@ -13,6 +14,8 @@ export interface AgentFlags {
   readonly sysctlRoot: string | undefined;
   readonly bootIDPath: string;
   readonly probeSocket: string;
+  /** Absent: no metrics are served. */
+  readonly metricsAddress: MetricsAddress | undefined;
   readonly vxlan: { readonly vni: number; readonly port: number };
   /** Destinations that are not masqueraded although they lie outside all pools. */
   readonly natExempt: readonly CIDR[];
@@ -32,6 +35,7 @@ export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
   --sysctl-net DIR       default /host/proc/sys/net, else /proc/sys/net
   --boot-id FILE         default /proc/sys/kernel/random/boot_id
   --probe-socket FILE    default /run/weft-pod/probe.sock
+  --metrics-address A    where /metrics is served; default 127.0.0.1:9144, nothing for nowhere
   --vxlan-vni N          default 4097
   --vxlan-port N         default 4789
   --nat-exempt CIDR      not masqueraded; may be given several times
@@ -55,6 +59,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       'sysctl-net': { type: 'string' },
       'boot-id': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
       'probe-socket': { type: 'string', default: '/run/weft-pod/probe.sock' },
+      'metrics-address': { type: 'string', default: '127.0.0.1:9144' },
       'vxlan-vni': { type: 'string', default: '4097' },
       'vxlan-port': { type: 'string', default: '4789' },
       'nat-exempt': { type: 'string', multiple: true, default: [] },
@@ -75,6 +80,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
     sysctlRoot: values['sysctl-net'],
     bootIDPath: values['boot-id'],
     probeSocket: values['probe-socket'],
+    metricsAddress: parseMetricsAddress(values['metrics-address']),
     vxlan: {
       vni: wholeNumber('vxlan-vni', values['vxlan-vni'], 0xffffff),
       port: wholeNumber('vxlan-port', values['vxlan-port'], 0xffff),

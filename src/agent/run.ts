@@ -34,6 +34,7 @@ import {
   requireSchemaRevision,
   watchServiceCIDRs,
 } from '../kube/index.ts';
+import { serveMetrics } from '../metrics/index.ts';
 import { createAdd } from './add.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
@@ -45,6 +46,7 @@ import { workOffDeletedNotes } from './deleted-notes.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
 import { hasMarkedRoute } from './marked-routes.ts';
+import { createAgentMetrics } from './metrics.ts';
 import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
@@ -102,7 +104,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     clock,
     ...(flags.kubeconfig === undefined ? {} : { kubeconfig: flags.kubeconfig }),
   });
-  const client = createKubeClient(connection, { userAgent: `weft-agent/${nodeName}` });
+  const metrics = createAgentMetrics(clock);
+  const client = createKubeClient(connection, {
+    userAgent: `weft-agent/${nodeName}`,
+    observe: metrics.requests,
+  });
   const serving = createServing({ flags, clock, log });
   const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });
 
@@ -131,6 +137,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const lock = await waitForLock(join(flags.runDirectory, 'agent.lock'), { clock, log, signal });
   serving.waitsFor("the node's routes and filters");
   log.info({ nodeName, bootID }, 'this agent serves the node');
+  const scrapes = serveMetrics({ address: flags.metricsAddress, registry: metrics.registry, clock, log });
 
   const host = openNetlinkSocket();
   // Deleting waits in the kernel: on a socket of its own, so that nobody else does.
@@ -155,7 +162,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     random,
     inFlight,
     reuseDelayMs: (pool) => reuseDelayMs(caches.pools.list(), pool),
-    onRetry: (name, error) => log.warn({ err: error, name }, 'a release did not get through: trying again'),
+    onRetry(name, error) {
+      metrics.releases.retried();
+      log.warn({ err: error, name }, 'a release did not get through: trying again');
+    },
+    observer: metrics.releases,
   });
   const reaper = createReaper(
     () => deleteLinkGroup(burial, DYING_LINK_GROUP),
@@ -169,7 +180,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     sources: caches.nodeSources,
     config: { ...flags.vxlan, natExempt: flags.natExempt },
     beforeRemovingSubnetRoute: () => 'remove',
-    onDrift: (objects) => log.warn({ objects }, "someone else had changed the node's network; repaired"),
+    onDrift(objects) {
+      metrics.driftRepaired(objects.length);
+      log.warn({ objects }, "someone else had changed the node's network; repaired");
+    },
     onForeignDrop: (chains) =>
       log.warn(
         { chains },
@@ -206,6 +220,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     clock,
     random,
     log,
+    observer: metrics.subnets,
   });
   const parts: AgentParts = {
     nodeName,
@@ -233,6 +248,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       inFlight,
       taken: createTakenNames(clock),
       releases,
+      observer: metrics.claims,
     },
     releases,
     locks: createAttachmentLocks(),
@@ -241,16 +257,26 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     wired,
     settings,
     observe,
+    onClaimEnded: metrics.claimEnded,
     log,
   };
-  const del = createDel(parts);
-  const sweep = createSweep(parts, {
-    cacheIsLiving: caches.allocations.isLiving,
-    store: stores.allocations,
-    namespaceState,
-    podOf: caches.podOf,
-    nowMs: () => clock.nowMs(),
+  metrics.readFrom({
+    nodeName,
+    pools: caches.pools.list,
+    subnets: caches.subnets.list,
+    pendingReleases: releases.pending,
+    broken: sync.broken,
   });
+  const del = createDel(parts);
+  const sweep = metrics.counted(
+    createSweep(parts, {
+      cacheIsLiving: caches.allocations.isLiving,
+      store: stores.allocations,
+      namespaceState,
+      podOf: caches.podOf,
+      nowMs: () => clock.nowMs(),
+    }),
+  );
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
@@ -280,6 +306,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         del: (request) => del(request, signal),
         log,
       }),
+    onCall: metrics.calls,
     deadlinesMs: { ADD: settings.addDeadlineMs + ADD_AFTER_CLAIM_MS },
     clock,
     log,
@@ -318,6 +345,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   await caches.stop();
   await services.stop();
   await client.close();
+  await scrapes.close();
   health.close();
   lock.release();
 

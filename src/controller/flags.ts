@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { parseMetricsAddress, type MetricsAddress } from '../metrics/index.ts';
 import { InvalidCIDRError, parseCIDR, type CIDR } from '../net/index.ts';
 import { InvalidFlagError, settingFlags, settingsFrom, settingsHelp, type Settings } from '../settings.ts';
 
@@ -11,6 +12,8 @@ export interface ControllerFlags {
   /** Absent: the pod's service account. */
   readonly kubeconfig: string | undefined;
   readonly probeSocket: string;
+  /** Absent: no metrics are served. */
+  readonly metricsAddress: MetricsAddress | undefined;
   /** The ranges of Services, where the apiserver does not tell them. */
   readonly serviceCIDRs: readonly CIDR[];
   readonly logLevel: string;
@@ -24,6 +27,7 @@ export const CONTROLLER_USAGE = `usage: controller.mjs --identity NAME [flags]
   --lease-name NAME      default weft-controller
   --kubeconfig FILE      default: the pod's service account
   --probe-socket FILE    default /run/weft-pod/probe.sock
+  --metrics-address A    where /metrics is served; default 127.0.0.1:9145, nothing for nowhere
   --service-cidr CIDR    a range of Services, needed before Kubernetes 1.33; may be given several times
   --log-level LEVEL      default info
 ${settingsHelp()}`;
@@ -42,6 +46,7 @@ export function parseControllerFlags(argv: readonly string[]): ControllerFlags {
       'lease-name': { type: 'string', default: 'weft-controller' },
       kubeconfig: { type: 'string' },
       'probe-socket': { type: 'string', default: '/run/weft-pod/probe.sock' },
+      'metrics-address': { type: 'string', default: '127.0.0.1:9145' },
       'service-cidr': { type: 'string', multiple: true, default: [] },
       'log-level': { type: 'string', default: 'info' },
       ...settingFlags(),
@@ -54,6 +59,7 @@ export function parseControllerFlags(argv: readonly string[]): ControllerFlags {
     leaseName: values['lease-name'],
     kubeconfig: values.kubeconfig,
     probeSocket: values['probe-socket'],
+    metricsAddress: parseMetricsAddress(values['metrics-address']),
     serviceCIDRs: values['service-cidr'].map(serviceCIDR),
     logLevel: values['log-level'],
     settings: settingsFrom(values),

@@ -24,15 +24,25 @@ import type { Settings } from '../settings.ts';
 import { indexedAllocation } from './allocation-index.ts';
 import type { ControllerCaches } from './caches.ts';
 import { createGoneNodes, type GoneNodesCluster } from './gone-nodes.ts';
-import { createPools, type PoolsCluster } from './pools.ts';
-import { createWorkQueue, type WorkQueue } from './queue.ts';
+import { createPools, type PoolObserver, type PoolsCluster } from './pools.ts';
+import { createWorkQueue, type QueueObserver, type WorkQueue } from './queue.ts';
 import { createRateLimit } from './rate.ts';
+
+/** Is told what the leader does. */
+export interface LeaderObserver {
+  readonly pools: PoolObserver;
+  readonly queues: { readonly pools: QueueObserver; readonly nodes: QueueObserver };
+  freed(freed: { readonly allocations: number; readonly subnets: readonly string[] }): void;
+  /** It leads no longer: what it knew of the pools is the next leader's to tell. */
+  deposed(): void;
+}
 
 export interface LeaderParts {
   readonly client: KubeClient;
   readonly caches: ControllerCaches;
   readonly events: EventRecorder;
   readonly settings: Settings;
+  readonly observer: LeaderObserver;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -47,7 +57,7 @@ const GATHER_ALLOCATIONS_MS = 2_000;
  * the same process elected again, starts from the objects.
  */
 export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<void> {
-  const { caches, settings, clock, random, log } = parts;
+  const { caches, settings, observer, clock, random, log } = parts;
   await caches.synced;
   const onFailure = (key: string, error: unknown) => {
     log.error({ key, err: error }, 'reconciling failed: trying again');
@@ -56,9 +66,11 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
     clock,
     random,
     onFailure,
+    observer: observer.queues.pools,
     reconcile: createPools({
       cluster: poolsCluster(parts),
       clock,
+      observer: observer.pools,
       statusMs: settings.statusMs,
       deletionMs: settings.poolDeletionMs,
     }),
@@ -67,12 +79,14 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
     clock,
     random,
     onFailure,
+    observer: observer.queues.nodes,
     reconcile: createGoneNodes({
       cluster: goneNodesCluster(parts),
       clock,
       quarantineMs: settings.quarantineMs,
       mayDelete: createRateLimit(settings.deletesPerSecond, clock),
       onFreed: (freed) => {
+        observer.freed(freed);
         log.info(freed, 'freed what a gone node held');
       },
     }),
@@ -85,6 +99,7 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
     await Promise.all([pools.run(signal), nodes.run(signal)]);
   } finally {
     unsubscribe();
+    observer.deposed();
   }
 }
 

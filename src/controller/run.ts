@@ -9,9 +9,11 @@ import {
   startElection,
   type Log,
 } from '../kube/index.ts';
+import { serveMetrics } from '../metrics/index.ts';
 import { watchCluster } from './caches.ts';
 import type { ControllerFlags } from './flags.ts';
 import { lead } from './leader.ts';
+import { createControllerMetrics } from './metrics.ts';
 
 /** What the controller is made with besides its flags. */
 export interface ControllerEnvironment {
@@ -44,13 +46,23 @@ export async function runController(
     clock,
     ...(flags.kubeconfig === undefined ? {} : { kubeconfig: flags.kubeconfig }),
   });
-  const client = createKubeClient(connection, { userAgent: `weft-controller/${flags.identity}` });
+  const metrics = createControllerMetrics(clock);
+  const scrapes = serveMetrics({ address: flags.metricsAddress, registry: metrics.registry, clock, log });
+  const client = createKubeClient(connection, {
+    userAgent: `weft-controller/${flags.identity}`,
+    observe: metrics.requests,
+  });
   const parts = { client, clock, random, log };
   const caches = await repeatedly(async () => {
     await requireSchemaRevision(client, signal);
     return watchCluster(parts, flags.serviceCIDRs, signal);
   }, environment);
-  const events = eventRecorder({ ...parts, component: 'weft-controller', instance: flags.identity });
+  const events = eventRecorder({
+    ...parts,
+    component: 'weft-controller',
+    instance: flags.identity,
+    observe: metrics.events,
+  });
   const election = startElection(parts, {
     namespace: flags.namespace,
     name: flags.leaseName,
@@ -58,8 +70,10 @@ export async function runController(
     leaseMs: settings.leaseMs,
     renewDeadlineMs: (settings.leaseMs * 2) / 3,
     retryMs: (settings.leaseMs * 2) / 15,
-    lead: (term) => lead({ client, caches, events, settings, clock, random, log }, term),
+    lead: (term) =>
+      lead({ client, caches, events, settings, observer: metrics.leader, clock, random, log }, term),
   });
+  metrics.readFrom({ isLeading: () => election.isLeading });
   void caches.synced.then(() => {
     waiting.clear();
     log.info({ identity: flags.identity }, 'the caches are complete');
@@ -69,6 +83,7 @@ export async function runController(
   await caches.stop();
   await events.settled();
   await client.close();
+  await scrapes.close();
   health.close();
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { AGENT_USAGE, parseAgentFlags } from '../../src/agent/flags.ts';
-import { parseCIDR } from '../../src/net/index.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { DEFAULT_SETTINGS, InvalidFlagError } from '../../src/settings.ts';
 
 const NODE = '--node-name=n1';
@@ -14,12 +14,17 @@ test('without flags it is what the manifests run: only the node has to be named'
     sysctlRoot: undefined,
     bootIDPath: '/proc/sys/kernel/random/boot_id',
     probeSocket: '/run/weft-pod/probe.sock',
+    metricsAddress: { host: parseAddress('127.0.0.1'), port: 9144 },
     vxlan: { vni: 4097, port: 4789 },
     natExempt: [],
     serviceCIDRs: [],
     logLevel: 'info',
     settings: DEFAULT_SETTINGS,
   });
+});
+
+test('metrics can be switched off', () => {
+  expect(parseAgentFlags([NODE, '--metrics-address=']).metricsAddress).toBeUndefined();
 });
 
 test('every flag is obeyed', () => {
@@ -31,6 +36,7 @@ test('every flag is obeyed', () => {
     '--sysctl-net=/s',
     '--boot-id=/b',
     '--probe-socket=/p',
+    '--metrics-address=[::]:9999',
     '--vxlan-vni=16777215',
     '--vxlan-port=8472',
     '--nat-exempt=192.0.2.0/24',
@@ -48,6 +54,7 @@ test('every flag is obeyed', () => {
     sysctlRoot: '/s',
     bootIDPath: '/b',
     probeSocket: '/p',
+    metricsAddress: { host: parseAddress('::'), port: 9999 },
     vxlan: { vni: 16777215, port: 8472 },
     natExempt: [parseCIDR('192.0.2.0/24'), parseCIDR('2001:db8::/32')],
     logLevel: 'debug',
@@ -69,6 +76,7 @@ describe('refused', () => {
     [[NODE, '--grace-seconds=0'], '--grace-seconds=0: expected a number above 0'],
     [[NODE, '--sweep-seconds=1s'], '--sweep-seconds=1s'],
     [[NODE, '--log-level=loud'], '--log-level=loud'],
+    [[NODE, '--metrics-address=9144'], '--metrics-address=9144: expected an IP address'],
   ])('%j', (argv, message) => {
     let error: unknown;
     try {
@@ -95,6 +103,7 @@ test('the usage names every flag that is parsed', () => {
   }
   for (const flag of [
     'probe-socket',
+    'metrics-address',
     'vxlan-vni',
     'vxlan-port',
     'nat-exempt',

@@ -1,0 +1,266 @@
+import type { IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  poolFamilies,
+  type ClaimObserver,
+  type Clock,
+  type PendingReleases,
+  type ReleaseObserver,
+} from '../ipam/index.ts';
+import type { RequestObserver } from '../kube/index.ts';
+import {
+  addProcessMetrics,
+  createMetricsRegistry,
+  createRequestMetrics,
+  type MetricsRegistry,
+  type Sample,
+} from '../metrics/index.ts';
+import type { ClaimOutcome } from './claim.ts';
+import type { SubnetObserver } from './node-subnets.ts';
+import type { CallObserver } from './server.ts';
+import type { SweepSummary } from './sweep.ts';
+
+/** What an agent tells Prometheus: the observers of its parts, each of which knows only its own interface. */
+export interface AgentMetrics {
+  readonly registry: MetricsRegistry;
+  readonly requests: RequestObserver;
+  readonly calls: CallObserver;
+  readonly claims: ClaimObserver;
+  readonly claimEnded: (outcome: ClaimOutcome) => void;
+  readonly releases: ReleaseObserver & { retried(): void };
+  readonly subnets: SubnetObserver;
+  driftRepaired(objects: number): void;
+  /** The same sweep, counted. */
+  counted(sweep: () => Promise<SweepSummary>): () => Promise<SweepSummary>;
+  /** From now on the gauges are read from there, at each scrape. */
+  readFrom(sources: AgentGaugeSources): void;
+}
+
+export interface AgentGaugeSources {
+  readonly nodeName: string;
+  readonly pools: () => readonly IPPool[];
+  /** All nodes'. */
+  readonly subnets: () => readonly NodeSubnet[];
+  readonly pendingReleases: () => PendingReleases;
+  readonly broken: () => { readonly forMs: number } | undefined;
+}
+
+/**
+ * How calls of each verb are expected to end. An ADD and a DEL can fail in more ways than an alarm should have to know
+ * by name; which code means what stands in cni/error.ts.
+ */
+const CALL_OUTCOMES = {
+  ADD: ['ok', 'gone', '4', '7', '11', '101', '104', '106', '999'],
+  DEL: ['ok', 'gone', '7', '104', '999'],
+  CHECK: ['ok', '11', '107'],
+  STATUS: ['ok', '50', '51'],
+  GC: ['ok', '104', '999'],
+};
+
+const RELEASE_STATES: readonly (keyof PendingReleases)[] = ['releasing', 'resting', 'undoing'];
+
+const CLAIM_OUTCOMES: readonly ClaimOutcome[] = [
+  'claimed',
+  'refused',
+  'exhausted',
+  'timeout',
+  'abandoned',
+  'failed',
+];
+
+export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
+  const registry = createMetricsRegistry();
+  let sources: AgentGaugeSources | undefined;
+
+  const calls = callObserver(registry);
+  const claimEnded = registry.counts({
+    name: 'weft_claims_total',
+    help:
+      "Claims of an attachment's addresses by how they ended: claimed; refused, no pool serves it; exhausted, the " +
+      'pools that do are full; timeout, the apiserver gave no definite answer; abandoned, a DEL came or the runtime ' +
+      'went; failed, anything else.',
+    labels: ['result'],
+    known: CLAIM_OUTCOMES.map((outcome) => [outcome]),
+  });
+  const tries = registry.counts({
+    name: 'weft_claim_tries_total',
+    help:
+      'Creates of an IPAllocation by what came of them: created; taken, another has that address; retried, no ' +
+      'definite answer came and the same address was tried again. Many taken ones say that the cache lags.',
+    labels: ['result'],
+    known: [['created'], ['taken'], ['retried']],
+  });
+  const released = registry.counts({
+    name: 'weft_releases_total',
+    help: 'Addresses given back, by step: marked, and resting from then on; deleted, and free for others.',
+    labels: ['step'],
+    known: [['marked'], ['deleted']],
+  });
+  const releaseRetried = registry.count({
+    name: 'weft_release_retries_total',
+    help: 'Steps of releases that the apiserver did not answer definitely and that are tried again.',
+  });
+  registry.gauge(
+    {
+      name: 'weft_releases_pending',
+      help:
+        'Releases under way, by state: releasing, the apiserver does not know yet; resting, the reuse delay runs; ' +
+        'undoing, it is not known whether a claim has come to be.',
+      labels: ['state'],
+    },
+    () => {
+      const pending = sources?.pendingReleases();
+      return RELEASE_STATES.map((state) => ({ labels: [state], value: pending?.[state] ?? 0 }));
+    },
+  );
+  const subnetClaims = registry.counts({
+    name: 'weft_subnet_claims_total',
+    help:
+      'Claims of a subnet for this node by what came of them: claimed; taken, another node was faster and the ' +
+      'search went on; unavailable, the pool has none left or the claim failed, as the log says.',
+    labels: ['result'],
+    known: [['claimed'], ['taken'], ['unavailable']],
+  });
+  const givenBack = registry.count({
+    name: 'weft_subnets_given_back_total',
+    help: 'Subnets that this node gave back: surplus, drained, or of a deleted pool.',
+  });
+  registry.gauge(
+    {
+      name: 'weft_node_subnets',
+      help:
+        'Subnets that this node holds, by pool and family, present for every pool that there is. 0 of a pool that ' +
+        'serves: its pods cannot start on this node.',
+      labels: ['pool', 'family'],
+    },
+    () => (sources === undefined ? [] : subnetsHeld(sources)),
+  );
+  const driftRepaired = registry.count({
+    name: 'weft_drift_repaired_total',
+    help:
+      "Routes, addresses, filters and settings of the node's network that somebody else had changed and weft put " +
+      'back; the log names them. A steady rise: another program fights with weft.',
+  });
+  registry.gauge(
+    {
+      name: 'weft_data_path_broken_seconds',
+      help: "For how long the node's routes or filters have not been as they should be; 0: they are. At 60 STATUS fails.",
+    },
+    () => [{ value: (sources?.broken()?.forMs ?? 0) / 1000 }],
+  );
+  const counted = sweepCounter(registry);
+  const requests = createRequestMetrics(registry, clock);
+  addProcessMetrics(registry, 'agent');
+
+  return {
+    registry,
+    requests,
+    calls,
+    claims: { created: tries('created'), taken: tries('taken'), retried: tries('retried') },
+    claimEnded: (outcome) => {
+      claimEnded(outcome)();
+    },
+    releases: { marked: released('marked'), deleted: released('deleted'), retried: releaseRetried },
+    subnets: {
+      claimed: subnetClaims('claimed'),
+      taken: subnetClaims('taken'),
+      unavailable: subnetClaims('unavailable'),
+      givenBack,
+    },
+    driftRepaired,
+    counted,
+    readFrom(given) {
+      sources = given;
+    },
+  };
+}
+
+function callObserver(registry: MetricsRegistry): CallObserver {
+  const durations = registry.histogram({
+    name: 'weft_cni_duration_seconds',
+    help:
+      'CNI calls by verb and result, and how long the agent took for them: ok; the code of the CNI error (11: the ' +
+      'kubelet tries again by itself); gone, the runtime did not wait for the answer.',
+    labels: ['verb', 'result'],
+    known: Object.entries(CALL_OUTCOMES).flatMap(([verb, results]) =>
+      results.map((result) => [verb, result]),
+    ),
+    buckets: [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 45],
+  });
+  return (verb, outcome, ms) => {
+    durations(verb ?? 'unknown', String(outcome))(ms / 1000);
+  };
+}
+
+function sweepCounter(registry: MetricsRegistry): AgentMetrics['counted'] {
+  let last: SweepSummary | undefined;
+  const sweeps = registry.counts({
+    name: 'weft_sweeps_total',
+    help:
+      'Sweeps by result: judged; blind, the watch did not live and nothing was judged; failed, the log says why. ' +
+      'Without judged ones nobody frees what crashes leave.',
+    labels: ['result'],
+    known: [['judged'], ['blind'], ['failed']],
+  });
+  const released = registry.count({
+    name: 'weft_sweep_released_total',
+    help: 'Addresses that the sweep released because their sandbox had gone without a DEL. A steady rise is a leak.',
+  });
+  const readopted = registry.count({
+    name: 'weft_sweep_readopted_total',
+    help: 'IPAllocations that the sweep made again for living sandboxes: somebody had deleted them.',
+  });
+  const linksRemoved = registry.count({
+    name: 'weft_sweep_links_removed_total',
+    help: 'Half-made interfaces that the sweep removed: an ADD had ended in the middle.',
+  });
+  registry.gauge(
+    {
+      name: 'weft_sweep_suspects',
+      help:
+        'Allocations that the last sweep saw without a living sandbox. Above 0 for longer than the grace: the sweep ' +
+        'cannot free them.',
+    },
+    () => [{ value: last?.suspects ?? 0 }],
+  );
+  registry.gauge(
+    {
+      name: 'weft_sweep_conflicts',
+      help:
+        'Addresses of living sandboxes that, by the last sweep, the book gives to another or to no pool. Above 0: ' +
+        'two pods may have one address; the log names them.',
+    },
+    () => [{ value: last?.conflicts ?? 0 }],
+  );
+  return (sweep) => async () => {
+    let summary: SweepSummary;
+    try {
+      summary = await sweep();
+    } catch (error) {
+      sweeps('failed')();
+      throw error;
+    }
+    sweeps(summary.judged ? 'judged' : 'blind')();
+    // A blind one has seen nothing, and that is no news of what stood before.
+    if (summary.judged) last = summary;
+    released(summary.released);
+    readopted(summary.readopted);
+    linksRemoved(summary.linksRemoved);
+    return summary;
+  };
+}
+
+/** Counts per pool and family: 0 for those that a pool lists, and whatever is left of those that are gone. */
+function subnetsHeld({ nodeName, pools, subnets }: AgentGaugeSources): Sample[] {
+  const held = new Map<string, { readonly labels: readonly string[]; value: number }>();
+  const entry = (pool: string, family: string) => {
+    const key = `${pool}/${family}`;
+    const known = held.get(key) ?? { labels: [pool, family], value: 0 };
+    held.set(key, known);
+    return known;
+  };
+  for (const pool of pools()) for (const family of poolFamilies(pool)) entry(pool.metadata.name, family);
+  for (const { spec } of subnets()) {
+    if (spec.nodeName === nodeName) entry(spec.pool, spec.cidr.family).value++;
+  }
+  return [...held.values()];
+}
