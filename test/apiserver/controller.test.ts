@@ -55,6 +55,7 @@ function startController(identity: string, more: readonly string[] = [], kubecon
     '--namespace=default',
     `--lease-name=${dir.split('-').at(-1)?.toLowerCase() ?? ''}`,
     `--probe-socket=${probeSocket}`,
+    '--metrics-address=',
     `--kubeconfig=${kubeconfig ?? apiserver().plane.kubeconfig}`,
   ];
   const ended = runController(parseControllerFlags([...own, ...FAST, ...more]), {

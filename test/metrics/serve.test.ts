@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { createServer as createHttpServer, request } from 'node:http';
-import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, request } from 'node:http';
+import { connect, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   createMetricsRegistry,
@@ -12,6 +12,7 @@ import {
 } from '../../src/metrics/index.ts';
 import { createFakeClock, type FakeClock } from '../controller/fake-clock.ts';
 import { parseExposition } from './exposition.ts';
+import { freePort } from './scrape.ts';
 
 let clock: FakeClock;
 let port: number;
@@ -243,15 +244,7 @@ async function open(): Promise<Socket> {
 }
 
 async function occupy(): Promise<Server> {
-  const server = createHttpServer().listen(port, '127.0.0.1');
+  const server = createServer().listen(port, '127.0.0.1');
   await once(server, 'listening');
   return server;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port: free } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return free;
 }
