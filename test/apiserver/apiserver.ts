@@ -10,6 +10,7 @@ import {
   loadConnection,
   type InformerParts,
   type KubeClient,
+  type KubeClientOptions,
   type Log,
 } from '../../src/kube/index.ts';
 
@@ -25,7 +26,7 @@ export interface TestApiserver {
   /** Runs kubectl; answers also where it fails. */
   kubectl(args: readonly string[], input?: object | string): Promise<Result>;
   /** A further client, through another address (a proxy's) if given. */
-  connect(options?: { readonly server?: string; readonly connections?: number }): Promise<KubeClient>;
+  connect(options?: KubeClientOptions & { readonly server?: string }): Promise<KubeClient>;
   stop(): Promise<void>;
 }
 
@@ -83,7 +84,7 @@ export async function startApiserver(options: ApiserverOptions = {}): Promise<Te
   }
   return server;
 
-  async function connect({ server, connections }: { server?: string; connections?: number } = {}) {
+  async function connect({ server, ...options }: KubeClientOptions & { readonly server?: string } = {}) {
     const env = {};
     const connection = await loadConnection({
       kubeconfig: plane.kubeconfig,
@@ -92,7 +93,7 @@ export async function startApiserver(options: ApiserverOptions = {}): Promise<Te
     });
     const client = createKubeClient(
       server === undefined ? connection : { ...connection, server: new URL(server) },
-      { userAgent: 'weft-test', ...(connections === undefined ? {} : { connections }) },
+      { userAgent: 'weft-test', ...options },
     );
     clients.add(client);
     return client;

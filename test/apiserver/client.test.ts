@@ -15,6 +15,7 @@ import {
   UnauthorizedError,
   UnreachableError,
   type KubeClient,
+  type RequestObserver,
 } from '../../src/kube/index.ts';
 import { parseAddress } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
@@ -158,6 +159,73 @@ describe('refusals', () => {
     proxy.setFault(() => ({ delayMs: 10_000 }));
     expect(await thrown(through.request({ ...NAMESPACE, timeoutMs: 500 }))).toBeInstanceOf(UnreachableError);
   }, 20_000);
+});
+
+describe('an observer', () => {
+  it('is told of each request by verb, and how it ended', async () => {
+    const { told, observe } = recorder();
+    const client = await server().connect({ server: proxy.url, observe });
+    const store = allocationStore(client);
+    await store.create(held('10.0.0.20'));
+    await store.create(held('10.0.0.20'));
+    const seen = await store.get('10.0.0.20');
+    if (seen === undefined) throw new Error('created above');
+    await store.markReleased(seen, new Date());
+    await store.delete(seen);
+    await store.get('10.0.0.21');
+    await store.listOfNode('nobody');
+    expect(told).toEqual([
+      'create 201',
+      'create 409',
+      'get 200',
+      'patch 200',
+      'delete 409',
+      'get 404',
+      'list 200',
+    ]);
+  });
+
+  it('is told where no answer came, and where nobody waited for one', async () => {
+    const { told, observe } = recorder();
+    const client = await server().connect({ server: proxy.url, observe });
+    proxy.setFault(() => 'lose-answer');
+    await thrown(client.request(NAMESPACE));
+    proxy.setFault(() => ({ delayMs: 3_000 }));
+    await thrown(client.request({ ...NAMESPACE, signal: AbortSignal.timeout(100) }));
+    proxy.setFault(() => ({ status: 503 }));
+    await thrown(client.request(NAMESPACE));
+    expect(told).toEqual(['get unreachable', 'get aborted', 'get 503']);
+  });
+
+  it('is told of a watch when it begins, and not again when it ends or breaks', async () => {
+    const { told, observe } = recorder();
+    const client = await server().connect({ server: proxy.url, observe });
+    const watch = (signal: AbortSignal, onOpen: () => void) =>
+      client.stream({
+        path: '/api/v1/namespaces',
+        query: { watch: true },
+        signal,
+        onOpen,
+        onLine: () => undefined,
+      });
+    for (const end of [(stop: AbortController) => stop.abort(), () => proxy.resetConnections()]) {
+      const stop = new AbortController();
+      const opened = Promise.withResolvers<undefined>();
+      const watching = thrown(watch(stop.signal, () => opened.resolve(undefined)));
+      await opened.promise;
+      end(stop);
+      await watching;
+    }
+    expect(told).toEqual(['watch 200', 'watch 200']);
+    proxy.setFault(() => 'lose-request');
+    await thrown(watch(new AbortController().signal, () => undefined));
+    expect(told.at(-1)).toBe('watch unreachable');
+  });
+
+  function recorder(): { told: string[]; observe: RequestObserver } {
+    const told: string[] = [];
+    return { told, observe: (verb) => (outcome) => told.push(`${verb} ${outcome}`) };
+  }
 });
 
 describe('who we are', () => {

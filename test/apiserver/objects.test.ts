@@ -99,7 +99,7 @@ describe('Events', () => {
     let nowMs = 0;
     const clock = { ...createSystemClock(), nowMs: () => nowMs };
     const log = keepingLog();
-    const { record, settled } = recorder({ clock, log });
+    const { record, settled, told } = recorder({ clock, log });
     const event = { object, type: 'Warning', reason: 'Exhausted', message: 'no address is left' } as const;
     for (let n = 0; n < 5; n++) record(event);
     nowMs += 61_000;
@@ -107,6 +107,7 @@ describe('Events', () => {
     record({ ...event, message: 'something else' });
     await settled();
     expect(log.lines).toEqual([]);
+    expect(told).toEqual([...Array<string>(5).fill('repeated'), 'written', 'written']);
     const found = await events('Exhausted');
     expect(found).toHaveLength(2);
     expect(found.find(({ message }) => message === 'no address is left')).toMatchObject({
@@ -119,11 +120,13 @@ describe('Events', () => {
   it('are dropped with a word in the log beyond what the apiserver should bear', async () => {
     const clock = { ...createSystemClock(), nowMs: () => 0 };
     const log = keepingLog();
-    const { record, settled } = recorder({ clock, log });
+    const { record, settled, told } = recorder({ clock, log });
     for (let n = 0; n < 60; n++) record({ object, type: 'Normal', reason: 'Many', message: `number ${n}` });
     await settled();
     expect(await events('Many')).toHaveLength(50);
     expect(log.lines).toHaveLength(10);
+    expect(told.filter((outcome) => outcome === 'dropped')).toHaveLength(10);
+    expect(told.filter((outcome) => outcome === 'written')).toHaveLength(50);
   });
 
   function recorder({
@@ -133,13 +136,15 @@ describe('Events', () => {
     clock: ReturnType<typeof createSystemClock>;
     log: ReturnType<typeof keepingLog>;
   }) {
+    const told: string[] = [];
     const made = eventRecorder({
       client: server().client,
       clock,
       log,
       component: 'weft-test',
       instance: 'test',
+      observe: (outcome) => told.push(outcome),
     });
-    return { record: made.record.bind(made), settled: made.settled.bind(made) };
+    return { told, record: made.record.bind(made), settled: made.settled.bind(made) };
   }
 });
