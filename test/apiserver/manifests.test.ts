@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { IMAGE } from '../../hack/image.ts';
 import { parseAgentFlags } from '../../src/agent/flags.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
+import { parseAddress } from '../../src/net/index.ts';
 import { mustSucceed, SAMPLES, useApiserver } from './apiserver.ts';
 
 const CONFIG = join(import.meta.dirname, '..', '..', 'config');
@@ -26,6 +27,7 @@ const Container = z.looseObject({
   image: z.string(),
   command: z.array(z.string()),
   args: z.array(z.string()),
+  env: z.array(z.unknown()).default([]),
   ports: z.array(z.unknown()).optional(),
   securityContext: SecurityContext,
   volumeMounts: z.array(
@@ -177,6 +179,33 @@ describe("the controller's container", () => {
     expect(securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } });
     expect(volumes.filter(({ hostPath }) => hostPath !== undefined)).toEqual([]);
   });
+});
+
+describe('config/metrics', () => {
+  const parsers = { 'weft-agent': parseAgentFlags, 'weft-controller': parseControllerFlags };
+
+  it.each([
+    ['weft-agent', 9144],
+    ['weft-controller', 9145],
+  ] as const)(
+    'has %s serve its metrics on the address of its node, of either family, without a port of the pod',
+    async (name, port) => {
+      const { template } = (await workload('metrics', name)).spec;
+      const [container] = template.spec.containers;
+      expect(template.metadata).toMatchObject({
+        annotations: { 'prometheus.io/scrape': 'true', 'prometheus.io/port': String(port) },
+      });
+      expect(container?.ports).toBeUndefined();
+      expect(container?.env).toContainEqual({
+        name: 'HOST_IP',
+        valueFrom: { fieldRef: { fieldPath: 'status.hostIP' } },
+      });
+      for (const address of ['192.0.2.7', '2001:db8::7']) {
+        const args = container?.args.map((argument) => argument.replace('$(HOST_IP)', address)) ?? [];
+        expect(parsers[name](args).metricsAddress).toEqual({ host: parseAddress(address), port });
+      }
+    },
+  );
 });
 
 describe('what the accounts may do', () => {
