@@ -11,7 +11,7 @@ import {
 import type { AgentParts } from './parts.ts';
 
 /**
- * How a claim ended: the attachment has its addresses; no pool serves it; those that do are full; its time was over;
+ * How a claim ended: the attachment has its addresses; no pool serves and admits it; those that do are full; its time was over;
  * nobody wanted the addresses any more; something that nobody thought of.
  */
 export type ClaimOutcome = 'claimed' | 'refused' | 'exhausted' | 'timeout' | 'abandoned' | 'failed';

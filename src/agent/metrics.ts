@@ -1,14 +1,17 @@
 import type { IPPool, NodeSubnet } from '../api/index.ts';
 import {
-  poolFamilies,
+  isGeneral,
+  usableFamilies,
+  type ClaimingNode,
   type ClaimObserver,
   type Clock,
   type PendingReleases,
   type ReleaseObserver,
 } from '../ipam/index.ts';
-import type { RequestObserver } from '../kube/index.ts';
+import type { EventOutcome, RequestObserver } from '../kube/index.ts';
 import {
   addProcessMetrics,
+  createEventMetrics,
   createMetricsRegistry,
   createRequestMetrics,
   type MetricsRegistry,
@@ -23,6 +26,7 @@ import type { SweepSummary } from './sweep.ts';
 export interface AgentMetrics {
   readonly registry: MetricsRegistry;
   readonly requests: RequestObserver;
+  readonly events: (outcome: EventOutcome) => void;
   readonly calls: CallObserver;
   readonly claims: ClaimObserver;
   readonly claimEnded: (outcome: ClaimOutcome) => void;
@@ -36,7 +40,7 @@ export interface AgentMetrics {
 }
 
 export interface AgentGaugeSources {
-  readonly nodeName: string;
+  readonly node: () => ClaimingNode;
   readonly pools: () => readonly IPPool[];
   /** All nodes'. */
   readonly subnets: () => readonly NodeSubnet[];
@@ -75,7 +79,7 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
   const claimEnded = registry.counts({
     name: 'weft_claims_total',
     help:
-      "Claims of an attachment's addresses by how they ended: claimed; refused, no pool serves it; exhausted, the " +
+      "Claims of an attachment's addresses by how they ended: claimed; refused, no pool serves and admits it; exhausted, the " +
       'pools that do are full; timeout, the apiserver gave no definite answer; abandoned, a DEL came or the runtime ' +
       'went; failed, anything else.',
     labels: ['result'],
@@ -128,8 +132,8 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
     {
       name: 'weft_node_subnets',
       help:
-        'Subnets that this node holds, by pool and family, present for every pool that there is. 0 of a pool that ' +
-        'serves: its pods cannot start on this node.',
+        'Subnets that this node holds, by pool and family. There with 0 for pools that every pod of the node may ' +
+        'draw from: they should have one each, and without it ADDs wait for it, or fail.',
       labels: ['pool', 'family'],
     },
     () => (sources === undefined ? [] : subnetsHeld(sources)),
@@ -148,12 +152,14 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
     () => [{ value: (sources?.broken()?.forMs ?? 0) / 1000 }],
   );
   const counted = sweepCounter(registry);
+  const events = createEventMetrics(registry);
   const requests = createRequestMetrics(registry, clock);
   addProcessMetrics(registry, 'agent');
 
   return {
     registry,
     requests,
+    events,
     calls,
     claims: { created: tries('created'), taken: tries('taken'), retried: tries('retried') },
     claimEnded: (outcome) => {
@@ -249,8 +255,8 @@ function sweepCounter(registry: MetricsRegistry): AgentMetrics['counted'] {
   };
 }
 
-/** Counts per pool and family: 0 for those that a pool lists, and whatever is left of those that are gone. */
-function subnetsHeld({ nodeName, pools, subnets }: AgentGaugeSources): Sample[] {
+/** Counts per pool and family: 0 where the node should have one, and whatever it has of other pools. */
+function subnetsHeld({ node, pools, subnets }: AgentGaugeSources): Sample[] {
   const held = new Map<string, { readonly labels: readonly string[]; value: number }>();
   const entry = (pool: string, family: string) => {
     const key = `${pool}/${family}`;
@@ -258,9 +264,14 @@ function subnetsHeld({ nodeName, pools, subnets }: AgentGaugeSources): Sample[] 
     held.set(key, known);
     return known;
   };
-  for (const pool of pools()) for (const family of poolFamilies(pool)) entry(pool.metadata.name, family);
-  for (const { spec } of subnets()) {
-    if (spec.nodeName === nodeName) entry(spec.pool, spec.cidr.family).value++;
+  const view = { pools: pools(), subnets: subnets() };
+  const { name, labels, addresses } = node();
+  for (const pool of view.pools) {
+    if (!isGeneral(pool, view, { name, labels })) continue;
+    for (const family of usableFamilies(pool, addresses)) entry(pool.metadata.name, family);
+  }
+  for (const { spec } of view.subnets) {
+    if (spec.nodeName === name) entry(spec.pool, spec.cidr.family).value++;
   }
   return [...held.values()];
 }

@@ -153,6 +153,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log,
     component: 'weft-agent',
     instance: nodeName,
+    observe: metrics.events,
   });
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
@@ -261,7 +262,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log,
   };
   metrics.readFrom({
-    nodeName,
+    node: caches.node,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     pendingReleases: releases.pending,

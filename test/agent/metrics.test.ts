@@ -3,6 +3,7 @@ import { createAgentMetrics } from '../../src/agent/metrics.ts';
 import type { SweepSummary } from '../../src/agent/sweep.ts';
 import { cniErrorObject } from '../../src/cni/index.ts';
 import { ClaimDeadlineError, PoolExhaustedError } from '../../src/ipam/index.ts';
+import { parseAddress } from '../../src/net/index.ts';
 import { nodeSubnet, pool } from '../controller/objects.ts';
 import { parseExposition } from '../metrics/exposition.ts';
 
@@ -52,7 +53,15 @@ describe('from the start', () => {
   it('the codes that an ADD may well fail with are there', async () => {
     const { value } = await start().scrape();
     const failures = [
-      new PoolExhaustedError({ pool: 'p', family: 'ipv4', subnets: [], usable: 0n, inUse: 0, resting: 0 }),
+      new PoolExhaustedError({
+        pool: 'p',
+        family: 'ipv4',
+        subnets: [],
+        usable: 0n,
+        inUse: 0,
+        resting: 0,
+        reserved: 0n,
+      }),
       new ClaimDeadlineError('p', 1, undefined),
       Object.assign(new Error('refused'), { name: 'ForbiddenError' }),
       Object.assign(new Error('refused'), { name: 'NetlinkError' }),
@@ -147,6 +156,8 @@ it('reads at each scrape what this node holds, has under way, and whether its da
   const { metrics, scrape } = start();
   const both = pool('both', ['10.0.0.0/16', 'fd00::/48']);
   const gone = pool('gone', ['10.9.0.0/16']);
+  const elsewhere = pool('elsewhere', ['10.8.0.0/16']);
+  elsewhere.spec.nodeSelector = { matchLabels: { zone: 'b' } };
   const subnets = [
     nodeSubnet(both, '10.0.0.0/26', 'n1'),
     nodeSubnet(both, '10.0.0.64/26', 'n1'),
@@ -155,8 +166,13 @@ it('reads at each scrape what this node holds, has under way, and whether its da
   ];
   const dataPath: { broken?: { forMs: number } } = {};
   metrics.readFrom({
-    nodeName: 'n1',
-    pools: () => [both],
+    node: () => ({
+      name: 'n1',
+      uid: 'uid-n1',
+      labels: { zone: 'a' },
+      addresses: [parseAddress('192.0.2.1'), parseAddress('2001:db8::1')],
+    }),
+    pools: () => [both, elsewhere],
     subnets: () => subnets,
     pendingReleases: () => ({ releasing: 1, resting: 20, undoing: 0 }),
     broken: () => dataPath.broken,
@@ -165,6 +181,8 @@ it('reads at each scrape what this node holds, has under way, and whether its da
   expect(value('weft_node_subnets', { pool: 'both', family: 'ipv4' })).toBe(2);
   expect(value('weft_node_subnets', { pool: 'both', family: 'ipv6' })).toBe(0);
   expect(value('weft_node_subnets', { pool: 'gone', family: 'ipv4' })).toBe(1);
+  // The node has nothing to do with it.
+  expect(value('weft_node_subnets', { pool: 'elsewhere', family: 'ipv4' })).toBeUndefined();
   expect(value('weft_releases_pending', { state: 'resting' })).toBe(20);
   expect(value('weft_releases_pending', { state: 'undoing' })).toBe(0);
   expect(value('weft_data_path_broken_seconds')).toBe(0);
