@@ -37,7 +37,7 @@ export function createRequestMetrics(
       'of every ADD: what they take, pods wait.',
     labels: ['verb'],
     known: VERBS.map((verb) => [verb]),
-    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10],
   });
   return (verb) => {
     const sentMs = clock.nowMs();

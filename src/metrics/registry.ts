@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import PromCounter from 'prom-client/lib/counter.js';
 import PromGauge from 'prom-client/lib/gauge.js';
 import PromHistogram from 'prom-client/lib/histogram.js';
@@ -108,7 +109,16 @@ export function createMetricsRegistry(): MetricsRegistry {
         },
       });
     },
-    text: () => registry.metrics(),
+    async text() {
+      // One at a time, and others may come between: a scrape of some milliseconds must not keep an ADD waiting, nor
+      // have all that rendering leaves behind in memory at once.
+      const texts: string[] = [];
+      for (const { name } of metrics) {
+        texts.push(await registry.getSingleMetricAsString(name));
+        await setImmediate();
+      }
+      return `${texts.join('\n\n')}\n`;
+    },
     contentType: registry.contentType,
     metrics,
   };
