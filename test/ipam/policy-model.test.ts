@@ -178,7 +178,7 @@ function fail(cidr: string): never {
   throw new Error(`${cidr} is no CIDR`);
 }
 
-test('whatever is done in whatever order', () => {
+test('whatever is done in whatever order', { timeout: 60_000 }, () => {
   const anyNode = fc.constantFrom(...NODES);
   const commands = fc.commands(
     [
