@@ -8,8 +8,9 @@ import type {
 } from '../api/index.ts';
 import { cidrHasAddress, countAddresses, intersectRanges, rangeOfCIDR, type Family } from '../net/index.ts';
 import { addressCandidates, type Candidate, type NamesInUse, type RingCursor } from './candidates.ts';
-import { jitteredBackOff, type Clock, type Random } from './clock.ts';
+import type { Clock, Random } from './clock.ts';
 import { startDeadline } from './deadline.ts';
+import { createDefinitely } from './definite-create.ts';
 import { ClaimDeadlineError, PoolExhaustedError } from './errors.ts';
 import { poolFamilies } from './pools.ts';
 import { isOf, isResting, type ReleaseQueue } from './release.ts';
@@ -165,9 +166,9 @@ async function claimFirstFree(
   }
 }
 
-/** Creates the object of one name, until the answer is definite. On giving up an open outcome goes to be undone. */
+/** Creates the object of one name. On giving up an open outcome goes to be undone. */
 async function claimName(
-  { store, clock, random, inFlight, taken, releases, observer }: ClaimParts,
+  parts: ClaimParts,
   { pool, nodeName, attachment, pod }: ClaimRequest,
   walk: Walk,
   signal: AbortSignal,
@@ -180,44 +181,29 @@ async function claimName(
     attachment,
     ...(pod === undefined ? {} : { pod }),
   };
-  const backOff = jitteredBackOff(random);
-  /** Whether a create of ours may have committed without our knowing. */
-  let open = false;
+  const attempt = { open: false };
   try {
-    for (;;) {
-      try {
-        signal.throwIfAborted();
-        const mayBeOurs = open;
-        open = true;
-        const outcome = await store.create(spec, signal);
-        if (outcome.kind === 'created') {
-          open = false;
-          observer?.created();
-          return outcome.object;
-        }
-        const found = mayBeOurs ? await store.get(name, signal) : undefined;
-        if (!mayBeOurs || found !== undefined) {
-          open = false;
-          // One that rests is an earlier claim's, on its way out.
-          if (found !== undefined && isOf(found, attachment) && !isResting(found)) {
-            observer?.created();
-            return found;
-          }
-          observer?.taken();
-          taken.remember(name);
-          return 'taken';
-        }
-        // It was there and has gone: whose it was nobody can say. The same name again.
-      } catch (error) {
-        if (signal.aborted) throw error;
-        walk.lastFailure = error;
-      }
-      observer?.retried();
-      await clock.sleep(backOff.next(), signal);
+    const answer = await createDefinitely(parts, {
+      spec,
+      // One that rests is an earlier claim's, on its way out.
+      isOurs: (found) => isOf(found, attachment) && !isResting(found),
+      onRetry: (failure) => {
+        walk.lastFailure = failure ?? walk.lastFailure;
+        parts.observer?.retried();
+      },
+      signal,
+      attempt,
+    });
+    if (answer === 'taken') {
+      parts.observer?.taken();
+      parts.taken.remember(name);
+    } else {
+      parts.observer?.created();
     }
+    return answer;
   } finally {
-    if (open) void releases.undo(name, attachment);
-    else inFlight.delete(name);
+    if (attempt.open) void parts.releases.undo(name, attachment);
+    else parts.inFlight.delete(name);
   }
 }
 

@@ -20,8 +20,10 @@ export interface KubeConnection {
 }
 
 export interface ConnectionOptions {
-  /** A kubeconfig file. Without, a pod's service account, or else what kubectl would use. */
+  /** A kubeconfig file. Without, what kubectl would use: $KUBECONFIG, a pod's service account, ~/.kube/config. */
   readonly kubeconfig?: string;
+  /** A context of the kubeconfig. Without, its current one. */
+  readonly context?: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
 }
@@ -31,12 +33,12 @@ export interface ConnectionOptions {
  * @throws KubeConfigError
  */
 export async function loadConnection(options: ConnectionOptions): Promise<KubeConnection> {
-  if (options.kubeconfig === undefined && options.env.KUBERNETES_SERVICE_HOST !== undefined) {
-    return inClusterConnection(options);
-  }
+  const { kubeconfig, context, env } = options;
+  const asked = kubeconfig ?? context ?? env.KUBECONFIG;
+  if (asked === undefined && env.KUBERNETES_SERVICE_HOST !== undefined) return inClusterConnection(options);
   // Only who needs a kubeconfig pays for its reader: 38 MB of memory.
   const { kubeconfigConnection } = await import('./kubeconfig.ts');
-  return kubeconfigConnection(options.kubeconfig);
+  return kubeconfigConnection(kubeconfig, context);
 }
 
 /** The configuration does not lead to an apiserver that may be trusted. */

@@ -8,8 +8,17 @@ import { conditionalWrites, type WriteFeed } from './writes.ts';
 
 const PATH = pathOf(IP_ALLOCATION);
 
+export interface AllocationStoreOptions {
+  /** Put on every object that is created. */
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
 /** The IPAllocations in the apiserver. `feed` is the informer that must show own writes at once. */
-export function allocationStore(client: KubeClient, feed?: WriteFeed): AllocationStore & AllocationLists {
+export function allocationStore(
+  client: KubeClient,
+  feed?: WriteFeed,
+  { annotations }: AllocationStoreOptions = {},
+): AllocationStore & AllocationLists {
   const parse = (object: unknown) => IPAllocation.parse(object);
   const writes = conditionalWrites(client, PATH, parse, feed);
   return {
@@ -18,7 +27,10 @@ export function allocationStore(client: KubeClient, feed?: WriteFeed): Allocatio
         {
           apiVersion: API_VERSION,
           kind: IP_ALLOCATION.kind,
-          metadata: { name: allocationName(spec.address) },
+          metadata: {
+            name: allocationName(spec.address),
+            ...(annotations === undefined ? {} : { annotations }),
+          },
           spec: IPAllocationSpec.encode(spec),
         },
         signal,
@@ -39,13 +51,40 @@ export function allocationStore(client: KubeClient, feed?: WriteFeed): Allocatio
       });
       return items.map(parse);
     },
+    async listMatching({ pool, nodeName, namespace, podName }, signal) {
+      const selected = {
+        'spec.pool': pool,
+        'spec.nodeName': nodeName,
+        'spec.pod.namespace': namespace,
+        'spec.pod.name': podName,
+      };
+      const terms = Object.entries(selected).flatMap(([field, value]) =>
+        value === undefined ? [] : [`${field}=${value}`],
+      );
+      const { items } = await listAll(client, {
+        path: PATH,
+        ...(terms.length === 0 ? {} : { fieldSelector: terms.join(',') }),
+        signal,
+      });
+      return items.map(parse);
+    },
   };
 }
 
-/** Lists cost the apiserver time linear in all objects: the controller's, and never in a loop. */
+/** What a list of allocations is narrowed to; what is absent does not matter. */
+export interface AllocationFilter {
+  readonly pool?: string | undefined;
+  readonly nodeName?: string | undefined;
+  readonly namespace?: string | undefined;
+  readonly podName?: string | undefined;
+}
+
+/** Lists cost the apiserver time linear in all objects: the controller's and people's, and never in a loop. */
 export interface AllocationLists {
   /** A consistent list. Throws if one of them cannot be read. */
   listOfNode(nodeName: string, signal?: AbortSignal): Promise<IPAllocation[]>;
+  /** The same, of those that match. */
+  listMatching(filter: AllocationFilter, signal?: AbortSignal): Promise<IPAllocation[]>;
 }
 
 /** Watches IPAllocations: a node's own, or all of them read as what `parse` keeps of each. */

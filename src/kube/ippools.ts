@@ -3,13 +3,14 @@ import type { PoolStore, WriteOutcome } from '../ipam/store.ts';
 import { FAMILIES } from '../net/index.ts';
 import type { KubeClient } from './client.ts';
 import { startInformer, type Informer, type InformerParts } from './informer.ts';
+import { listAll } from './list.ts';
 import { pathOf } from './paths.ts';
 import { conditionalWrites, type WriteFeed } from './writes.ts';
 
 const PATH = pathOf(IP_POOL);
 
 /** The IPPools in the apiserver. Nothing here writes a spec: that is the user's alone. */
-export function poolStore(client: KubeClient, feed?: WriteFeed): PoolStore & PoolReports {
+export function poolStore(client: KubeClient, feed?: WriteFeed): PoolStore & PoolReports & PoolLists {
   const writes = conditionalWrites(client, PATH, (object) => IPPool.parse(object), feed);
   return {
     get: writes.get,
@@ -30,7 +31,16 @@ export function poolStore(client: KubeClient, feed?: WriteFeed): PoolStore & Poo
         { subresource: 'status', signal },
       );
     },
+    async listAll(signal) {
+      const { items } = await listAll(client, { path: PATH, signal });
+      return items.map((object) => IPPool.parse(object));
+    },
   };
+}
+
+export interface PoolLists {
+  /** A consistent list. Throws if one of them cannot be read. */
+  listAll(signal?: AbortSignal): Promise<IPPool[]>;
 }
 
 /** What the controller writes about a pool. Each only if the pool is still at the resourceVersion of `seen`. */

@@ -4,10 +4,10 @@ import { KubeConfigError, serverURL, type KubeConnection } from './connection.ts
 
 /**
  * Reads a kubeconfig: certificates, tokens, and programs that fetch a credential. Without `file`, what kubectl
- * would use: $KUBECONFIG or ~/.kube/config.
+ * would use: $KUBECONFIG or ~/.kube/config. Without `context`, its current one.
  * @throws KubeConfigError
  */
-export async function kubeconfigConnection(file?: string): Promise<KubeConnection> {
+export async function kubeconfigConnection(file?: string, context?: string): Promise<KubeConnection> {
   const source = file ?? process.env.KUBECONFIG ?? '~/.kube/config';
   const config = new KubeConfig();
   try {
@@ -16,6 +16,12 @@ export async function kubeconfigConnection(file?: string): Promise<KubeConnectio
   } catch (error) {
     throw new KubeConfigError(`cannot read the kubeconfig ${source}`, { cause: error });
   }
+  if (file === undefined && config.getCurrentCluster()?.server === NO_CONFIG) {
+    throw new KubeConfigError(
+      'there is no kubeconfig: name one with --kubeconfig or KUBECONFIG, or put it into ~/.kube/config',
+    );
+  }
+  if (context !== undefined) useContext(config, context, source);
   const cluster = config.getCurrentCluster();
   if (cluster === null) {
     throw new KubeConfigError(`the kubeconfig ${source} has no current context, or none with a cluster`);
@@ -45,6 +51,18 @@ export async function kubeconfigConnection(file?: string): Promise<KubeConnectio
       return token;
     },
   };
+}
+
+/** What the library makes up where it finds no kubeconfig. */
+const NO_CONFIG = 'http://localhost:8080';
+
+function useContext(config: KubeConfig, context: string, source: string): void {
+  const known = config.getContexts().map(({ name }) => name);
+  if (!known.includes(context)) {
+    const there = known.length === 0 ? 'it has none' : `it has ${known.join(', ')}`;
+    throw new KubeConfigError(`the kubeconfig ${source} has no context "${context}": ${there}`);
+  }
+  config.setCurrentContext(context);
 }
 
 interface Credentials {

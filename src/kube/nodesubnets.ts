@@ -36,12 +36,18 @@ export function nodeSubnetStore(client: KubeClient, feed?: WriteFeed): NodeSubne
       });
       return items.map(parse);
     },
+    async listAll(signal) {
+      const { items } = await listAll(client, { path: PATH, signal });
+      return items.map(parse);
+    },
   };
 }
 
 export interface NodeSubnetLists {
   /** A consistent list, as a pool's finalizer waits for. Throws if one of them cannot be read. */
   listOfPool(poolName: string, signal?: AbortSignal): Promise<NodeSubnet[]>;
+  /** The same, of all pools. */
+  listAll(signal?: AbortSignal): Promise<NodeSubnet[]>;
 }
 
 /** Watches all NodeSubnets. */

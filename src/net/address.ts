@@ -24,10 +24,33 @@ export class InvalidAddressError extends Error {
  * @throws InvalidAddressError
  */
 export function parseAddress(text: string): IPAddress {
-  const address = parseAnySpelling(text);
+  const address = parseAddressInAnySpelling(text);
   const canonical = formatAddress(address);
   if (canonical !== text) throw new InvalidAddressError(text, `write it as ${canonical}`);
   return address;
+}
+
+/**
+ * Parses what a person typed: IPv6 in upper case, with leading zeros or uncompressed is welcome, and the address that
+ * is answered has one spelling again. Zones and IPv4-mapped IPv6 stay refused: they are other addresses.
+ * @throws InvalidAddressError
+ */
+export function parseAddressInAnySpelling(text: string): IPAddress {
+  // The library alone would also read "10.1", octal and hexadecimal.
+  if (text.includes('%')) throw new InvalidAddressError(text, 'a zone is not allowed');
+  if (!text.includes(':') && !ipaddr.IPv4.isValidFourPartDecimal(text)) {
+    throw new InvalidAddressError(text, 'IPv4 is four decimal numbers without leading zeros');
+  }
+  let parsed: ipaddr.IPv4 | ipaddr.IPv6;
+  try {
+    parsed = ipaddr.parse(text);
+  } catch {
+    throw new InvalidAddressError(text, 'neither IPv4 nor IPv6');
+  }
+  if (parsed instanceof ipaddr.IPv6 && parsed.isIPv4MappedAddress()) {
+    throw new InvalidAddressError(text, 'IPv4-mapped IPv6 is not allowed, write the IPv4 address');
+  }
+  return addressFromBytes(Uint8Array.from(parsed.toByteArray()));
 }
 
 /** Like parseAddress, with undefined for what is no address. */
@@ -78,24 +101,6 @@ export function sameAddress(a: IPAddress, b: IPAddress): boolean {
 export function compareAddresses(a: IPAddress, b: IPAddress): number {
   if (a.family !== b.family) return a.family === 'ipv4' ? -1 : 1;
   return a.value < b.value ? -1 : a.value > b.value ? 1 : 0;
-}
-
-function parseAnySpelling(text: string): IPAddress {
-  // The library alone would also read "10.1", octal and hexadecimal.
-  if (text.includes('%')) throw new InvalidAddressError(text, 'a zone is not allowed');
-  if (!text.includes(':') && !ipaddr.IPv4.isValidFourPartDecimal(text)) {
-    throw new InvalidAddressError(text, 'IPv4 is four decimal numbers without leading zeros');
-  }
-  let parsed: ipaddr.IPv4 | ipaddr.IPv6;
-  try {
-    parsed = ipaddr.parse(text);
-  } catch {
-    throw new InvalidAddressError(text, 'neither IPv4 nor IPv6');
-  }
-  if (parsed instanceof ipaddr.IPv6 && parsed.isIPv4MappedAddress()) {
-    throw new InvalidAddressError(text, 'IPv4-mapped IPv6 is not allowed, write the IPv4 address');
-  }
-  return addressFromBytes(Uint8Array.from(parsed.toByteArray()));
 }
 
 function formatIPv4(value: bigint): string {
