@@ -5,8 +5,8 @@ import { build } from 'esbuild';
 import { execa } from 'execa';
 
 /**
- * Builds what the cluster runs into dist/: the executable, and a bundle each of agent and controller, which need
- * no node_modules beside them. What has not changed since the last build is left alone. Answers the files built or
+ * Builds into dist/ what the cluster runs, the executable and a bundle each of agent and controller, and what people
+ * run, kubectl-weft. They need no node_modules beside them. What has not changed since the last build is left alone. Answers the files built or
  * kept. `only` restricts it to targets of those names.
  */
 export async function buildAll(only?: readonly string[]): Promise<BuiltFile[]> {
@@ -25,6 +25,12 @@ export async function buildAll(only?: readonly string[]): Promise<BuiltFile[]> {
 export async function buildExecutable(): Promise<string> {
   await buildAll([EXECUTABLE.name]);
   return join(CHECKOUT, EXECUTABLE_PATH);
+}
+
+/** The same for kubectl-weft. */
+export async function buildCLI(): Promise<string> {
+  await buildAll([CLI.name]);
+  return join(CHECKOUT, 'dist/kubectl-weft');
 }
 
 /**
@@ -74,6 +80,20 @@ const EXECUTABLE: Target = {
   make: (entry) => compile(join(CHECKOUT, entry), join(CHECKOUT, EXECUTABLE_PATH)),
 };
 
+/**
+ * Compiled too, although it needs no speed: who has kubectl need not have Node, and one file without anything beside
+ * it is what kubectl's plugins are. The second file is how kubectl completes the plugin.
+ */
+const CLI: Target = {
+  name: 'cli',
+  entry: 'src/cli/main.ts',
+  files: ['dist/kubectl-weft', 'dist/kubectl_complete-weft'],
+  async make(entry) {
+    await compile(join(CHECKOUT, entry), join(CHECKOUT, 'dist/kubectl-weft'));
+    await copyFile(join(CHECKOUT, 'src/cli/kubectl_complete-weft'), join(CHECKOUT, 'dist/kubectl_complete-weft'));
+  },
+};
+
 /** koffi's native part, where its loader looks for it; see `bundle`. */
 const NATIVE_MODULES = ['linux', 'musl'].map((libc) => `${libc}_${process.arch}/koffi.node`);
 
@@ -82,6 +102,7 @@ const KUBECONFIG_READER = 'src/kube/kubeconfig.ts';
 
 const TARGETS: readonly Target[] = [
   EXECUTABLE,
+  CLI,
   {
     name: 'native',
     entry: `node_modules/@koromix/koffi-linux-${process.arch}/package.json`,

@@ -1,0 +1,54 @@
+import { hostname, userInfo } from 'node:os';
+import { createSystemClock } from '../system-clock.ts';
+import type { Output } from './command.ts';
+import { StoppedError } from './errors.ts';
+import { runCLI } from './run.ts';
+
+// The process kubectl-weft: a plugin of kubectl, and a program of its own.
+
+const stopping = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(name, () => {
+    // What was begun is undone first; a second signal ends at once.
+    stopping.abort(new StoppedError(`stopped by ${name}`));
+  });
+}
+
+process.exitCode = await runCLI(process.argv.slice(2), {
+  stdout: outputOf(process.stdout),
+  stderr: outputOf(process.stderr),
+  env: process.env,
+  clock: createSystemClock(),
+  random: Math.random,
+  person: `${userName()}@${hostname()}`,
+  signal: stopping.signal,
+});
+process.exit();
+
+function outputOf(stream: NodeJS.WriteStream): Output {
+  // Who reads no further, as "head" does, has what he wanted.
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  return {
+    write: (text) =>
+      new Promise((resolve) => {
+        stream.write(text, () => {
+          resolve();
+        });
+      }),
+    // Absent where it is no terminal, whatever the types say.
+    isTerminal: Boolean(stream.isTTY),
+    columns: Number(stream.columns) || 80,
+  };
+}
+
+/** A container may run as a user that nobody has given a name. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.() ?? 'unknown');
+  }
+}

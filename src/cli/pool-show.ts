@@ -1,0 +1,234 @@
+import type { IPAllocation, IPPool, NodeSubnet, PoolUsage } from '../api/index.ts';
+import {
+  exhaustedFamilies,
+  isDrained,
+  poolReport,
+  whyNotServing,
+  type CIDRReport,
+  type FamilyUsage,
+  type NodeReport,
+  type PoolReport,
+  type PoolReportInput,
+} from '../ipam/index.ts';
+import { FAMILIES, formatAddress, formatCIDR, type Family } from '../net/index.ts';
+import { bar, barLegend, shareText, type Shares } from './bar.ts';
+import { foreignCIDRs, withCluster, type Cluster } from './cluster.ts';
+import type { Call, Command, World } from './command.ts';
+import { RefusedError } from './errors.ts';
+import { countText, durationText } from './figures.ts';
+import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
+import { styleFor, type Style } from './style.ts';
+import { renderTable, type Cell } from './table.ts';
+import type { Plain } from './yaml.ts';
+
+export const POOL_SHOW: Command = {
+  words: ['pool', 'show'],
+  summary: 'how pools are used, by CIDR and by node',
+  about: [
+    'Counts the objects themselves; no status is read. Addresses that are held without a',
+    'pod come first: no pod that goes frees them, and a drained CIDR waits for them.',
+    'RESERVED is what nobody gets: the first address of every subnet, which is its',
+    "node's own, and what is drained. USE is allocated and resting of what can be had.",
+  ].join('\n'),
+  operands: [{ name: 'POOL', isOptional: true, isRepeated: true, values: 'pools' }],
+  flags: [OUTPUT_FLAG],
+  run: showPools,
+};
+
+async function showPools(call: Call, world: World): Promise<void> {
+  const format = formatOf(call);
+  const shown = await withCluster(call, world, (cluster) => readPools(cluster, call.operands, world.signal));
+  const now = world.clock.wallTime();
+  await answer(world, format, {
+    data: shown.map(dataOf),
+    text: () => (shown.length === 0 ? '' : textOf(shown, now, world)),
+  });
+  if (shown.length === 0 && format === 'table') await world.stderr.write('there is no IPPool\n');
+}
+
+interface Shown {
+  readonly pool: IPPool;
+  readonly report: PoolReport;
+  /** Why nothing is drawn from it. */
+  readonly refusal: string | undefined;
+  readonly exhausted: readonly Family[];
+}
+
+async function readPools(cluster: Cluster, names: readonly string[], signal: AbortSignal): Promise<Shown[]> {
+  const [pools, subnets, allocations] = await Promise.all([
+    cluster.pools.listAll(signal),
+    cluster.subnets.listAll(signal),
+    cluster.allocations.listMatching(names.length === 1 ? { pool: names[0] } : {}, signal),
+  ]);
+  const foreign = await foreignCIDRs(cluster, subnets, signal);
+  return poolsOf(names, pools).map((pool) => {
+    const input: PoolReportInput = { pool, pools, subnets, allocations, foreign };
+    return {
+      pool,
+      report: poolReport(input),
+      refusal: whyNotServing(pool, { pools, subnets }),
+      exhausted: exhaustedFamilies(input),
+    };
+  });
+}
+
+function poolsOf(names: readonly string[], pools: readonly IPPool[]): IPPool[] {
+  const there = new Map(pools.map((pool) => [pool.metadata.name, pool]));
+  const missing = names.filter((name) => !there.has(name));
+  if (missing.length > 0) {
+    const known = [...there.keys()].sort().join(', ');
+    throw new RefusedError(
+      `there is no IPPool ${missing.join(', ')}: ${known === '' ? 'there is none at all' : `there is ${known}`}`,
+    );
+  }
+  const asked = names.length === 0 ? [...there.keys()] : [...new Set(names)];
+  return asked.sort().flatMap((name) => there.get(name) ?? []);
+}
+
+function dataOf({ pool, report, refusal, exhausted }: Shown): Plain {
+  return {
+    name: pool.metadata.name,
+    serves: refusal === undefined,
+    ...(refusal === undefined ? {} : { reason: refusal }),
+    exhausted,
+    usage: { ...report.usage },
+    holders: report.holders.map(({ spec, metadata }) => ({
+      address: formatAddress(spec.address),
+      holder: spec.holder ?? '',
+      ...(spec.nodeName === undefined ? {} : { node: spec.nodeName }),
+      createdAt: metadata.creationTimestamp,
+    })),
+    cidrs: report.cidrs.map(({ cidr, usage }) => ({
+      ...(cidr === undefined ? { drained: true } : { cidr: formatCIDR(cidr), drained: false }),
+      usage: { ...usage },
+    })),
+    nodes: report.nodes.map(({ nodeName, subnets, usage }) => ({
+      node: nodeName,
+      subnets: subnets.map((subnet) => ({
+        cidr: formatCIDR(subnet.spec.cidr),
+        drained: isDrained(subnet, pool),
+      })),
+      usage: { ...usage },
+    })),
+  };
+}
+
+/** At most so wide is a bar; a narrow terminal gets a shorter one. */
+const [WIDEST_BAR, NARROWEST_BAR] = [30, 10];
+
+/** What the other columns take of a line, about. */
+const BESIDE_THE_BAR = 90;
+
+interface Look {
+  readonly style: Style;
+  /** Undefined: no bars, as in a pipe. */
+  readonly barWidth: number | undefined;
+  readonly now: Date;
+}
+
+function textOf(shown: readonly Shown[], now: Date, { stdout, env }: World): string {
+  const style = styleFor(stdout, env);
+  const room = Math.min(WIDEST_BAR, Math.max(NARROWEST_BAR, stdout.columns - BESIDE_THE_BAR));
+  const look: Look = { style, barWidth: stdout.isTerminal ? room : undefined, now };
+  const legend = stdout.isTerminal ? `\n${barLegend(style)}\n` : '';
+  return `${shown.map((one) => poolText(one, look)).join('\n')}${legend}`;
+}
+
+function poolText({ pool, report, refusal, exhausted }: Shown, look: Look): string {
+  const { style } = look;
+  const states = [
+    refusal === undefined ? style.green('serving') : style.red(`not serving: ${refusal}`),
+    ...exhausted.map((family) => style.red(`${NAMES[family]} exhausted`)),
+    ...(report.cidrs.some(({ cidr }) => cidr === undefined) ? [style.yellow('draining')] : []),
+  ];
+  return [
+    `${style.bold(pool.metadata.name)}   ${states.join(', ')}\n`,
+    ...(report.holders.length === 0 ? [] : ['\n', holdersText(report.holders, look)]),
+    '\n',
+    renderTable(usageRows(pool, report, look), { right: numberColumns(look), indent: '  ' }),
+  ].join('');
+}
+
+function holdersText(holders: readonly IPAllocation[], { style, now }: Look): string {
+  const headings = ['HELD WITHOUT A POD', 'HOLDER', 'NODE', 'FOR'].map((text) => ({ text, paint: style.bold }));
+  const rows = holders.map(({ spec, metadata }): Cell[] => [
+    { text: formatAddress(spec.address), paint: style.cyan },
+    { text: spec.holder ?? '', paint: style.yellow },
+    spec.nodeName ?? '-',
+    durationText(now.getTime() - Date.parse(metadata.creationTimestamp)),
+  ]);
+  return renderTable([headings, ...rows], { indent: '  ' });
+}
+
+const NAMES: Readonly<Record<Family, string>> = { ipv4: 'IPv4', ipv6: 'IPv6' };
+
+function usageRows(pool: IPPool, report: PoolReport, look: Look): Cell[][] {
+  const { style } = look;
+  const headings = (first: string) =>
+    [first, '', ...(look.barWidth === undefined ? [] : ['']), 'USE', 'ALLOCATED', 'RESTING', 'FREE', 'RESERVED', 'SUBNETS'].map(
+      (text) => ({ text, paint: style.bold }),
+    );
+  const group = (first: string, rows: Cell[][]) => (rows.length === 0 ? [] : [[], headings(first), ...rows]);
+  return [
+    headings('POOL'),
+    ...usageLines(pool.metadata.name, report.usage, look, poolSubnets),
+    ...group('CIDR', report.cidrs.flatMap((one) => cidrLines(one, look))),
+    ...group('NODE', report.nodes.flatMap((one) => nodeLines(one, pool, look))),
+  ];
+}
+
+function poolSubnets(_family: Family, { nodeSubnets, freeSubnets }: PoolUsage): string {
+  return `${nodeSubnets}, ${countText(freeSubnets)} free`;
+}
+
+function cidrLines({ cidr, usage }: CIDRReport, look: Look): Cell[][] {
+  const name = cidr === undefined ? { text: 'drained', paint: look.style.yellow } : formatCIDR(cidr);
+  return usageLines(name, usage, look, poolSubnets);
+}
+
+function nodeLines({ nodeName, subnets, usage }: NodeReport, pool: IPPool, look: Look): Cell[][] {
+  return usageLines(nodeName, usage, look, (family) => nodeSubnets(subnets, family, pool));
+}
+
+function nodeSubnets(subnets: readonly NodeSubnet[], family: Family, pool: IPPool): string {
+  return subnets
+    .filter(({ spec }) => spec.cidr.family === family)
+    .map((subnet) => `${formatCIDR(subnet.spec.cidr)}${isDrained(subnet, pool) ? ' (drained)' : ''}`)
+    .join(', ');
+}
+
+/** One line for each family; the name stands in all of them, so that they can be grepped for. */
+function usageLines(
+  name: Cell,
+  usage: FamilyUsage,
+  { style, barWidth }: Look,
+  subnets: (family: Family, usage: PoolUsage) => string,
+): Cell[][] {
+  return FAMILIES.flatMap((family) => {
+    const counts = usage[family];
+    if (counts === undefined) return [];
+    const shares: Shares = {
+      allocated: BigInt(counts.allocated),
+      resting: BigInt(counts.resting),
+      free: BigInt(counts.free),
+    };
+    return [
+      [
+        name,
+        NAMES[family],
+        ...(barWidth === undefined ? [] : [bar(shares, barWidth, style)]),
+        shareText(shares),
+        countText(counts.allocated),
+        countText(counts.resting),
+        countText(counts.free),
+        countText(counts.reserved),
+        { text: subnets(family, counts), paint: style.dim },
+      ],
+    ];
+  });
+}
+
+function numberColumns({ barWidth }: Look): ReadonlySet<number> {
+  const first = barWidth === undefined ? 2 : 3;
+  return new Set([first, first + 1, first + 2, first + 3, first + 4]);
+}
