@@ -90,7 +90,10 @@ const CLI: Target = {
   files: ['dist/kubectl-weft', 'dist/kubectl_complete-weft'],
   async make(entry) {
     await compile(join(CHECKOUT, entry), join(CHECKOUT, 'dist/kubectl-weft'));
-    await copyFile(join(CHECKOUT, 'src/cli/kubectl_complete-weft'), join(CHECKOUT, 'dist/kubectl_complete-weft'));
+    await copyFile(
+      join(CHECKOUT, 'src/cli/kubectl_complete-weft'),
+      join(CHECKOUT, 'dist/kubectl_complete-weft'),
+    );
   },
 };
 

@@ -23,7 +23,13 @@ export const ADDR_LIST: Command = {
   flags: [
     { name: 'pool', value: 'POOL', about: 'of this IPPool', values: 'pools' },
     { name: 'node', value: 'NODE', about: 'of this node', values: 'nodes' },
-    { name: 'namespace', short: 'n', value: 'NAME', about: 'of pods in this namespace', values: 'namespaces' },
+    {
+      name: 'namespace',
+      short: 'n',
+      value: 'NAME',
+      about: 'of pods in this namespace',
+      values: 'namespaces',
+    },
     { name: 'pod', value: 'NAME', about: 'of pods of this name' },
     { name: 'holder', about: 'only what is held without a pod' },
     OUTPUT_FLAG,

@@ -1,6 +1,6 @@
 import { allocationName, type IPAllocation } from '../api/index.ts';
 import { isResting, judgeReleaseByHand } from '../ipam/index.ts';
-import { ForbiddenError, getPod } from '../kube/index.ts';
+import { ForbiddenError, getPod, isPodOf } from '../kube/index.ts';
 import { formatAddress, type IPAddress } from '../net/index.ts';
 import { addressFrom, nobodyText, ownerText } from './address.ts';
 import { withCluster, type Cluster } from './cluster.ts';
@@ -55,7 +55,8 @@ async function release(cluster: Cluster, world: World, address: IPAddress, force
     const found = await cluster.allocations.get(name, signal);
     if (found === undefined) return gone(cluster, address, meant, signal);
     // Whose release was asked for is settled by the first look: the next owner is somebody else.
-    if (meant !== undefined && meant.metadata.uid !== found.metadata.uid) return { outcome: 'deleted', allocation: meant };
+    if (meant !== undefined && meant.metadata.uid !== found.metadata.uid)
+      return { outcome: 'deleted', allocation: meant };
     meant = found;
     const reuseDelayMs = await reuseDelayOf(cluster, found, signal);
     const verdict = judgeReleaseByHand(found, { force, reuseDelayMs });
@@ -81,7 +82,11 @@ async function gone(
 }
 
 /** The pool may be gone, and its addresses still there: then nothing needs to rest. */
-async function reuseDelayOf({ pools }: Cluster, { spec }: IPAllocation, signal: AbortSignal): Promise<number> {
+async function reuseDelayOf(
+  { pools }: Cluster,
+  { spec }: IPAllocation,
+  signal: AbortSignal,
+): Promise<number> {
   return ((await pools.get(spec.pool, signal))?.spec.reuseDelaySeconds ?? 0) * 1000;
 }
 
@@ -105,7 +110,7 @@ async function podText({ client }: Cluster, { spec }: IPAllocation, signal: Abor
   if (spec.pod === undefined) return itself;
   try {
     const pod = await getPod(client, spec.pod, signal);
-    if (pod !== undefined && (spec.pod.uid === undefined || pod.uid === spec.pod.uid)) {
+    if (pod !== undefined && isPodOf(pod, spec.pod.uid)) {
       return `The pod is there (${pod.isTerminating ? 'terminating' : pod.phase}): delete the pod, and the address goes with it.`;
     }
     return `The pod is gone. ${itself}`;

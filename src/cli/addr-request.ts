@@ -16,7 +16,7 @@ import {
 } from '../ipam/index.ts';
 import { getNode, isRefusal } from '../kube/index.ts';
 import { FAMILIES, formatAddress, type Family } from '../net/index.ts';
-import { foreignCIDRs, withCluster, type Cluster } from './cluster.ts';
+import { readSurroundings, withCluster, type Cluster } from './cluster.ts';
 import type { Call, Command, World } from './command.ts';
 import { RefusedError, UsageError } from './errors.ts';
 import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
@@ -53,13 +53,15 @@ async function requestAddress(call: Call, world: World): Promise<void> {
   const refusal = whyNotHolder(holder);
   if (refusal !== undefined) throw new UsageError(`--holder ${JSON.stringify(holder)}: ${refusal}`);
   const request = randomUUID();
-  const asked = { holder, family: familyOf(call), nodeName: call.text('node'), poolName: call.operands[0] ?? '' };
-  const claimed = await withCluster(
-    call,
-    world,
-    (cluster) => claim(cluster, world, asked, request),
-    { [REQUEST_ANNOTATION]: request },
-  );
+  const asked = {
+    holder,
+    family: familyOf(call),
+    nodeName: call.text('node'),
+    poolName: call.operands[0] ?? '',
+  };
+  const claimed = await withCluster(call, world, (cluster) => claim(cluster, world, asked, request), {
+    [REQUEST_ANNOTATION]: request,
+  });
   await answer(world, format, {
     data: claimed.map(({ spec }) => ({
       address: formatAddress(spec.address),
@@ -175,9 +177,12 @@ async function searchAnywhere(
       `IPPool ${view.pool.metadata.name} has no ${asked ?? ''} CIDR: leave --family out, or add one to spec.cidrs`,
     );
   }
-  const foreign = await foreignCIDRs(cluster, view.subnets, signal);
+  const surroundings = await readSurroundings(cluster, view, signal);
   const inUse = allocations.map(({ spec }) => spec.address);
-  return families.map((family) => ({ family, candidates: heldCandidates({ ...view, family, inUse, foreign }) }));
+  return families.map((family) => ({
+    family,
+    candidates: heldCandidates({ ...view, ...surroundings, family, inUse }),
+  }));
 }
 
 async function searchOnNode(
@@ -189,12 +194,18 @@ async function searchOnNode(
 ): Promise<Searches> {
   const node = await getNode(client, nodeName, signal);
   if (node === undefined) throw new RefusedError(`there is no node ${nodeName}`);
-  const drawable = drawableSubnets({ pool, subnets, nodeName, nodeUID: node.uid });
+  const drawable = drawableSubnets({
+    ...{ pool, subnets, nodeName },
+    nodeUID: node.uid,
+    nodeLabels: node.labels,
+  });
   const inUse = new Set(allocations.map(({ metadata }) => metadata.name));
   // Without being asked, a node of one family gets of a pool of both what its pods get.
   const families = asked === undefined ? usableFamilies(pool, node.addresses) : [asked];
   if (families.length === 0) {
-    throw new RefusedError(`node ${nodeName} has no InternalIP of a family that IPPool ${pool.metadata.name} lists`);
+    throw new RefusedError(
+      `node ${nodeName} has no InternalIP of a family that IPPool ${pool.metadata.name} lists`,
+    );
   }
   return families.map((family) => {
     const ofFamily = drawable.filter(({ spec }) => spec.cidr.family === family);
@@ -205,6 +216,7 @@ async function searchOnNode(
       );
     }
     const candidates: Iterator<HeldCandidate, undefined> = addressCandidates({
+      pool,
       subnets: ofFamily,
       inUse,
       cursor: createRingCursor(),

@@ -1,11 +1,11 @@
 import { addressOfAllocationName, type IPAllocation, type IPPool, type NodeSubnet } from '../api/index.ts';
-import { hostAddress, poolOfAddress } from '../ipam/index.ts';
+import { poolOfAddress, usableRanges } from '../ipam/index.ts';
 import {
   formatAddress,
   formatCIDR,
   InvalidAddressError,
   parseAddressInAnySpelling,
-  sameAddress,
+  rangesHave,
   type IPAddress,
 } from '../net/index.ts';
 import { UsageError } from './errors.ts';
@@ -41,10 +41,11 @@ export function nobodyText(
   const text = formatAddress(address);
   const place = poolOfAddress(address, pools, subnets);
   if (place === undefined) return `nobody has ${text}: it lies in no IPPool`;
-  const { subnet, poolName } = place;
+  const { subnet, pool, poolName } = place;
   if (subnet === undefined) return `nobody has ${text}: it lies in IPPool ${poolName}, in no node's subnet`;
   const where = `${formatCIDR(subnet.spec.cidr)} of IPPool ${poolName}, a subnet of node ${subnet.spec.nodeName}`;
-  return sameAddress(hostAddress(subnet), address)
-    ? `no pod and no holder has ${text}: it is node ${subnet.spec.nodeName}'s own address in ${where}`
+  const isKeptBack = pool !== undefined && !rangesHave(usableRanges(subnet, pool), address.value);
+  return isKeptBack
+    ? `nobody is ever given ${text}: it is the node's own, or reserved, in ${where}`
     : `nobody has ${text}: it lies in ${where}`;
 }

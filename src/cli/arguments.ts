@@ -23,18 +23,16 @@ export const VERSION_FLAG: Flag = { name: 'version', about: 'the version of kube
  * @throws UsageError
  */
 export function parseCommandLine(argv: readonly string[], commands: readonly Command[]): Request {
-  const { words, flags } = tokensOf(argv, commands);
-  const command = commands.find((one) => one.words.every((word, i) => words[i] === word));
+  const { command, words, flags } = readTokens(argv, commands);
   const understood = command?.words ?? groupOf(words, commands);
-  const allowed = [...COMMON_FLAGS, ...(command?.flags ?? [VERSION_FLAG])];
-  for (const { flag, value } of flags) {
-    if (flag.isKnown === false || !allowed.some(({ name }) => name === flag.name)) {
+  for (const { name, shown, flag, value } of flags) {
+    if (flag === undefined) {
       const where = command === undefined ? '' : ` of "${command.words.join(' ')}"`;
-      throw new UsageError(`there is no flag ${flag.shown}${where}`, understood);
+      throw new UsageError(`there is no flag ${shown}${where}`, understood);
     }
-    checkValue(flag, value, understood);
+    if (name !== 'help') checkValue(shown, flag, value, understood);
   }
-  const valueOf = (name: string) => flags.findLast(({ flag }) => flag.name === name)?.value;
+  const valueOf = (name: string) => flags.findLast((one) => one.name === name)?.value;
   if (valueOf('help') !== undefined) return { kind: 'help', words: understood };
   if (valueOf('version') !== undefined) return { kind: 'version' };
   if (command === undefined) return { kind: 'help', words: requireGroup(words, understood, commands) };
@@ -54,6 +52,34 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Com
   };
 }
 
+/** A command line taken apart, the flags read as those of its command: two may mean different things by one name. */
+export interface Tokens {
+  readonly command: Command | undefined;
+  /** What is no flag, the command's own words included. */
+  readonly words: readonly string[];
+  readonly flags: readonly GivenFlag[];
+}
+
+export interface GivenFlag {
+  readonly name: string;
+  /** As it was written, for messages. */
+  readonly shown: string;
+  /** Absent: there is no such flag. */
+  readonly flag: Flag | undefined;
+  /** True for a switch; undefined where a value is missing. */
+  readonly value: string | true | undefined;
+}
+
+/** Never fails: what is wrong shows in the tokens. */
+export function readTokens(argv: readonly string[], commands: readonly Command[]): Tokens {
+  for (const command of commands) {
+    const tokens = tokensOf(argv, [...COMMON_FLAGS, ...command.flags]);
+    if (command.words.every((word, i) => tokens.words[i] === word)) return { command, ...tokens };
+  }
+  const all = [...COMMON_FLAGS, VERSION_FLAG, ...commands.flatMap(({ flags }) => flags)];
+  return { command: undefined, ...tokensOf(argv, all) };
+}
+
 /** How a command is written in its help. */
 export function synopsisOf({ words, operands }: Command): string {
   const shown = operands.map(({ name, isOptional, isRepeated }) => {
@@ -63,25 +89,8 @@ export function synopsisOf({ words, operands }: Command): string {
   return [...words, ...shown].join(' ');
 }
 
-interface GivenFlag {
-  readonly name: string;
-  /** As it was written, for messages. */
-  readonly shown: string;
-  readonly isKnown: boolean;
-  /** What its value is called; absent for a switch. */
-  readonly placeholder: string | undefined;
-}
-
-interface Tokens {
-  readonly words: readonly string[];
-  readonly flags: readonly { readonly flag: GivenFlag; readonly value: string | true | undefined }[];
-}
-
-/** The words that are no flags, and the flags of all commands: which command it is tells only the whole line. */
-function tokensOf(argv: readonly string[], commands: readonly Command[]): Tokens {
-  const known = new Map(
-    [...COMMON_FLAGS, VERSION_FLAG, ...commands.flatMap(({ flags }) => flags)].map((flag) => [flag.name, flag]),
-  );
+function tokensOf(argv: readonly string[], flags: readonly Flag[]): Omit<Tokens, 'command'> {
+  const known = new Map(flags.map((flag) => [flag.name, flag]));
   const { tokens } = parseArgs({
     args: [...argv],
     strict: false,
@@ -90,7 +99,10 @@ function tokensOf(argv: readonly string[], commands: readonly Command[]): Tokens
     options: Object.fromEntries(
       [...known.values()].map(({ name, short, value }) => [
         name,
-        { type: value === undefined ? 'boolean' : 'string', ...(short === undefined ? {} : { short }) } as const,
+        {
+          type: value === undefined ? 'boolean' : 'string',
+          ...(short === undefined ? {} : { short }),
+        } as const,
       ]),
     ),
   });
@@ -99,22 +111,23 @@ function tokensOf(argv: readonly string[], commands: readonly Command[]): Tokens
     flags: tokens.flatMap((token) => {
       if (token.kind !== 'option') return [];
       const flag = known.get(token.name);
-      const given = {
-        name: token.name,
-        shown: token.rawName,
-        isKnown: flag !== undefined,
-        placeholder: flag?.value,
-      };
-      return [{ flag: given, value: token.value ?? (flag?.value === undefined ? true : undefined) }];
+      const value = token.value ?? (flag?.value === undefined ? true : undefined);
+      return [{ name: token.name, shown: token.rawName, flag, value }];
     }),
   };
 }
 
-function checkValue(flag: GivenFlag, value: string | true | undefined, words: readonly string[]): void {
-  if (flag.placeholder === undefined) {
-    if (value !== true) throw new UsageError(`${flag.shown} takes no value`, words);
-  } else if (value === undefined || value === '' || (value !== true && /^--?[a-z]/.test(value))) {
-    throw new UsageError(`${flag.shown} needs a value: ${flag.shown} ${flag.placeholder}`, words);
+function checkValue(
+  shown: string,
+  flag: Flag,
+  value: string | true | undefined,
+  words: readonly string[],
+): void {
+  if (flag.value === undefined) {
+    if (value !== true) throw new UsageError(`${shown} takes no value`, words);
+    // The parser gives a flag that lacks its value the next one.
+  } else if (value === undefined || value === '' || value === true || /^--?[a-z]/.test(value)) {
+    throw new UsageError(`${shown} needs a value: ${shown} ${flag.value}`, words);
   }
 }
 

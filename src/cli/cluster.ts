@@ -1,7 +1,9 @@
-import type { NodeSubnet } from '../api/index.ts';
+import type { Labels } from '../api/index.ts';
+import { isSelective, type ClusterView } from '../ipam/index.ts';
 import {
   allocationStore,
   createKubeClient,
+  listNodeLabels,
   listServiceCIDRs,
   loadConnection,
   nodeSubnetStore,
@@ -51,12 +53,26 @@ export async function withCluster<T>(
   }
 }
 
-/** Addresses that are not pods', as far as this user can see: those of nodes with subnets, and of Services. */
-export async function foreignCIDRs(
+/** What, beside weft's own objects, decides which addresses can be had. */
+export interface Surroundings {
+  /** Addresses that are not pods': those of nodes with subnets, and of Services. */
+  readonly foreign: readonly CIDR[];
+  readonly labelsOf: (nodeName: string) => Labels | undefined;
+}
+
+/** The surroundings as far as this user may see them. Nodes are many: they are asked for only where a pool selects. */
+export async function readSurroundings(
   { client }: Cluster,
-  subnets: readonly NodeSubnet[],
+  { pools, subnets }: ClusterView,
   signal: AbortSignal,
-): Promise<CIDR[]> {
-  const services = (await listServiceCIDRs(client, signal)) ?? [];
-  return [...subnets.flatMap(({ spec }) => spec.nextHops).map(hostCIDR), ...services];
+): Promise<Surroundings> {
+  const selectsNodes = pools.some(({ spec }) => isSelective(spec.nodeSelector));
+  const [services, labels] = await Promise.all([
+    listServiceCIDRs(client, signal),
+    selectsNodes ? listNodeLabels(client, signal) : undefined,
+  ]);
+  return {
+    foreign: [...subnets.flatMap(({ spec }) => spec.nextHops).map(hostCIDR), ...(services ?? [])],
+    labelsOf: (nodeName) => labels?.get(nodeName),
+  };
 }

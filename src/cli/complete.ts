@@ -1,6 +1,6 @@
 import { IP_POOL } from '../api/index.ts';
 import { listNames, NAMESPACES, NODES, pathOf } from '../kube/index.ts';
-import { COMMON_FLAGS, VERSION_FLAG } from './arguments.ts';
+import { COMMON_FLAGS, readTokens, VERSION_FLAG, type Tokens } from './arguments.ts';
 import { withCluster } from './cluster.ts';
 import type { Call, Command, Flag, Values, World } from './command.ts';
 
@@ -33,12 +33,9 @@ interface Candidate {
 }
 
 /** What stands before the word that is being completed. */
-interface Line {
-  readonly words: readonly string[];
-  readonly flags: ReadonlyMap<string, string>;
+interface Line extends Tokens {
   /** The flag whose value comes next. */
   readonly open: Flag | undefined;
-  readonly command: Command | undefined;
 }
 
 async function candidates(
@@ -55,8 +52,11 @@ async function candidates(
   }
   if (line.open !== undefined) return startingWith(begun, await valuesOf(line.open.values, line, world));
   if (begun.startsWith('-')) {
-    const unused = flags.filter(({ name }) => !line.flags.has(name));
-    return startingWith(begun, unused.map(({ name, about }) => ({ word: `--${name}`, about })));
+    const unused = flags.filter(({ name }) => !line.flags.some((given) => given.name === name));
+    return startingWith(
+      begun,
+      unused.map(({ name, about }) => ({ word: `--${name}`, about })),
+    );
   }
   if (line.command === undefined) return startingWith(begun, nextWords(line.words, commands));
   const { operands, words } = line.command;
@@ -66,35 +66,10 @@ async function candidates(
 }
 
 function readLine(words: readonly string[], commands: readonly Command[]): Line {
-  const known = new Map<string, Flag>(
-    [...COMMON_FLAGS, ...commands.flatMap(({ flags }) => flags)].flatMap((flag) => [
-      [`--${flag.name}`, flag] as const,
-      ...(flag.short === undefined ? [] : [[`-${flag.short}`, flag] as const]),
-    ]),
-  );
-  const plain: string[] = [];
-  const flags = new Map<string, string>();
-  let open: Flag | undefined;
-  for (const word of words) {
-    if (open !== undefined) {
-      flags.set(open.name, word);
-      open = undefined;
-    } else if (word.startsWith('-')) {
-      const [name = '', value] = word.split('=', 2);
-      const flag = known.get(name);
-      if (flag === undefined) continue;
-      flags.set(flag.name, value ?? '');
-      if (flag.value !== undefined && value === undefined) open = flag;
-    } else {
-      plain.push(word);
-    }
-  }
-  return {
-    words: plain,
-    flags,
-    open,
-    command: commands.find((command) => command.words.every((word, i) => plain[i] === word)),
-  };
+  const tokens = readTokens(words, commands);
+  const last = tokens.flags.at(-1);
+  const isOpen = last?.flag?.value !== undefined && last.value === undefined;
+  return { ...tokens, open: isOpen ? last.flag : undefined };
 }
 
 function nextWords(words: readonly string[], commands: readonly Command[]): Candidate[] {
@@ -118,7 +93,10 @@ const PATHS = { pools: pathOf(IP_POOL), nodes: NODES, namespaces: NAMESPACES } a
 async function names(kind: keyof typeof PATHS, line: Line, world: World): Promise<string[]> {
   const call: Call = {
     operands: [],
-    text: (flag) => line.flags.get(flag),
+    text: (name) => {
+      const value = line.flags.findLast((given) => given.name === name)?.value;
+      return typeof value === 'string' ? value : undefined;
+    },
     isSet: () => false,
   };
   const signal = AbortSignal.any([world.signal, AbortSignal.timeout(NAMES_WITHIN_MS)]);

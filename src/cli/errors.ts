@@ -54,7 +54,8 @@ export function failureOf(error: unknown): Failure {
     const help = ['kubectl weft', ...error.words, '--help'].join(' ');
     return { code: EXIT.usage, text: `${error.message}\nSee: ${help}` };
   }
-  if (error instanceof NotFoundError && error.reason === '') return { code: EXIT.unreachable, text: NO_KINDS };
+  if (error instanceof NotFoundError && error.reason === '')
+    return { code: EXIT.unreachable, text: NO_KINDS };
   const known = CODES.find(([kind]) => error instanceof kind);
   if (known === undefined) {
     const trace = error instanceof Error ? (error.stack ?? error.message) : String(error);
@@ -85,6 +86,7 @@ const CODES: readonly (readonly [abstract new (...args: never[]) => Error, ExitC
 
 function textOf(error: unknown): string {
   // A kubeconfig that cannot be read says only in its cause why.
-  const cause = error instanceof KubeConfigError && error.cause !== undefined ? `: ${messageOf(error.cause)}` : '';
+  const cause =
+    error instanceof KubeConfigError && error.cause !== undefined ? `: ${messageOf(error.cause)}` : '';
   return `${messageOf(error)}${cause}`;
 }

@@ -5,7 +5,7 @@ import type { Command, Flag } from './command.ts';
 export function helpText(words: readonly string[], commands: readonly Command[]): string {
   const begun = commands.filter((command) => words.every((word, i) => command.words[i] === word));
   const [command] = begun;
-  if (command !== undefined && command.words.length === words.length) return commandHelp(command);
+  if (command?.words.length === words.length) return commandHelp(command);
   return overview(begun);
 }
 

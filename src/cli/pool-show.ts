@@ -1,7 +1,7 @@
-import type { IPAllocation, IPPool, NodeSubnet, PoolUsage } from '../api/index.ts';
+import { stripVTControlCharacters } from 'node:util';
+import type { IPAllocation, IPPool, PoolUsage } from '../api/index.ts';
 import {
   exhaustedFamilies,
-  isDrained,
   poolReport,
   whyNotServing,
   type CIDRReport,
@@ -12,7 +12,7 @@ import {
 } from '../ipam/index.ts';
 import { FAMILIES, formatAddress, formatCIDR, type Family } from '../net/index.ts';
 import { bar, barLegend, shareText, type Shares } from './bar.ts';
-import { foreignCIDRs, withCluster, type Cluster } from './cluster.ts';
+import { readSurroundings, withCluster, type Cluster } from './cluster.ts';
 import type { Call, Command, World } from './command.ts';
 import { RefusedError } from './errors.ts';
 import { countText, durationText } from './figures.ts';
@@ -60,9 +60,9 @@ async function readPools(cluster: Cluster, names: readonly string[], signal: Abo
     cluster.subnets.listAll(signal),
     cluster.allocations.listMatching(names.length === 1 ? { pool: names[0] } : {}, signal),
   ]);
-  const foreign = await foreignCIDRs(cluster, subnets, signal);
+  const surroundings = await readSurroundings(cluster, { pools, subnets }, signal);
   return poolsOf(names, pools).map((pool) => {
-    const input: PoolReportInput = { pool, pools, subnets, allocations, foreign };
+    const input: PoolReportInput = { pool, pools, subnets, allocations, ...surroundings };
     return {
       pool,
       report: poolReport(input),
@@ -104,20 +104,14 @@ function dataOf({ pool, report, refusal, exhausted }: Shown): Plain {
     })),
     nodes: report.nodes.map(({ nodeName, subnets, usage }) => ({
       node: nodeName,
-      subnets: subnets.map((subnet) => ({
-        cidr: formatCIDR(subnet.spec.cidr),
-        drained: isDrained(subnet, pool),
-      })),
+      subnets: subnets.map(({ cidr, isDrained }) => ({ cidr: formatCIDR(cidr), drained: isDrained })),
       usage: { ...usage },
     })),
   };
 }
 
 /** At most so wide is a bar; a narrow terminal gets a shorter one. */
-const [WIDEST_BAR, NARROWEST_BAR] = [30, 10];
-
-/** What the other columns take of a line, about. */
-const BESIDE_THE_BAR = 90;
+const [WIDEST_BAR, NARROWEST_BAR] = [30, 8];
 
 interface Look {
   readonly style: Style;
@@ -128,10 +122,13 @@ interface Look {
 
 function textOf(shown: readonly Shown[], now: Date, { stdout, env }: World): string {
   const style = styleFor(stdout, env);
-  const room = Math.min(WIDEST_BAR, Math.max(NARROWEST_BAR, stdout.columns - BESIDE_THE_BAR));
-  const look: Look = { style, barWidth: stdout.isTerminal ? room : undefined, now };
-  const legend = stdout.isTerminal ? `\n${barLegend(style)}\n` : '';
-  return `${shown.map((one) => poolText(one, look)).join('\n')}${legend}`;
+  const withBars = (barWidth: number | undefined) =>
+    shown.map((one) => poolText(one, { style, barWidth, now })).join('\n');
+  if (!stdout.isTerminal) return withBars(undefined);
+  const lines = stripVTControlCharacters(withBars(WIDEST_BAR)).split('\n');
+  const excess = Math.max(...lines.map((line) => line.length)) - stdout.columns;
+  const fitting = Math.min(WIDEST_BAR, Math.max(NARROWEST_BAR, WIDEST_BAR - excess));
+  return `${withBars(fitting)}\n${barLegend(style)}\n`;
 }
 
 function poolText({ pool, report, refusal, exhausted }: Shown, look: Look): string {
@@ -145,12 +142,15 @@ function poolText({ pool, report, refusal, exhausted }: Shown, look: Look): stri
     `${style.bold(pool.metadata.name)}   ${states.join(', ')}\n`,
     ...(report.holders.length === 0 ? [] : ['\n', holdersText(report.holders, look)]),
     '\n',
-    renderTable(usageRows(pool, report, look), { right: numberColumns(look), indent: '  ' }),
+    renderTable(usageRows(pool.metadata.name, report, look), { right: numberColumns(look), indent: '  ' }),
   ].join('');
 }
 
 function holdersText(holders: readonly IPAllocation[], { style, now }: Look): string {
-  const headings = ['HELD WITHOUT A POD', 'HOLDER', 'NODE', 'FOR'].map((text) => ({ text, paint: style.bold }));
+  const headings = ['HELD WITHOUT A POD', 'HOLDER', 'NODE', 'FOR'].map((text) => ({
+    text,
+    paint: style.bold,
+  }));
   const rows = holders.map(({ spec, metadata }): Cell[] => [
     { text: formatAddress(spec.address), paint: style.cyan },
     { text: spec.holder ?? '', paint: style.yellow },
@@ -162,47 +162,63 @@ function holdersText(holders: readonly IPAllocation[], { style, now }: Look): st
 
 const NAMES: Readonly<Record<Family, string>> = { ipv4: 'IPv4', ipv6: 'IPv6' };
 
-function usageRows(pool: IPPool, report: PoolReport, look: Look): Cell[][] {
-  const { style } = look;
-  const headings = (first: string) =>
-    [first, '', ...(look.barWidth === undefined ? [] : ['']), 'USE', 'ALLOCATED', 'RESTING', 'FREE', 'RESERVED', 'SUBNETS'].map(
-      (text) => ({ text, paint: style.bold }),
-    );
-  const group = (first: string, rows: Cell[][]) => (rows.length === 0 ? [] : [[], headings(first), ...rows]);
+function usageRows(poolName: string, report: PoolReport, look: Look): Cell[][] {
+  const headings = (first: string) => headingsOf(first, look);
+  const cidrs = report.cidrs.flatMap((one) => cidrLines(one, look));
+  const nodes = report.nodes.flatMap((one) => nodeLines(one, look));
   return [
     headings('POOL'),
-    ...usageLines(pool.metadata.name, report.usage, look, poolSubnets),
-    ...group('CIDR', report.cidrs.flatMap((one) => cidrLines(one, look))),
-    ...group('NODE', report.nodes.flatMap((one) => nodeLines(one, pool, look))),
+    ...usageLines({ name: poolName, usage: report.usage, subnets: countSubnets }, look),
+    ...(cidrs.length === 0 ? [] : [[], headings('CIDR'), ...cidrs]),
+    ...(nodes.length === 0 ? [] : [[], headings('NODE'), ...nodes]),
   ];
 }
 
-function poolSubnets(_family: Family, { nodeSubnets, freeSubnets }: PoolUsage): string {
+function headingsOf(first: string, { style, barWidth }: Look): Cell[] {
+  const bars = barWidth === undefined ? [] : [''];
+  const texts = [first, '', ...bars, 'USE', 'ALLOCATED', 'RESTING', 'FREE', 'RESERVED', 'SUBNETS'];
+  return texts.map((text) => ({ text, paint: style.bold }));
+}
+
+function countSubnets(_family: Family, { nodeSubnets, freeSubnets }: PoolUsage): string {
   return `${nodeSubnets}, ${countText(freeSubnets)} free`;
 }
 
 function cidrLines({ cidr, usage }: CIDRReport, look: Look): Cell[][] {
-  const name = cidr === undefined ? { text: 'drained', paint: look.style.yellow } : formatCIDR(cidr);
-  return usageLines(name, usage, look, poolSubnets);
+  return cidr === undefined
+    ? usageLines({ name: 'drained', usage, subnets: countSubnets, isDrained: () => true }, look)
+    : usageLines({ name: formatCIDR(cidr), usage, subnets: countSubnets }, look);
 }
 
-function nodeLines({ nodeName, subnets, usage }: NodeReport, pool: IPPool, look: Look): Cell[][] {
-  return usageLines(nodeName, usage, look, (family) => nodeSubnets(subnets, family, pool));
+function nodeLines({ nodeName, subnets, usage }: NodeReport, look: Look): Cell[][] {
+  const ofFamily = (family: Family) => subnets.filter(({ cidr }) => cidr.family === family);
+  return usageLines(
+    {
+      name: nodeName,
+      usage,
+      subnets: (family) =>
+        ofFamily(family)
+          .map(({ cidr, isDrained }) => `${formatCIDR(cidr)}${isDrained ? ' (drained)' : ''}`)
+          .join(', '),
+      isDrained: (family) => ofFamily(family).every(({ isDrained }) => isDrained),
+    },
+    look,
+  );
 }
 
-function nodeSubnets(subnets: readonly NodeSubnet[], family: Family, pool: IPPool): string {
-  return subnets
-    .filter(({ spec }) => spec.cidr.family === family)
-    .map((subnet) => `${formatCIDR(subnet.spec.cidr)}${isDrained(subnet, pool) ? ' (drained)' : ''}`)
-    .join(', ');
+/** A part of a pool, or the whole. */
+interface Counted {
+  readonly name: string;
+  readonly usage: FamilyUsage;
+  readonly subnets: (family: Family, usage: PoolUsage) => string;
+  /** Of what is drained nothing can be had: its use is what is left in it, which falls to 0. Default: no. */
+  readonly isDrained?: (family: Family) => boolean;
 }
 
 /** One line for each family; the name stands in all of them, so that they can be grepped for. */
 function usageLines(
-  name: Cell,
-  usage: FamilyUsage,
+  { name, usage, subnets, isDrained = () => false }: Counted,
   { style, barWidth }: Look,
-  subnets: (family: Family, usage: PoolUsage) => string,
 ): Cell[][] {
   return FAMILIES.flatMap((family) => {
     const counts = usage[family];
@@ -210,7 +226,7 @@ function usageLines(
     const shares: Shares = {
       allocated: BigInt(counts.allocated),
       resting: BigInt(counts.resting),
-      free: BigInt(counts.free),
+      free: BigInt(isDrained(family) ? counts.reserved : counts.free),
     };
     return [
       [

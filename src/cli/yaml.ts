@@ -26,7 +26,7 @@ function entry(value: Plain, indent: string, place: 'item' | 'field'): string {
   return place === 'item' ? lines.slice(indent.length) : `\n${lines}`;
 }
 
-type Nested = readonly Plain[] | { readonly [key: string]: Plain };
+type Nested = Extract<Plain, object>;
 
 function isNested(value: Plain): value is Nested {
   return typeof value === 'object' && value !== null;

@@ -1,7 +1,10 @@
-import { allocationName, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { allocationName, type IPPool, type Labels, type NodeSubnet } from '../api/index.ts';
 import {
+  cidrOf,
   compareCIDRs,
   countAddresses,
+  intersectRanges,
+  lastValue,
   mergeRanges,
   rangeOfCIDR,
   subtractRanges,
@@ -11,7 +14,7 @@ import {
   type Range,
 } from '../net/index.ts';
 import { servingCIDRs } from './pools.ts';
-import { isDrained, sizeOf, usableRange } from './subnets.ts';
+import { isDrained, reservedRanges, usableRanges } from './subnets.ts';
 
 /** An address that a holder without a pod may try to get. `subnet`: the NodeSubnet it lies in. */
 export interface HeldCandidate {
@@ -31,33 +34,34 @@ export interface HeldSearch {
   readonly inUse: readonly IPAddress[];
   /** Addresses that are not pods': a CIDR of the pool that overlaps them gives none. */
   readonly foreign?: readonly CIDR[];
+  readonly labelsOf?: (nodeName: string) => Labels | undefined;
 }
 
 /**
  * The addresses to try for a holder on no node, lowest first: those outside all NodeSubnets before those inside, so
- * that nodes keep what they have; inside, the emptiest subnet first. Never one that is, or as the first of a subnet
- * would become, a node's own. Sought in the gaps between what is in use: a pool may hold 2^74 addresses.
+ * that nodes keep what they have; inside, the emptiest subnet first. Never one that a subnet does not hand out, nor
+ * one that a subnet made there later would not: a node may claim it around the address. Sought in the gaps between
+ * what is in use: a pool may hold 2^74 subnets.
  */
 export function* heldCandidates(search: HeldSearch): Generator<HeldCandidate, undefined> {
   const { pool, family } = search;
-  const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
-  for (const { first, last } of outsideSubnets(search)) {
-    for (let value = first; value <= last; value++) {
-      if (value % size !== 0n) yield candidateOf({ family, value });
+  const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
+  for (const gap of outsideSubnets(search)) {
+    for (const place of placesIn(gap, family, prefixLength)) {
+      yield* candidatesIn(intersectRanges(gap, usableRanges({ spec: { cidr: place } }, pool)), family);
     }
   }
-  for (const { subnet, gaps } of emptiestFirst(search)) {
-    for (const { first, last } of gaps) {
-      for (let value = first; value <= last; value++) yield candidateOf({ family, value }, subnet);
-    }
-  }
+  for (const { subnet, gaps } of emptiestFirst(search)) yield* candidatesIn(gaps, family, subnet);
   return undefined;
 }
 
-/** What of the pool's serving CIDRs is in no NodeSubnet and in nobody's hands, in order. */
-function outsideSubnets({ pool, pools, subnets, family, inUse, foreign }: HeldSearch): Range[] {
+/** What of the pool's serving CIDRs is in no NodeSubnet, not reserved, and in nobody's hands, in order. */
+function outsideSubnets({ pool, pools, subnets, family, inUse, foreign = [] }: HeldSearch): Range[] {
   const taken = mergeRanges([
-    ...subnets.flatMap(({ spec }) => (spec.cidr.family === family ? [rangeOfCIDR(spec.cidr)] : [])),
+    ...[...subnets.map(({ spec }) => spec.cidr), ...foreign]
+      .filter((cidr) => cidr.family === family)
+      .map(rangeOfCIDR),
+    ...reservedRanges(pool, family),
     ...rangesOf(inUse, family),
   ]);
   return servingCIDRs(pool, pools, foreign)
@@ -66,13 +70,40 @@ function outsideSubnets({ pool, pools, subnets, family, inUse, foreign }: HeldSe
     .flatMap((cidr) => subtractRanges(rangeOfCIDR(cidr), taken));
 }
 
+/** The places for subnets of which the range covers something, one after the other. */
+function* placesIn({ first, last }: Range, family: Family, prefixLength: number): Generator<CIDR, undefined> {
+  for (let value = first; value <= last;) {
+    const place = cidrOf({ family, value }, prefixLength);
+    yield place;
+    value = lastValue(place) + 1n;
+  }
+  return undefined;
+}
+
+function* candidatesIn(
+  ranges: readonly Range[],
+  family: Family,
+  subnet?: NodeSubnet,
+): Generator<HeldCandidate, undefined> {
+  for (const { first, last } of ranges) {
+    for (let value = first; value <= last; value++) {
+      const address: IPAddress = { family, value };
+      yield { address, name: allocationName(address), ...(subnet === undefined ? {} : { subnet }) };
+    }
+  }
+  return undefined;
+}
+
 function emptiestFirst(search: HeldSearch): { readonly subnet: NodeSubnet; readonly gaps: Range[] }[] {
-  const { pool, subnets, family, inUse } = search;
+  const { pool, subnets, family, inUse, labelsOf } = search;
   const used = mergeRanges(rangesOf(inUse, family));
   return subnets
-    .filter((subnet) => subnet.spec.cidr.family === family && !isDrained(subnet, pool))
+    .filter(
+      (subnet) =>
+        subnet.spec.cidr.family === family && !isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)),
+    )
     .map((subnet) => {
-      const gaps = subtractRanges(usableRange(subnet), used);
+      const gaps = usableRanges(subnet, pool).flatMap((range) => subtractRanges(range, used));
       return { subnet, gaps, free: countAddresses(gaps) };
     })
     .sort((a, b) =>
@@ -82,8 +113,4 @@ function emptiestFirst(search: HeldSearch): { readonly subnet: NodeSubnet; reado
 
 function rangesOf(addresses: readonly IPAddress[], family: Family): Range[] {
   return addresses.flatMap((one) => (one.family === family ? [{ first: one.value, last: one.value }] : []));
-}
-
-function candidateOf(address: IPAddress, subnet?: NodeSubnet): HeldCandidate {
-  return { address, name: allocationName(address), ...(subnet === undefined ? {} : { subnet }) };
 }

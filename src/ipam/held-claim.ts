@@ -57,7 +57,8 @@ export async function claimHeldAddresses(
     lastFailure: undefined,
   };
   try {
-    for (const search of request.searches) claim.claimed.push(await claimFirstFree(parts, request, search, claim));
+    for (const search of request.searches)
+      claim.claimed.push(await claimFirstFree(parts, request, search, claim));
     return claim.claimed;
   } catch (error) {
     await takeBack(parts, claim);
@@ -96,7 +97,9 @@ export class OutcomeUnknownError extends Error {
 
   constructor(addresses: readonly IPAddress[], cause: unknown) {
     const texts = addresses.map(formatAddress).join(', ');
-    super(`the apiserver stopped answering, and ${texts} may have been claimed: look, and release it`, { cause });
+    super(`the apiserver stopped answering, and ${texts} may have been claimed: look, and release it`, {
+      cause,
+    });
     this.addresses = addresses;
   }
 }

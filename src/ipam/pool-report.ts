@@ -35,7 +35,7 @@ export interface CIDRReport {
 
 export interface NodeReport {
   readonly nodeName: string;
-  readonly subnets: readonly NodeSubnet[];
+  readonly subnets: readonly { readonly cidr: CIDR; readonly isDrained: boolean }[];
   readonly usage: FamilyUsage;
 }
 
@@ -83,23 +83,26 @@ function cidrReports(input: UsageInput, own: readonly NodeSubnet[]): CIDRReport[
 }
 
 function nodeReports(input: UsageInput, own: readonly NodeSubnet[]): NodeReport[] {
+  const { pool, labelsOf } = input;
   const subnetAt = longestHolding(own);
-  const allocationsOf = Map.groupBy(
-    input.allocations,
-    ({ spec }) => subnetAt(spec.address)?.spec.nodeName,
-  );
+  const allocationsOf = Map.groupBy(input.allocations, ({ spec }) => subnetAt(spec.address)?.spec.nodeName);
   const byNode = [...Map.groupBy(own, ({ spec }) => spec.nodeName)];
   return byNode
     .sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true }))
-    .map(([nodeName, subnets]) => ({
-      nodeName,
-      subnets: [...subnets].sort((a, b) => compareCIDRs(a.spec.cidr, b.spec.cidr)),
-      usage: usageOfPart(input, {
-        cidrs: subnets.filter((subnet) => !isDrained(subnet, input.pool)).map(({ spec }) => spec.cidr),
-        subnets,
-        allocations: allocationsOf.get(nodeName) ?? [],
-      }),
-    }));
+    .map(([nodeName, subnets]) => {
+      const judged = subnets
+        .map((one) => ({ cidr: one.spec.cidr, isDrained: isDrained(one, pool, labelsOf?.(nodeName)) }))
+        .sort((a, b) => compareCIDRs(a.cidr, b.cidr));
+      return {
+        nodeName,
+        subnets: judged,
+        usage: usageOfPart(input, {
+          cidrs: judged.flatMap((one) => (one.isDrained ? [] : [one.cidr])),
+          subnets,
+          allocations: allocationsOf.get(nodeName) ?? [],
+        }),
+      };
+    });
 }
 
 interface Part {

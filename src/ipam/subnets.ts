@@ -57,8 +57,13 @@ export function hostAddress(subnet: NodeSubnet): IPAddress {
 }
 
 /** The addresses that a subnet hands out: all but the first, and but what its pool reserves. In order. */
-export function usableRanges({ spec: { cidr } }: NodeSubnet, pool: IPPool): Range[] {
+export function usableRanges({ spec: { cidr } }: InCIDR, pool: IPPool): Range[] {
   return subtractRanges({ first: cidr.first + 1n, last: lastValue(cidr) }, reservedRanges(pool, cidr.family));
+}
+
+/** A subnet, or a place where one could be. */
+export interface InCIDR {
+  readonly spec: { readonly cidr: CIDR };
 }
 
 /** What the pool reserves of one family: sorted and disjoint. */

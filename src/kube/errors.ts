@@ -120,7 +120,9 @@ export class UnreachableError extends Error {
 
 /** Whether the apiserver says no to the request itself: nothing was done, and the same again would get the same answer. */
 export function isRefusal(error: unknown): boolean {
-  return [InvalidError, ForbiddenError, UnauthorizedError, NotFoundError].some((kind) => error instanceof kind);
+  return [InvalidError, ForbiddenError, UnauthorizedError, NotFoundError].some(
+    (kind) => error instanceof kind,
+  );
 }
 
 const BY_REASON: Readonly<Record<string, new (facts: Facts) => KubeError>> = {

@@ -49,12 +49,9 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
 
 /** The names of all objects there, without the objects. */
 export async function listNames(client: KubeClient, path: string, signal?: AbortSignal): Promise<string[]> {
-  const { items } = await listAll(client, { path, accept: PARTIAL_METADATA_LIST, signal });
+  const { items } = await listAll(client, { path, metadataOnly: true, signal });
   return items.map((item) => Named.parse(item).metadata.name);
 }
-
-/** Metadata alone, of a list of any kind. */
-const PARTIAL_METADATA_LIST = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1';
 
 const Named = z.object({ metadata: z.object({ name: z.string() }) });
 

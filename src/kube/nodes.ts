@@ -1,8 +1,10 @@
 import * as z from 'zod';
+import type { Labels } from '../api/index.ts';
 import { tryParseAddress, type IPAddress } from '../net/index.ts';
 import { STRATEGIC_MERGE_PATCH, type KubeClient } from './client.ts';
-import { NotFoundError } from './errors.ts';
+import { ForbiddenError, NotFoundError } from './errors.ts';
 import { startInformer, type Informer, type InformerParts } from './informer.ts';
+import { listAll } from './list.ts';
 import { NODES } from './paths.ts';
 
 /** What weft reads of a Node. */
@@ -46,6 +48,25 @@ export function watchNode(parts: InformerParts, nodeName: string): Informer<Node
 /** Watches all Nodes. */
 export function watchNodes(parts: InformerParts): Informer<Node> {
   return startInformer(parts, { path: NODES, parse: parseNode });
+}
+
+/** The labels of all Nodes, by name, without the rest of them. Undefined where this user may not see Nodes. */
+export async function listNodeLabels(
+  client: KubeClient,
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<string, Labels> | undefined> {
+  try {
+    const { items } = await listAll(client, { path: NODES, metadataOnly: true, signal });
+    return new Map(
+      items.map((item) => {
+        const { name, labels } = NodeMetadata.parse(item).metadata;
+        return [name, labels];
+      }),
+    );
+  } catch (error) {
+    if (error instanceof ForbiddenError) return undefined;
+    throw error;
+  }
 }
 
 /** A quorum read. Undefined: there is no Node of that name. */
@@ -92,6 +113,10 @@ export async function patchNodeNetworkAvailable(
     signal,
   });
 }
+
+const NodeMetadata = z.object({
+  metadata: z.object({ name: z.string(), labels: z.record(z.string(), z.string()).default({}) }),
+});
 
 const NodeObject = z.object({
   metadata: z.object({
