@@ -96,12 +96,12 @@ async function refusalText(cluster: Cluster, allocation: IPAllocation, signal: A
   const node = spec.nodeName === undefined ? '' : ` on node ${spec.nodeName}`;
   const force = `To release it all the same: kubectl weft addr release ${address} --force`;
   if (spec.attachment === undefined) {
-    return `${address} is kept by weft itself (${ownerText(allocation)})${node}, to be given out again. ${force}`;
+    return `${address} is kept by weft itself (${ownerText(allocation)})${node}, to be given out again.\n${force}`;
   }
   const { containerID, ifName } = spec.attachment;
   const sandbox = `interface ${ifName} of container ${containerID.slice(0, 12)}${node}`;
   const owner = spec.pod === undefined ? sandbox : `pod ${ownerText(allocation)} (${sandbox})`;
-  return `${address} belongs to ${owner}. ${await podText(cluster, allocation, signal)} ${force}`;
+  return `${address} belongs to ${owner}.\n${await podText(cluster, allocation, signal)}\n${force}`;
 }
 
 /** What is known of the pod: a person at 3 a.m. asks for exactly that next. */

@@ -71,10 +71,13 @@ async function requestAddress(call: Call, world: World): Promise<void> {
     })),
     text: () => claimed.map(({ spec }) => `${formatAddress(spec.address)}\n`).join(''),
   });
-  if (world.stdout.isTerminal && world.stderr.isTerminal && format === 'table') {
-    const hint = `held for ${holder} until: kubectl weft addr release ${claimed.map(({ spec }) => formatAddress(spec.address)).join(' ')}`;
-    await world.stderr.write(`${styleFor(world.stderr, world.env).dim(hint)}\n`);
-  }
+  if (format === 'table' && world.stdout.isTerminal) await hint(world, holder);
+}
+
+/** A person is told how it ends; a script that reads stdout, and keeps stderr in a log, is not. */
+async function hint({ stderr, env }: World, holder: string): Promise<void> {
+  const text = `held for ${holder}; give it back with: kubectl weft addr release ADDRESS`;
+  await stderr.write(`${styleFor(stderr, env).dim(text)}\n`);
 }
 
 interface Asked {

@@ -9,20 +9,20 @@ export interface Shares {
 }
 
 /**
- * A bar of use, `width` characters long: allocated, resting and free, each with a sign of its own, so that it can be
- * read without colours too. Whatever there is of a kind shows: a bar is empty only where nothing is in use, and full
- * only where nothing is free.
+ * A bar of use, `width` characters long, three at the least: allocated, resting and free, each with a sign of its own,
+ * so that it can be read without colours too. Whatever there is of a kind shows: a bar is empty only where nothing is
+ * in use, and full only where nothing is free.
  */
 export function bar(shares: Shares, width: number, style: Style): Cell {
   const { allocated, resting, free } = shares;
   const whole = allocated + resting + free;
   if (whole === 0n) return { text: EMPTY.repeat(width), paint: style.dim };
-  const eighths = atLeast(allocated, scaled(allocated, whole, width * 8), 1);
-  const resters = atLeast(resting, scaled(resting, whole, width), 1);
-  const room = width - resters - (free > 0n ? 1 : 0);
-  const used = Math.min(Math.floor(eighths / 8), room);
-  const part = used < room ? (PARTS[eighths % 8] ?? '') : '';
-  const [solid, faint] = [FULL.repeat(used) + part, RESTING.repeat(resters)];
+  const kept = (count: bigint) => (count > 0n ? 1 : 0);
+  const most = width - kept(allocated) - kept(free);
+  const faint = RESTING.repeat(Math.min(most, Math.max(kept(resting), scaled(resting, whole, width))));
+  const room = width - faint.length - kept(free);
+  const eighths = Math.max(kept(allocated), scaled(allocated, whole, width * 8));
+  const solid = free === 0n ? FULL.repeat(room) : solidText(Math.min(eighths, room * 8));
   const rest = EMPTY.repeat(width - solid.length - faint.length);
   return {
     text: solid + faint + rest,
@@ -63,6 +63,6 @@ function scaled(part: bigint, whole: bigint, scale: number): number {
   return Number((part * BigInt(scale)) / whole);
 }
 
-function atLeast(count: bigint, shown: number, least: number): number {
-  return count > 0n && shown < least ? least : shown;
+function solidText(eighths: number): string {
+  return `${FULL.repeat(Math.floor(eighths / 8))}${PARTS[eighths % 8] ?? ''}`;
 }

@@ -1,4 +1,4 @@
-import { hostname, userInfo } from 'node:os';
+import { hostname } from 'node:os';
 import { createSystemClock } from '../system-clock.ts';
 import type { Output } from './command.ts';
 import { StoppedError } from './errors.ts';
@@ -44,11 +44,9 @@ function outputOf(stream: NodeJS.WriteStream): Output {
   };
 }
 
-/** A container may run as a user that nobody has given a name. */
+/** By name where there is one: who used sudo is still who asks, and a container's user may have none. */
 function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return String(process.getuid?.() ?? 'unknown');
-  }
+  const { SUDO_USER, USER, LOGNAME } = process.env;
+  const named = [SUDO_USER, USER, LOGNAME].find((name) => name !== undefined && name !== '');
+  return named ?? `uid${process.getuid?.() ?? ''}`;
 }

@@ -76,7 +76,10 @@ export class NothingFreeError extends Error {
 
   constructor(pool: string, family: Family, nodeName: string | undefined) {
     const where = nodeName === undefined ? '' : ` in the node subnets of ${nodeName}`;
-    super(`IPPool ${pool} has no free ${family} address${where}`);
+    super(
+      `IPPool ${pool} has no free ${family} address${where}: each is in use, rests or is reserved. ` +
+        'Release one, or add a CIDR to the pool',
+    );
     this.family = family;
   }
 }
