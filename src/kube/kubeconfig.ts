@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs';
 import type { RequestOptions } from 'node:https';
+import { delimiter } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { KubeConfigError, serverURL, type KubeConnection } from './connection.ts';
 
@@ -8,15 +10,16 @@ import { KubeConfigError, serverURL, type KubeConnection } from './connection.ts
  * @throws KubeConfigError
  */
 export async function kubeconfigConnection(file?: string, context?: string): Promise<KubeConnection> {
-  const source = file ?? process.env.KUBECONFIG ?? '~/.kube/config';
+  const files = file === undefined ? filesOf(process.env.KUBECONFIG) : [file];
+  const source = files.length === 0 ? '~/.kube/config' : files.join(delimiter);
   const config = new KubeConfig();
   try {
-    if (file === undefined) config.loadFromDefault();
-    else config.loadFromFile(file);
+    if (files.length === 0) config.loadFromDefault();
+    else mergeFiles(config, files);
   } catch (error) {
     throw new KubeConfigError(`cannot read the kubeconfig ${source}`, { cause: error });
   }
-  if (file === undefined && config.getCurrentCluster()?.server === NO_CONFIG) {
+  if (files.length === 0 && config.getCurrentCluster()?.server === NO_CONFIG) {
     throw new KubeConfigError(
       'there is no kubeconfig: name one with --kubeconfig or KUBECONFIG, or put it into ~/.kube/config',
     );
@@ -55,6 +58,30 @@ export async function kubeconfigConnection(file?: string, context?: string): Pro
 
 /** What the library makes up where it finds no kubeconfig. */
 const NO_CONFIG = 'http://localhost:8080';
+
+function filesOf(list: string | undefined): string[] {
+  return (list ?? '').split(delimiter).filter((file) => file !== '');
+}
+
+/**
+ * Of several files the first one that says something is believed, and one that is not there says nothing, as kubectl
+ * has it. The library takes the last one's current context, and refuses two clusters of one name.
+ */
+function mergeFiles(config: KubeConfig, files: readonly string[]): void {
+  const there = files.filter((file) => existsSync(file));
+  for (const file of there.length === 0 ? files : there) {
+    const one = new KubeConfig();
+    one.loadFromFile(file);
+    config.currentContext ||= one.currentContext;
+    config.clusters = withNew(config.clusters, one.clusters);
+    config.users = withNew(config.users, one.users);
+    config.contexts = withNew(config.contexts, one.contexts);
+  }
+}
+
+function withNew<T extends { readonly name: string }>(known: readonly T[], found: readonly T[]): T[] {
+  return [...known, ...found.filter(({ name }) => !known.some((one) => one.name === name))];
+}
 
 function useContext(config: KubeConfig, context: string, source: string): void {
   const known = config.getContexts().map(({ name }) => name);
