@@ -105,6 +105,18 @@ describe('claimHeldAddresses', () => {
     expect(stores.stored.IPAllocation.size).toBe(0);
   });
 
+  it('does not believe at once that a create which was cut has done nothing', async () => {
+    const stop = new AbortController();
+    const { stores, request } = requester({ create: ['late'] });
+    const work = request('me', { signal: stop.signal });
+    await clock.advance(10);
+    stop.abort(new Error('Ctrl-C'));
+    await expect(clock.until(work)).rejects.toThrow('Ctrl-C');
+    await clock.advance(5_000);
+    expect(stores.calls.map(({ verb }) => verb)).toEqual(expect.arrayContaining(['create', 'delete']));
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
   it('gives the address back where its node gave the subnet back meanwhile', async () => {
     const { stores, request } = requester();
     const subnet = subnetOf('10.0.0.0/30', pool, 'n1');
@@ -161,13 +173,14 @@ function requester(faults: Faults = {}, { isRefusal = () => false }: { isRefusal
   };
   const { allocations } = stores;
   const store: AllocationStore = {
-    create: (spec, signal) =>
-      through('create', async () => {
-        signal?.throwIfAborted();
-        const outcome = await allocations.create(spec, signal);
+    create: async (spec, signal) => {
+      signal?.throwIfAborted();
+      return through('create', async () => {
+        const outcome = await allocations.create(spec);
         if (outcome.kind === 'created') own.add(outcome.object.metadata.uid);
         return outcome;
-      }),
+      });
+    },
     get: (name, signal) => through('get', () => allocations.get(name, signal)),
     markReleased: allocations.markReleased,
     delete: (seen, signal) => through('delete', () => allocations.delete(seen, signal)),

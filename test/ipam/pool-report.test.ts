@@ -69,6 +69,19 @@ describe('poolReport', () => {
     ]);
   });
 
+  it('counts an address for the node with the longest subnet around it', () => {
+    const { nodes } = poolReport(
+      inputOf({
+        subnets: [subnetOf('10.0.0.0/28', pool, 'n1'), subnetOf('10.0.0.5/32', pool, 'n2')],
+        allocations: [allocationOf('10.0.0.5'), allocationOf('10.0.0.6')],
+      }),
+    );
+    expect(nodes.map(({ nodeName, usage }) => [nodeName, usage.ipv4?.allocated])).toEqual([
+      ['n1', 1],
+      ['n2', 1],
+    ]);
+  });
+
   it('counts the free addresses of nodes that the pool does not select as nobody’s', () => {
     const selecting = poolOf('p', { cidrs: ['10.0.0.0/24'], nodeSelector: { matchLabels: { zone: 'a' } } });
     const { nodes } = poolReport({
