@@ -42,6 +42,11 @@ export class StoppedError extends Error {
   override name = 'StoppedError' as const;
 }
 
+/** The answer could not be written where it was to go, such as onto a full disk. */
+export class OutputError extends Error {
+  override name = 'OutputError' as const;
+}
+
 /** What a failure is to the caller: the code, and what to read. */
 export interface Failure {
   readonly code: ExitCode;
@@ -72,6 +77,7 @@ const NO_KINDS =
 const CODES: readonly (readonly [abstract new (...args: never[]) => Error, ExitCode])[] = [
   [RefusedError, EXIT.refused],
   [StoppedError, EXIT.stopped],
+  [OutputError, EXIT.refused],
   [NothingFreeError, EXIT.refused],
   [SubnetGivenBackError, EXIT.refused],
   [KubeConfigError, EXIT.unreachable],

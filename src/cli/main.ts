@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { createSystemClock } from '../system-clock.ts';
 import type { Output } from './command.ts';
-import { StoppedError } from './errors.ts';
+import { OutputError, StoppedError } from './errors.ts';
 import { runCLI } from './run.ts';
 
 // The process kubectl-weft: a plugin of kubectl, and a program of its own.
@@ -26,16 +26,15 @@ process.exitCode = await runCLI(process.argv.slice(2), {
 process.exit();
 
 function outputOf(stream: NodeJS.WriteStream): Output {
-  // Who reads no further, as "head" does, has what he wanted.
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
+  // Each write is told of its failure itself.
+  stream.on('error', () => undefined);
   return {
     write: (text) =>
-      new Promise((resolve) => {
-        stream.write(text, () => {
-          resolve();
+      new Promise((resolve, reject) => {
+        stream.write(text, (error?: NodeJS.ErrnoException | null) => {
+          // Who reads no further, as "head" does, has what he wanted.
+          if (error?.code === 'EPIPE' || !error) resolve();
+          else reject(new OutputError(`cannot write the answer: ${error.message}`, { cause: error }));
         });
       }),
     // Absent where it is no terminal, whatever the types say.

@@ -418,6 +418,15 @@ describe('what goes wrong outside', () => {
     }
   });
 
+  it('says so where the answer cannot be written', async () => {
+    await makePool('pods', { cidrs: ['10.1.0.0/16'] });
+    const full = await execa('bash', ['-c', '"$0" pool show > /dev/full', program], {
+      env: kubectlEnv(),
+      reject: false,
+    });
+    expect([full.exitCode, full.stderr]).toEqual([1, expect.stringContaining('cannot write the answer: ENOSPC')]);
+  });
+
   it('ends with 3 where nobody listens', async () => {
     const config = await kubeconfigTo('https://127.0.0.1:1');
     const { exitCode, stdout, stderr } = await weft(['addr', 'list', '--kubeconfig', config], {
