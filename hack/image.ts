@@ -72,7 +72,7 @@ async function imageKey(base: string): Promise<string> {
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     // What .dockerignore leaves out.
-    .filter((file) => !file.endsWith('.map') && !file.includes('/.stamps/'))
+    .filter((file) => !/\.map$|\/\.stamps\/|\/kubectl[^/]*$/.test(file))
     .sort();
   for (const file of files) {
     const { mode } = await stat(file);

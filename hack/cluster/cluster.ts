@@ -201,13 +201,23 @@ async function exists(path: string): Promise<boolean> {
   );
 }
 
-/** kubectl, cnitool and ctr alone, so that nothing else on the user's PATH is hidden. */
+const DIST = join(import.meta.dirname, '../../dist');
+
+/**
+ * kubectl, cnitool and ctr alone, so that nothing else on the user's PATH is hidden; and kubectl's plugin of this
+ * checkout, which is there once it has been built.
+ */
 async function linkPrograms(context: NodeContext): Promise<void> {
   const folder = join(context.directory, 'bin');
   await mkdir(folder, { recursive: true });
-  for (const program of ['kubectl', 'cnitool', 'ctr']) {
-    await unlink(join(folder, program)).catch(() => undefined);
-    await symlink(join(context.binaries, program), join(folder, program));
+  const targets = [
+    ...['kubectl', 'cnitool', 'ctr'].map((program) => join(context.binaries, program)),
+    ...['kubectl-weft', 'kubectl_complete-weft'].map((program) => join(DIST, program)),
+  ];
+  for (const target of targets) {
+    const link = join(folder, basename(target));
+    await unlink(link).catch(() => undefined);
+    await symlink(target, link);
   }
 }
 

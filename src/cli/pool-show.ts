@@ -1,4 +1,3 @@
-import { stripVTControlCharacters } from 'node:util';
 import type { IPAllocation, IPPool, PoolUsage } from '../api/index.ts';
 import {
   exhaustedFamilies,
@@ -18,7 +17,7 @@ import { RefusedError } from './errors.ts';
 import { countText, durationText } from './figures.ts';
 import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
 import { styleFor, type Style } from './style.ts';
-import { renderTable, type Cell } from './table.ts';
+import { renderTable, widthOf, type Cell } from './table.ts';
 import type { Plain } from './yaml.ts';
 
 export const POOL_SHOW: Command = {
@@ -113,22 +112,36 @@ function dataOf({ pool, report, refusal, exhausted }: Shown): Plain {
 /** At most so wide is a bar; a narrow terminal gets a shorter one. */
 const [WIDEST_BAR, NARROWEST_BAR] = [30, 8];
 
+/** A CIDR of IPv4 and the space before it. */
+const SUBNETS_ROOM = 20;
+
+const INDENT = '  ';
+
 interface Look {
   readonly style: Style;
   /** Undefined: no bars, as in a pipe. */
   readonly barWidth: number | undefined;
+  /** The width of the terminal; undefined in a pipe, where nothing is cut. */
+  readonly columns: number | undefined;
   readonly now: Date;
 }
 
 function textOf(shown: readonly Shown[], now: Date, { stdout, env }: World): string {
   const style = styleFor(stdout, env);
-  const withBars = (barWidth: number | undefined) =>
-    shown.map((one) => poolText(one, { style, barWidth, now })).join('\n');
-  if (!stdout.isTerminal) return withBars(undefined);
-  const lines = stripVTControlCharacters(withBars(WIDEST_BAR)).split('\n');
-  const excess = Math.max(...lines.map((line) => line.length)) - stdout.columns;
-  const fitting = Math.min(WIDEST_BAR, Math.max(NARROWEST_BAR, WIDEST_BAR - excess));
-  return `${withBars(fitting)}\n${barLegend(style)}\n`;
+  const text = (look: Look) => shown.map((one) => poolText(one, look)).join('\n');
+  if (!stdout.isTerminal) return text({ style, now, barWidth: undefined, columns: undefined });
+  const barWidth = fittingBar(shown, { style, now, barWidth: WIDEST_BAR, columns: stdout.columns });
+  return `${text({ style, now, barWidth, columns: stdout.columns })}\n${barLegend(style)}\n`;
+}
+
+/** As wide a bar as leaves room for the subnets beside it, if they are short. */
+function fittingBar(shown: readonly Shown[], look: Look): number {
+  const widths = shown.map(({ pool, report }) =>
+    widthOf(usageRows(pool.metadata.name, report, look).map((row) => row.slice(0, -1))),
+  );
+  const wanted = INDENT.length + Math.max(...widths) + SUBNETS_ROOM;
+  const excess = wanted - (look.columns ?? wanted);
+  return Math.min(WIDEST_BAR, Math.max(NARROWEST_BAR, WIDEST_BAR - excess));
 }
 
 function poolText({ pool, report, refusal, exhausted }: Shown, look: Look): string {
@@ -142,7 +155,11 @@ function poolText({ pool, report, refusal, exhausted }: Shown, look: Look): stri
     `${style.bold(pool.metadata.name)}   ${states.join(', ')}\n`,
     ...(report.holders.length === 0 ? [] : ['\n', holdersText(report.holders, look)]),
     '\n',
-    renderTable(usageRows(pool.metadata.name, report, look), { right: numberColumns(look), indent: '  ' }),
+    renderTable(usageRows(pool.metadata.name, report, look), {
+      right: numberColumns(look),
+      indent: INDENT,
+      fit: look.columns,
+    }),
   ].join('');
 }
 
@@ -157,7 +174,7 @@ function holdersText(holders: readonly IPAllocation[], { style, now }: Look): st
     spec.nodeName ?? '-',
     durationText(now.getTime() - Date.parse(metadata.creationTimestamp)),
   ]);
-  return renderTable([headings, ...rows], { indent: '  ' });
+  return renderTable([headings, ...rows], { indent: INDENT });
 }
 
 const NAMES: Readonly<Record<Family, string>> = { ipv4: 'IPv4', ipv6: 'IPv6' };

@@ -35,6 +35,7 @@ export interface CIDRReport {
 
 export interface NodeReport {
   readonly nodeName: string;
+  /** Those that are drained come last. */
   readonly subnets: readonly { readonly cidr: CIDR; readonly isDrained: boolean }[];
   readonly usage: FamilyUsage;
 }
@@ -92,7 +93,7 @@ function nodeReports(input: UsageInput, own: readonly NodeSubnet[]): NodeReport[
     .map(([nodeName, subnets]) => {
       const judged = subnets
         .map((one) => ({ cidr: one.spec.cidr, isDrained: isDrained(one, pool, labelsOf?.(nodeName)) }))
-        .sort((a, b) => compareCIDRs(a.cidr, b.cidr));
+        .sort((a, b) => Number(a.isDrained) - Number(b.isDrained) || compareCIDRs(a.cidr, b.cidr));
       return {
         nodeName,
         subnets: judged,

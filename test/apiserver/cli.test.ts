@@ -259,12 +259,12 @@ describe('addr list', () => {
   it('is a table by address, plain in a pipe', async () => {
     const { stdout } = await weft(['addr', 'list']);
     expect(stdout.split('\n').map((line) => line.replace(/ +\d+s$/, ''))).toEqual([
-      'ADDRESS     POOL    NODE   OWNER         STATE     FOR',
-      '10.1.0.9    pods    n2     shop/web-1    used',
-      '10.1.0.10   pods    n1     shop/web-0    used',
-      '10.1.0.11   pods    n1     the printer   resting',
-      '10.9.0.1    other   -      a router      held',
-      'fd01::5     pods    n1     bank/web-0    used',
+      'ADDRESS    POOL   NODE  OWNER        STATE    FOR',
+      '10.1.0.9   pods   n2    shop/web-1   used',
+      '10.1.0.10  pods   n1    shop/web-0   used',
+      '10.1.0.11  pods   n1    the printer  resting',
+      '10.9.0.1   other  -     a router     held',
+      'fd01::5    pods   n1    bank/web-0   used',
     ]);
   });
 
@@ -328,20 +328,20 @@ describe('pool show', () => {
     expect(stdout.replaceAll(/ \d+s$/gm, '').split('\n')).toEqual([
       'pods   serving, draining',
       '',
-      '  HELD WITHOUT A POD   HOLDER      NODE   FOR',
-      '  10.1.0.200           a router    -     ',
-      '  10.8.0.3             a printer   n2    ',
+      '  HELD WITHOUT A POD  HOLDER     NODE  FOR',
+      '  10.1.0.200          a router   -    ',
+      '  10.8.0.3            a printer  n2   ',
       '',
-      '  POOL                 USE   ALLOCATED   RESTING   FREE   RESERVED   SUBNETS',
-      '  pods          IPv4    1%           3         0    238         31   2, 15 free',
+      '  POOL                USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
+      '  pods         IPv4    1%          3        0   238        31  2, 15 free',
       '',
-      '  CIDR                 USE   ALLOCATED   RESTING   FREE   RESERVED   SUBNETS',
-      '  10.1.0.0/24   IPv4   <1%           2         0    238         16   1, 15 free',
-      '  drained       IPv4    6%           1         0      0         15   1, 0 free',
+      '  CIDR                USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
+      '  10.1.0.0/24  IPv4   <1%          2        0   238        16  1, 15 free',
+      '  drained      IPv4    6%          1        0     0        15  1, 0 free',
       '',
-      '  NODE                 USE   ALLOCATED   RESTING   FREE   RESERVED   SUBNETS',
-      '  n1            IPv4    6%           1         0     14          1   10.1.0.0/28',
-      '  n2            IPv4    6%           1         0      0         15   10.8.0.0/28 (drained)',
+      '  NODE                USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
+      '  n1           IPv4    6%          1        0    14         1  10.1.0.0/28',
+      '  n2           IPv4    6%          1        0     0        15  10.8.0.0/28 (drained)',
     ]);
     const json = JSON.parse((await weft(['pool', 'show', 'pods', '-o', 'json'])).stdout) as unknown;
     expect(json).toMatchObject([
@@ -364,6 +364,23 @@ describe('pool show', () => {
           },
         ],
       },
+    ]);
+  });
+
+  it('counts the subnets of a node that the pool does not select as drained', async () => {
+    const spec = { cidrs: ['10.1.0.0/24'], nodeSelector: { matchLabels: { zone: 'a' } } };
+    const pool = await makePool('pods', spec);
+    const [n1, n2] = [await makeNode('n1'), await makeNode('n2')];
+    await mustSucceed(server().kubectl(['label', 'node', 'n1', 'zone=a', '--overwrite']));
+    await makeSubnet('10.1.0.0/26', pool, n1);
+    await makeSubnet('10.1.0.64/26', pool, n2);
+    const { stdout } = await weft(['pool', 'show']);
+    expect(stdout).toMatch(/ n1 .* 63 +1 +10\.1\.0\.0\/26$/m);
+    expect(stdout).toMatch(/ n2 .* 0 +64 +10\.1\.0\.64\/26 \(drained\)$/m);
+    const { exitCode, stderr } = await weft(['addr', 'request', 'pods', '--node', 'n2'], { reject: false });
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringContaining('node n2 has no ipv4 subnet of IPPool pods'),
     ]);
   });
 
@@ -424,7 +441,10 @@ describe('what goes wrong outside', () => {
       env: kubectlEnv(),
       reject: false,
     });
-    expect([full.exitCode, full.stderr]).toEqual([1, expect.stringContaining('cannot write the answer: ENOSPC')]);
+    expect([full.exitCode, full.stderr]).toEqual([
+      1,
+      expect.stringContaining('cannot write the answer: ENOSPC'),
+    ]);
   });
 
   it('ends with 3 where nobody listens', async () => {

@@ -34,6 +34,20 @@ it.each(['agent', 'controller'])(
   },
 );
 
+it(
+  'makes a kubectl-weft that runs where there is nothing else, not even Node',
+  { timeout: 120_000 },
+  async () => {
+    await buildAll();
+    await cp(join(DIST, 'kubectl-weft'), join(elsewhere, 'kubectl-weft'));
+    const run = (args: readonly string[]) =>
+      execa(join(elsewhere, 'kubectl-weft'), args, { cwd: elsewhere, env: { PATH: '' }, reject: false });
+    expect((await run(['--version'])).stdout).toMatch(/^kubectl-weft \d/);
+    const { exitCode, stderr } = await run(['pool', 'show', '--kubeconfig', '/nowhere']);
+    expect([exitCode, stderr]).toEqual([3, expect.stringContaining('cannot read the kubeconfig /nowhere')]);
+  },
+);
+
 it('reads a kubeconfig with a bundle of its own', { timeout: 120_000 }, async () => {
   await buildAll();
   for (const part of ['agent.mjs', 'kubeconfig.mjs', 'koffi']) {
