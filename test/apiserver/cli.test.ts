@@ -332,16 +332,16 @@ describe('pool show', () => {
       '  10.1.0.200          a router   -    ',
       '  10.8.0.3            a printer  n2   ',
       '',
-      '  POOL                USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
-      '  pods         IPv4    1%          3        0   238        31  2, 15 free',
+      '  POOL               USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
+      '  pods         IPv4   1%          3        0   238        31  2, 15 free',
       '',
-      '  CIDR                USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
-      '  10.1.0.0/24  IPv4   <1%          2        0   238        16  1, 15 free',
-      '  drained      IPv4    6%          1        0     0        15  1, 0 free',
+      '  CIDR               USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
+      '  10.1.0.0/24  IPv4  <1%          2        0   238        16  1, 15 free',
+      '  drained      IPv4   6%          1        0     0        15  1, 0 free',
       '',
-      '  NODE                USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
-      '  n1           IPv4    6%          1        0    14         1  10.1.0.0/28',
-      '  n2           IPv4    6%          1        0     0        15  10.8.0.0/28 (drained)',
+      '  NODE               USE  ALLOCATED  RESTING  FREE  RESERVED  SUBNETS',
+      '  n1           IPv4   6%          1        0    14         1  10.1.0.0/28',
+      '  n2           IPv4   6%          1        0     0        15  10.8.0.0/28 (drained)',
     ]);
     const json = JSON.parse((await weft(['pool', 'show', 'pods', '-o', 'json'])).stdout) as unknown;
     expect(json).toMatchObject([
@@ -535,6 +535,26 @@ describe('a person without the administrator’s rights', () => {
   });
 });
 
+it('logs in by the program that a kubeconfig names', async () => {
+  const { kubectl, plane, dir } = server();
+  await kubectl(['create', 'serviceaccount', 'robot', '--namespace=default']);
+  const token = await mustSucceed(kubectl(['create', 'token', 'robot', '--namespace=default']));
+  await grant('system:serviceaccount:default:robot', [
+    { apiGroups: [GROUP], resources: ['ipallocations'], verbs: ['list'] },
+  ]);
+  const apiVersion = 'client.authentication.k8s.io/v1';
+  const credential = JSON.stringify({ apiVersion, kind: 'ExecCredential', status: { token } });
+  const login = join(dir, 'login');
+  await writeFile(login, `#!/bin/sh\necho '${credential}'\n`, { mode: 0o755 });
+  const exec = { apiVersion, command: login, interactiveMode: 'Never' };
+  const config = await kubeconfigTo(plane.url, { exec });
+  await eventually('the rights', async () => {
+    const { exitCode, stderr } = await weft(['addr', 'list', '--kubeconfig', config], { reject: false });
+    expect(stderr).toMatch(/^no addresses found$|User "system:serviceaccount:default:robot" cannot list/);
+    return exitCode === 0;
+  });
+});
+
 describe('completion', () => {
   const names = async (script: string, args: readonly string[] = []) => {
     const path = `${dirname(program)}:${server().plane.binaries}:${process.env.PATH ?? ''}`;
@@ -683,8 +703,8 @@ function wrongStatus() {
   return { ipv4 };
 }
 
-/** A kubeconfig that leads to `url`, as administrator or with a token. */
-async function kubeconfigTo(url: string, user?: { readonly token: string }): Promise<string> {
+/** A kubeconfig that leads to `url`, as administrator or as that user. */
+async function kubeconfigTo(url: string, user?: object): Promise<string> {
   const config = parseYAML(await readFile(server().plane.kubeconfig, 'utf8')) as {
     clusters: { cluster: { server: string } }[];
     users: { user: object }[];
@@ -703,7 +723,7 @@ async function kubeconfigOf(name: string): Promise<string> {
 }
 
 async function grant(user: string, rules: readonly object[]): Promise<void> {
-  const metadata = { name: `rights-of-${user}` };
+  const metadata = { name: `rights-of-${user.replaceAll(':', '-')}` };
   const apiVersion = 'rbac.authorization.k8s.io/v1';
   const roleRef = { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: metadata.name };
   for (const object of [
