@@ -57,12 +57,13 @@ export async function claimHeldAddresses(
     lastFailure: undefined,
   };
   try {
-    for (const search of request.searches)
+    for (const search of request.searches) {
       claim.claimed.push(await claimFirstFree(parts, request, search, claim));
+    }
     return claim.claimed;
   } catch (error) {
     await takeBack(parts, claim);
-    if (claim.signal.reason !== deadline.signal.reason || !deadline.signal.aborted) throw error;
+    if (!deadline.signal.aborted || request.signal.aborted) throw error;
     throw new ClaimDeadlineError(request.pool.metadata.name, clock.nowMs() - startedMs, claim.lastFailure);
   } finally {
     deadline.end();
