@@ -4,7 +4,7 @@ import { compareAddresses, formatAddress, type IPAddress } from '../net/index.ts
 import { addressFrom, nobodyText, ownerText } from './address.ts';
 import { withCluster, type Cluster } from './cluster.ts';
 import type { Call, Command, World } from './command.ts';
-import { RefusedError } from './errors.ts';
+import { EXIT, RefusedError, type ExitCode } from './errors.ts';
 import { durationText } from './figures.ts';
 import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
 import { styleFor, type Style } from './style.ts';
@@ -37,7 +37,7 @@ export const ADDR_LIST: Command = {
   run: listAddresses,
 };
 
-async function listAddresses(call: Call, world: World): Promise<void> {
+async function listAddresses(call: Call, world: World): Promise<ExitCode> {
   const format = formatOf(call);
   const [text] = call.operands;
   const address = text === undefined ? undefined : addressFrom(text);
@@ -52,6 +52,7 @@ async function listAddresses(call: Call, world: World): Promise<void> {
   });
   // Like kubectl: the answer is empty, and only a person is told so.
   if (found.length === 0 && format === 'table') await world.stderr.write('no addresses found\n');
+  return EXIT.done;
 }
 
 async function list({ allocations }: Cluster, call: Call, signal: AbortSignal): Promise<IPAllocation[]> {

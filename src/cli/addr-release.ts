@@ -5,7 +5,7 @@ import { formatAddress, type IPAddress } from '../net/index.ts';
 import { addressFrom, nobodyText, ownerText } from './address.ts';
 import { withCluster, type Cluster } from './cluster.ts';
 import type { Call, Command, World } from './command.ts';
-import { RefusedError } from './errors.ts';
+import { EXIT, RefusedError, type ExitCode } from './errors.ts';
 import { durationText } from './figures.ts';
 import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
 
@@ -22,7 +22,7 @@ export const ADDR_RELEASE: Command = {
   run: releaseAddress,
 };
 
-async function releaseAddress(call: Call, world: World): Promise<void> {
+async function releaseAddress(call: Call, world: World): Promise<ExitCode> {
   const format = formatOf(call);
   const address = addressFrom(call.operands[0] ?? '');
   const { outcome, allocation } = await withCluster(call, world, (cluster) =>
@@ -39,6 +39,7 @@ async function releaseAddress(call: Call, world: World): Promise<void> {
     data: { address: text, outcome, owner, pool: allocation.spec.pool },
     text: () => `${sentences[outcome]}\n`,
   });
+  return EXIT.done;
 }
 
 interface Release {

@@ -18,7 +18,7 @@ import { getNode, isRefusal } from '../kube/index.ts';
 import { FAMILIES, formatAddress, type Family } from '../net/index.ts';
 import { readSurroundings, withCluster, type Cluster } from './cluster.ts';
 import type { Call, Command, World } from './command.ts';
-import { RefusedError, UsageError } from './errors.ts';
+import { EXIT, RefusedError, UsageError, type ExitCode } from './errors.ts';
 import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
 import { styleFor } from './style.ts';
 
@@ -47,7 +47,7 @@ const DEADLINE_MS = 30_000;
 /** On the objects of one request: two people may hold addresses under one name. */
 const REQUEST_ANNOTATION = `${GROUP}/request`;
 
-async function requestAddress(call: Call, world: World): Promise<void> {
+async function requestAddress(call: Call, world: World): Promise<ExitCode> {
   const format = formatOf(call);
   const holder = call.text('holder') ?? `cli:${world.person}`;
   const refusal = whyNotHolder(holder);
@@ -72,6 +72,7 @@ async function requestAddress(call: Call, world: World): Promise<void> {
     text: () => claimed.map(({ spec }) => `${formatAddress(spec.address)}\n`).join(''),
   });
   if (format === 'table' && world.stdout.isTerminal) await hint(world, holder);
+  return EXIT.done;
 }
 
 /** A person is told how it ends; a script that reads stdout, and keeps stderr in a log, is not. */

@@ -1,4 +1,5 @@
 import type { Clock, Random } from '../ipam/index.ts';
+import type { ExitCode } from './errors.ts';
 
 /** One command of `kubectl weft`. */
 export interface Command {
@@ -10,7 +11,8 @@ export interface Command {
   readonly about: string;
   readonly operands: readonly Operand[];
   readonly flags: readonly Flag[];
-  readonly run: (call: Call, world: World) => Promise<void>;
+  /** Answers the exit code; what it cannot do it throws. */
+  readonly run: (call: Call, world: World) => Promise<ExitCode>;
 }
 
 /** A word that says what the command is about. */

@@ -1,5 +1,5 @@
 import type { Command } from './command.ts';
-import { UsageError } from './errors.ts';
+import { EXIT, UsageError } from './errors.ts';
 
 const SHELLS = ['bash', 'zsh'] as const;
 
@@ -21,6 +21,7 @@ export const COMPLETION: Command = {
       throw new UsageError(`completion ${text ?? ''}: it must be one of ${SHELLS.join(', ')}`);
     }
     await stdout.write(SCRIPTS[shell]);
+    return EXIT.done;
   },
 };
 

@@ -13,7 +13,7 @@ import { FAMILIES, formatAddress, formatCIDR, type Family } from '../net/index.t
 import { bar, barLegend, shareText, type Shares } from './bar.ts';
 import { readSurroundings, withCluster, type Cluster } from './cluster.ts';
 import type { Call, Command, World } from './command.ts';
-import { RefusedError } from './errors.ts';
+import { EXIT, RefusedError, type ExitCode } from './errors.ts';
 import { countText, durationText } from './figures.ts';
 import { answer, formatOf, OUTPUT_FLAG } from './output.ts';
 import { styleFor, type Style } from './style.ts';
@@ -34,7 +34,7 @@ export const POOL_SHOW: Command = {
   run: showPools,
 };
 
-async function showPools(call: Call, world: World): Promise<void> {
+async function showPools(call: Call, world: World): Promise<ExitCode> {
   const format = formatOf(call);
   const shown = await withCluster(call, world, (cluster) => readPools(cluster, call.operands, world.signal));
   const now = world.clock.wallTime();
@@ -43,6 +43,7 @@ async function showPools(call: Call, world: World): Promise<void> {
     text: () => (shown.length === 0 ? '' : textOf(shown, now, world)),
   });
   if (shown.length === 0 && format === 'table') await world.stderr.write('there is no IPPool\n');
+  return EXIT.done;
 }
 
 interface Shown {

@@ -9,7 +9,7 @@ const command = (words: string, rest: Partial<Command> = {}): Command => ({
   about: '',
   operands: [],
   flags: [],
-  run: async () => undefined,
+  run: async () => 0,
   ...rest,
 });
 

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { COMMANDS } from '../../src/cli/commands.ts';
+import { EXIT, failureOf } from '../../src/cli/errors.ts';
 import { runCLI } from '../../src/cli/run.ts';
+import { errorOfAnswer } from '../../src/kube/index.ts';
 import { VERSION } from '../../src/version.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { testWorld } from './world.ts';
@@ -49,6 +51,32 @@ describe('kubectl-weft', () => {
     expect(stdout).toBe('');
     expect(stderr).toContain(message);
     expect(stderr).toContain(help);
+  });
+
+  it('ends with the code that its command answers, and says what is a mistake of its own', async () => {
+    const command = { summary: '', about: '', operands: [], flags: [] };
+    const commands = [
+      { ...command, words: ['find'], run: async () => EXIT.refused },
+      { ...command, words: ['break'], run: () => Promise.reject(new Error('no such thing')) },
+    ];
+    const world = testWorld();
+    expect(await runCLI(['find'], world, commands)).toBe(1);
+    expect(world.written).toEqual({ stdout: '', stderr: '' });
+    expect(await runCLI(['break'], world, commands)).toBe(1);
+    expect(world.written.stderr).toMatch(
+      /^error: this is a mistake in kubectl-weft, please report it: Error: no such thing\n +at /,
+    );
+  });
+
+  it('says where weft is not installed', () => {
+    const missing = errorOfAnswer('GET /apis/ipam.weft.dev/v1alpha1/ippools', {
+      statusCode: 404,
+      text: '404 page not found\n',
+    });
+    expect(failureOf(missing)).toEqual({
+      code: 3,
+      text: expect.stringContaining('weft is not installed') as string,
+    });
   });
 
   it('ends with 3 where the kubeconfig cannot be read, and says which', async () => {
