@@ -40,9 +40,9 @@ function scalar(value: Plain): string {
   return typeof value === 'string' ? word(value) : JSON.stringify(value);
 }
 
-/** Letters and hyphens that no version of YAML takes for something else. */
+/** Words that no version of YAML takes for something else, as some take "e0" for a number. */
 function word(text: string): string {
-  const isPlain = /^[A-Za-z][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*$/.test(text);
+  const isPlain = /^[A-Za-z]{2}[A-Za-z0-9_]*(-[A-Za-z0-9_]+)*$/.test(text);
   const isSpecial = /^(y|n|yes|no|on|off|true|false|null|nan|inf)$/i.test(text);
   return isPlain && !isSpecial ? text : JSON.stringify(text);
 }

@@ -11,7 +11,7 @@ describe('renderYAML', () => {
         usage: { free: '12', allocated: 3, drained: false },
         cidrs: [],
         nothing: null,
-        nested: [['a', 1], []],
+        nested: [['one', 1], []],
       },
     ];
     expect(renderYAML(data)).toBe(
@@ -28,7 +28,7 @@ describe('renderYAML', () => {
         '  cidrs: []',
         '  nothing: null',
         '  nested:',
-        '    - - a',
+        '    - - one',
         '      - 1',
         '    - []',
         '',
@@ -61,6 +61,8 @@ describe('renderYAML', () => {
     'a: b',
     '#',
     'NaN',
+    'e0',
+    'E5',
     '.inf',
   ])('keeps the string %j a string', (text) => {
     for (const version of ['1.1', '1.2'] as const) {
