@@ -19,7 +19,9 @@ describe('parsePoolNames', () => {
     (text) => {
       const parse = () => parsePoolNames({ [POOLS_ANNOTATION]: text }, 'Namespace shop');
       expect(parse).toThrow(InvalidAnnotationError);
-      expect(parse).toThrow(/^Namespace shop has the annotation ipam\.weft\.dev\/pools: .* no name of an IPPool/);
+      expect(parse).toThrow(
+        /^Namespace shop has the annotation ipam\.weft\.dev\/pools: .* no name of an IPPool/,
+      );
     },
   );
 

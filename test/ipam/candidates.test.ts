@@ -121,7 +121,11 @@ describe('addressCandidates', () => {
   });
 
   test('half a /64 that is reserved is stepped over, not through', () => {
-    const its = poolOf('p', { cidrs: ['fd00::/32'], nodeSubnetPrefixLength: { ipv6: 64 }, reserved: ['fd00::/65'] });
+    const its = poolOf('p', {
+      cidrs: ['fd00::/32'],
+      nodeSubnetPrefixLength: { ipv6: 64 },
+      reserved: ['fd00::/65'],
+    });
     const search = { pool: its, subnets: [subnetOf('fd00::/64', its)], inUse: new Set<string>() };
     const { value } = addressCandidates({ ...search, cursor: createRingCursor() }).next();
     expect(value && formatAddress(value.address)).toBe('fd00::8000:0:0:0');

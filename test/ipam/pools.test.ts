@@ -27,7 +27,10 @@ describe('choosePools', () => {
       poolOf('a', { cidrs: ['10.1.0.0/16'] }),
       poolOf('b', { cidrs: ['10.2.0.0/16'] }, deleting),
     ];
-    expect(choosePools({ pools, subnets: [], claimer }).map(({ metadata }) => metadata.name)).toEqual(['a', 'c']);
+    expect(choosePools({ pools, subnets: [], claimer }).map(({ metadata }) => metadata.name)).toEqual([
+      'a',
+      'c',
+    ]);
   });
 
   test('a requested pool is the only candidate', () => {
@@ -100,8 +103,16 @@ describe('who may draw', () => {
   test.each<{ name: string; who: Claimer; requested?: string; gets: string[] }>([
     { name: 'by priority, then by name', who: shop(), gets: ['blue-fast', 'blue', 'open'] },
     { name: 'no tenant’s pool without a namespace', who: claimer, gets: ['open'] },
-    { name: 'the pools of the namespace alone', who: shop({ pools: ['open', 'blue'] }), gets: ['blue', 'open'] },
-    { name: 'of those the pod’s', who: shop({ pools: ['open', 'blue'], podPools: ['open'] }), gets: ['open'] },
+    {
+      name: 'the pools of the namespace alone',
+      who: shop({ pools: ['open', 'blue'] }),
+      gets: ['blue', 'open'],
+    },
+    {
+      name: 'of those the pod’s',
+      who: shop({ pools: ['open', 'blue'], podPools: ['open'] }),
+      gets: ['open'],
+    },
     { name: 'the pod’s where the namespace names none', who: shop({ podPools: ['open'] }), gets: ['open'] },
     {
       name: 'a named one that this node cannot draw from is passed over',
@@ -142,7 +153,11 @@ describe('who may draw', () => {
       who: shop({ pools: ['blue'], podPools: ['open'] }),
       says: "open: the namespace's annotation ipam.weft.dev/pools allows blue only",
     },
-    { name: 'a named pool that is not there', who: shop({ podPools: ['x'] }), says: 'x: there is no such IPPool' },
+    {
+      name: 'a named pool that is not there',
+      who: shop({ podPools: ['x'] }),
+      says: 'x: there is no such IPPool',
+    },
     {
       name: 'no named one that this node can draw from',
       who: shop({ podPools: ['zone-b', 'off'] }),

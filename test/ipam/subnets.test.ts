@@ -58,7 +58,15 @@ describe('what the pool reserves', () => {
     const its = poolOf('p', {
       cidrs: ['10.0.0.0/24'],
       nodeSubnetPrefixLength: { ipv4: 26 },
-      reserved: [...reserved, '10.0.0.129', '10.0.0.130/31', '10.0.0.132/30', '10.0.0.136/29', '10.0.0.144/28', '10.0.0.160/27'],
+      reserved: [
+        ...reserved,
+        '10.0.0.129',
+        '10.0.0.130/31',
+        '10.0.0.132/30',
+        '10.0.0.136/29',
+        '10.0.0.144/28',
+        '10.0.0.160/27',
+      ],
     });
     const search = { pool: its, pools: [its], subnets: [], family: 'ipv4' as const };
     // The first is reserved whole, the third but for the address that is the node's own.

@@ -213,7 +213,13 @@ const anyWorld = fc
   .record({
     cidrs: fc.constantFrom(['10.0.0.0/27'], ['10.0.0.0/28', '10.0.0.32/28'], ['10.0.0.16/28']),
     hasOlder: fc.boolean(),
-    reserved: fc.constantFrom([], ['10.0.0.5'], ['10.0.0.4/30', '10.0.0.6'], ['10.0.0.9', '10.0.0.10/31'], ['10.0.0.0/28']),
+    reserved: fc.constantFrom(
+      [],
+      ['10.0.0.5'],
+      ['10.0.0.4/30', '10.0.0.6'],
+      ['10.0.0.9', '10.0.0.10/31'],
+      ['10.0.0.0/28'],
+    ),
     disabled: fc.boolean(),
     inZoneA: fc.boolean(),
     mine: fc.uniqueArray(fc.nat(15), { maxLength: 8 }),
