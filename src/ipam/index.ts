@@ -21,3 +21,4 @@ export * from './held-candidates.ts';
 export * from './held-claim.ts';
 export * from './release-by-hand.ts';
 export * from './pool-report.ts';
+export * from './audit/index.ts';

@@ -1,0 +1,205 @@
+import type { IPPool, NodeSubnet } from '../../api/index.ts';
+import {
+  ADDRESS_BITS,
+  cidrHasAddress,
+  formatAddress,
+  formatCIDR,
+  type CIDR,
+  type IPAddress,
+} from '../../net/index.ts';
+import { isResting } from '../release.ts';
+import type { AuditedAllocation, Book } from './book.ts';
+import type { Finding } from './finding.ts';
+import { mayLieInside } from './overlaps.ts';
+import { areSettled } from './settled.ts';
+import { createSubnetIndex } from './subnet-index.ts';
+
+/**
+ * Invariants 4 and 5: an attachment has at most one address of each family, and an address lies in a subnet of its
+ * node, that in its pool. What names a node that is gone is not judged: it is about to be freed.
+ */
+export function auditAddresses(book: Book): Finding[] {
+  const settled = book.allocations.filter(
+    ({ metadata, createdAtMs }) => areSettled(book, createdAtMs) && book.explained?.has(metadata.name) !== true,
+  );
+  return [...twoOfOneFamily(settled), ...wrongPlaces(settled, book)];
+}
+
+function twoOfOneFamily(allocations: readonly AuditedAllocation[]): Finding[] {
+  const firstOf = new Map<string, AuditedAllocation>();
+  const findings: Finding[] = [];
+  for (const allocation of allocations) {
+    const { attachment, nodeName, spec } = allocation;
+    if (attachment === undefined || isResting(allocation)) continue;
+    const key = `${nodeName ?? ''} ${attachment} ${spec.address.family}`;
+    const other = firstOf.get(key);
+    if (other === undefined) {
+      firstOf.set(key, allocation);
+      continue;
+    }
+    // Whatever the order of the list, the same finding.
+    const [first, second] = [allocation, other].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
+    if (first === undefined || second === undefined) continue;
+    findings.push(
+      findingOn(second, {
+        invariant: 4,
+        severity: 'warning',
+        reason: 'TwoOfOneFamily',
+        message:
+          `IPAllocations ${first.metadata.name} and ${second.metadata.name} name one interface of one sandbox, which ` +
+          `has one ${spec.address.family} address: the agent of its node frees the other after the grace; ` +
+          'if this stays, read its log',
+      }),
+    );
+  }
+  return findings;
+}
+
+function wrongPlaces(allocations: readonly AuditedAllocation[], book: Book): Finding[] {
+  const index = createSubnetIndex(book.subnets);
+  const nodes = new Set(book.nodes.map(({ name }) => name));
+  const pools = new Map(book.pools.map((pool) => [pool.metadata.name, pool]));
+  const cidrsOf = poolTerritories(book);
+  return allocations.flatMap((allocation) => {
+    const { nodeName, attachment, spec } = allocation;
+    if (nodeName !== undefined && nodes.has(nodeName)) {
+      return wrongSubnet(allocation, nodeName, index.holding(spec.address));
+    }
+    if (attachment === undefined) {
+      return outsidePool(allocation, pools.get(spec.pool), cidrsOf.get(spec.pool) ?? []);
+    }
+    // A node that is gone is another audit's finding.
+    return nodeName === undefined ? [noNode(allocation)] : [];
+  });
+}
+
+/** What a person may hold addresses of: the pool's ranges, and its subnets in ranges that are drained. */
+function poolTerritories({ pools, subnets }: Book): ReadonlyMap<string, readonly CIDR[]> {
+  const territories = new Map(pools.map((pool) => [pool.metadata.name, [...pool.spec.cidrs]]));
+  const listed = new Map(pools.map((pool) => [pool.metadata.uid, pool]));
+  for (const { spec } of subnets) {
+    const pool = listed.get(spec.poolUID);
+    if (pool !== undefined) territories.get(pool.metadata.name)?.push(spec.cidr);
+  }
+  return territories;
+}
+
+function wrongSubnet(
+  allocation: AuditedAllocation,
+  nodeName: string,
+  holding: readonly NodeSubnet[],
+): Finding[] {
+  const { address, pool } = allocation.spec;
+  const [longest] = holding;
+  const own = holding.find(({ spec }) => spec.nodeName === nodeName);
+  const title = `IPAllocation ${allocation.metadata.name} of node ${nodeName}`;
+  if (longest === undefined) {
+    return [
+      findingOn(allocation, {
+        invariant: 5,
+        severity: 'critical',
+        reason: 'OutsideSubnets',
+        message:
+          `${title} lies in no NodeSubnet: no other node has a route to it. Start its pod anew; if no pod has it, ` +
+          'delete the object',
+      }),
+    ];
+  }
+  // Of two subnets that overlap, the overlap is the finding.
+  if (own === undefined || (own !== longest && mayLieInside(longest))) {
+    return [
+      findingOn(allocation, {
+        invariant: 5,
+        severity: 'critical',
+        reason: 'SubnetOfAnotherNode',
+        message:
+          `${title} lies in ${formatCIDR(longest.spec.cidr)}, which node ${longest.spec.nodeName} holds: its packets ` +
+          'go there. Start its pod anew; if no pod has it, delete the object',
+      }),
+    ];
+  }
+  if (own.spec.pool !== pool) {
+    return [
+      findingOn(allocation, {
+        invariant: 5,
+        severity: 'warning',
+        reason: 'SubnetOfAnotherPool',
+        message:
+          `${title} counts for IPPool ${pool}, and its NodeSubnet ${formatCIDR(own.spec.cidr)} for IPPool ` +
+          `${own.spec.pool}: it is treated as an address of the latter. Start its pod anew`,
+      }),
+    ];
+  }
+  return isNodesOwn(address, own)
+    ? [
+        findingOn(allocation, {
+          invariant: 5,
+          severity: 'critical',
+          reason: 'AddressOfTheNode',
+          message:
+            `${title} is the first address of ${formatCIDR(own.spec.cidr)}, which is the node's own and never handed ` +
+            'out. Delete the object, and start a pod that has it anew',
+        }),
+      ]
+    : [];
+}
+
+/** A subnet of one address is its pod's whole subnet. */
+function isNodesOwn(address: IPAddress, { spec }: NodeSubnet): boolean {
+  const { family, first, prefixLength } = spec.cidr;
+  return address.value === first && prefixLength < ADDRESS_BITS[family];
+}
+
+function outsidePool(
+  allocation: AuditedAllocation,
+  pool: IPPool | undefined,
+  territory: readonly CIDR[],
+): Finding[] {
+  const { address, pool: poolName } = allocation.spec;
+  if (pool === undefined) {
+    return [
+      findingOn(allocation, {
+        invariant: 5,
+        severity: 'warning',
+        reason: 'PoolGone',
+        message:
+          `IPAllocation ${allocation.metadata.name} is held for IPPool ${poolName}, and there is none: delete the ` +
+          'object, or make the pool again',
+      }),
+    ];
+  }
+  if (territory.some((cidr) => cidrHasAddress(cidr, address))) return [];
+  return [
+    findingOn(allocation, {
+      invariant: 5,
+      severity: 'warning',
+      reason: 'OutsidePool',
+      message:
+        `IPAllocation ${allocation.metadata.name} is held for IPPool ${poolName}, none of whose ranges holds ` +
+        `${formatAddress(address)}: delete the object, or add a range to spec.cidrs of the pool`,
+    }),
+  ];
+}
+
+function noNode(allocation: AuditedAllocation): Finding {
+  return findingOn(allocation, {
+    invariant: 5,
+    severity: 'warning',
+    reason: 'NoNode',
+    message:
+      `IPAllocation ${allocation.metadata.name} names a sandbox and no node: no agent looks after it. Delete the ` +
+      'object; the agent of the node where its pod runs makes it again',
+  });
+}
+
+function findingOn(
+  { metadata, nodeName, spec }: AuditedAllocation,
+  facts: Pick<Finding, 'invariant' | 'severity' | 'reason' | 'message'>,
+): Finding {
+  return {
+    ...facts,
+    object: { kind: 'IPAllocation', name: metadata.name, uid: metadata.uid },
+    ...(nodeName === undefined ? {} : { node: nodeName }),
+    pool: spec.pool,
+  };
+}

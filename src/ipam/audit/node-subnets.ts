@@ -1,0 +1,172 @@
+import type { IPPool, NodeSubnet } from '../../api/index.ts';
+import { formatCIDR, hostCIDR, type CIDR, type Family } from '../../net/index.ts';
+import { serves } from '../pools.ts';
+import { countFreeSubnets, isDrained, usableFamilies } from '../subnets.ts';
+import type { AuditedNode, Book } from './book.ts';
+import type { Finding } from './finding.ts';
+import { mayLieInside } from './overlaps.ts';
+import { areSettled } from './settled.ts';
+
+/**
+ * Invariant 8, every ready node has a subnet of every pool that it draws from, with its present UID; and of 5, every
+ * subnet is a piece of a pool that is there. A subnet outside of its pool's ranges is being drained.
+ */
+export function auditNodeSubnets(book: Book): Finding[] {
+  const nodes = new Map(book.nodes.map((node) => [node.name, node]));
+  const pools = new Map(book.pools.map((pool) => [pool.metadata.uid, pool]));
+  return [
+    ...book.subnets.flatMap((subnet) => {
+      if (!areSettled(book, subnet.metadata.creationTimestamp)) return [];
+      return [
+        ...wrongPiece(subnet, pools.get(subnet.spec.poolUID)),
+        ...olderUID(subnet, nodes.get(subnet.spec.nodeName)),
+      ];
+    }),
+    ...missingSubnets(book),
+  ];
+}
+
+/** Of 3 and 8 what nodes leave behind that are gone: the controller frees it after a quarantine. */
+export function auditGoneNodes(book: Book): Finding[] {
+  const nodes = new Set(book.nodes.map(({ name }) => name));
+  const left = new Map<string, { nodeName: string; pool: string; allocations: number; subnets: number }>();
+  const leftOf = (nodeName: string, pool: string) => {
+    const key = `${nodeName} ${pool}`;
+    const found = left.get(key) ?? { nodeName, pool, allocations: 0, subnets: 0 };
+    left.set(key, found);
+    return found;
+  };
+  for (const { nodeName, attachment, spec, createdAtMs } of book.allocations) {
+    // What a person holds by name outlives the node.
+    if (nodeName === undefined || nodes.has(nodeName) || attachment === undefined) continue;
+    if (areSettled(book, createdAtMs)) leftOf(nodeName, spec.pool).allocations++;
+  }
+  for (const { spec, metadata } of book.subnets) {
+    if (nodes.has(spec.nodeName) || !areSettled(book, metadata.creationTimestamp)) continue;
+    leftOf(spec.nodeName, spec.pool).subnets++;
+  }
+  return [...left.values()].map(({ nodeName, pool, allocations, subnets }): Finding => ({
+    invariant: allocations > 0 ? 3 : 8,
+    severity: 'warning',
+    reason: 'NodeGone',
+    object: { kind: 'Node', name: nodeName },
+    node: nodeName,
+    pool,
+    message:
+      `there is no Node ${nodeName}, and ${allocations} IPAllocations and ${subnets} NodeSubnets of IPPool ${pool} ` +
+      'still name it: weft-controller frees them five minutes after the Node went; if this stays, read its log',
+  }));
+}
+
+function wrongPiece({ metadata, spec }: NodeSubnet, pool: IPPool | undefined): Finding[] {
+  const finding = {
+    invariant: 5,
+    severity: 'warning',
+    object: { kind: 'NodeSubnet', name: metadata.name, uid: metadata.uid },
+    node: spec.nodeName,
+    pool: spec.pool,
+  } as const;
+  if (pool?.metadata.name !== spec.pool) {
+    return [
+      {
+        ...finding,
+        reason: 'PoolGone',
+        message:
+          `NodeSubnet ${metadata.name} of node ${spec.nodeName} is of an IPPool ${spec.pool} that is no longer there: ` +
+          'nothing is drawn from it. Start the pods that have addresses of it anew; the agent then gives it back',
+      },
+    ];
+  }
+  const { family, prefixLength } = spec.cidr;
+  const expected = pool.spec.nodeSubnetPrefixLength[family];
+  if (prefixLength === expected || mayLieInside({ metadata, spec })) return [];
+  return [
+    {
+      ...finding,
+      reason: 'WrongSize',
+      message:
+        `NodeSubnet ${metadata.name} of node ${spec.nodeName} is a /${prefixLength}, and the pieces of IPPool ` +
+        `${spec.pool} are /${expected}: weft did not make it. Start the pods that have addresses of it anew, then delete it`,
+    },
+  ];
+}
+
+function olderUID({ metadata, spec }: NodeSubnet, node: AuditedNode | undefined): Finding[] {
+  if (node === undefined || node.uid === spec.nodeUID) return [];
+  return [
+    {
+      invariant: 8,
+      severity: 'warning',
+      reason: 'OlderNodeUID',
+      object: { kind: 'NodeSubnet', name: metadata.name, uid: metadata.uid },
+      node: spec.nodeName,
+      pool: spec.pool,
+      message:
+        `NodeSubnet ${metadata.name} was bound to Node ${spec.nodeName} when its UID was ${spec.nodeUID}; it is ` +
+        `${node.uid} by now: nothing is drawn from it. The agent binds it anew, or gives it back when it is empty; if ` +
+        'this stays, see which pods still have addresses of it',
+    },
+  ];
+}
+
+function missingSubnets(book: Book): Finding[] {
+  const held = heldKeys(book);
+  const foreign = [
+    ...book.nodes.flatMap(({ addresses }) => addresses.map(hostCIDR)),
+    ...(book.serviceCIDRs ?? []),
+  ];
+  const nodes = book.nodes.filter(({ isReady, settledAtMs }) => isReady && areSettled(book, settledAtMs));
+  return book.pools
+    .filter((pool) => areSettled(book, pool.metadata.creationTimestamp) && serves(pool, book))
+    .flatMap((pool) => {
+      const room = new Map<Family, boolean>();
+      const hasRoom = (family: Family) => {
+        const known = room.get(family) ?? countFreeSubnets({ ...book, pool, family, foreign }) > 0n;
+        room.set(family, known);
+        return known;
+      };
+      return nodes.flatMap((node) =>
+        usableFamilies(pool, node.addresses)
+          .filter(
+            (family) => drawsFrom(node, pool) && !held.has(keyOf(pool, node, family)) && hasRoom(family),
+          )
+          .map((family) => missing(pool, node, family)),
+      );
+    });
+}
+
+/** Where pools choose their nodes, this is the place to say so. */
+function drawsFrom(_node: AuditedNode, _pool: IPPool): boolean {
+  return true;
+}
+
+/** A subnet of an older UID counts, too: that it is one is a finding of its own. A drained one does not. */
+function heldKeys({ pools, subnets }: Book): ReadonlySet<string> {
+  const byUID = new Map(pools.map((pool) => [pool.metadata.uid, pool]));
+  return new Set(
+    subnets.flatMap((subnet) => {
+      const pool = byUID.get(subnet.spec.poolUID);
+      if (pool === undefined || isDrained(subnet, pool)) return [];
+      return [keyOf(pool, { name: subnet.spec.nodeName }, subnet.spec.cidr.family)];
+    }),
+  );
+}
+
+function keyOf(pool: IPPool, node: Pick<AuditedNode, 'name'>, family: Family): string {
+  return `${pool.metadata.uid} ${node.name} ${family}`;
+}
+
+function missing(pool: IPPool, node: AuditedNode, family: Family): Finding {
+  const ranges: CIDR[] = pool.spec.cidrs.filter((cidr) => cidr.family === family);
+  return {
+    invariant: 8,
+    severity: 'warning',
+    reason: 'NoSubnet',
+    object: { kind: 'Node', name: node.name, uid: node.uid },
+    node: node.name,
+    pool: pool.metadata.name,
+    message:
+      `Node ${node.name} is ready and holds no ${family} subnet of IPPool ${pool.metadata.name} ` +
+      `(${ranges.map(formatCIDR).join(', ')}), which has room: see whether weft-agent runs there, and its log`,
+  };
+}
