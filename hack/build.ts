@@ -116,6 +116,7 @@ const TARGETS: readonly Target[] = [
     { name: 'agent', entry: 'src/agent/main.ts' },
     { name: 'controller', entry: 'src/controller/main.ts' },
     { name: 'probe', entry: 'src/probe.ts' },
+    { name: 'snapshot', entry: 'src/snapshot.ts' },
     { name: 'kubeconfig', entry: KUBECONFIG_READER },
   ].map(({ name, entry }) => ({
     name,

@@ -52,6 +52,12 @@ const SETTINGS = {
     unit: 1000,
     about: 'how often the numbers of a status may change',
   },
+  auditMs: {
+    flag: 'audit-seconds',
+    value: 60,
+    unit: 1000,
+    about: 'how often the controller looks whether the objects contradict each other',
+  },
   nearlyExhausted: {
     flag: 'nearly-exhausted-percent',
     value: 90,

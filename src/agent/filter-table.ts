@@ -9,6 +9,8 @@ export interface FilterTable {
    * @throws CommandError with nft's explanation
    */
   apply(state: FilterState, options: { readonly verify: boolean }): Promise<FilterOutcome>;
+  /** Whether the kernel holds what was applied for this state, and nobody has changed it. Changes nothing. */
+  holds(state: FilterState): Promise<boolean>;
 }
 
 /** `repaired`: what was desired already had been changed by someone else. */
@@ -27,6 +29,12 @@ export function createFilterTable(run: CommandRunner): FilterTable {
       await applyNft(run, document);
       applied = { text, hash: await nftTableHash(run, TABLE) };
       return same ? 'repaired' : 'applied';
+    },
+    async holds(state) {
+      const hash = await nftTableHash(run, TABLE);
+      return (
+        applied?.text === JSON.stringify(renderFilter(state)) && hash !== undefined && applied.hash === hash
+      );
     },
   };
 }

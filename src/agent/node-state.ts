@@ -41,6 +41,7 @@ import {
   sameAddress,
   sameCIDR,
   type CIDR,
+  type IPAddress,
 } from '../net/index.ts';
 
 /** One thing that was put into the kernel, or taken out of it. */
@@ -218,7 +219,8 @@ export class ForeignLinkError extends Error {
   }
 }
 
-function isSameTunnel({ vxlan }: Link, desired: VxlanDevice): boolean {
+/** Whether it is that tunnel, whatever its MAC and MTU: those can be changed. */
+export function isSameTunnel({ vxlan }: Link, desired: VxlanDevice): boolean {
   return (
     vxlan?.vni === desired.vni &&
     vxlan.port === desired.port &&
@@ -249,9 +251,9 @@ function applyAddresses(
     const { add, remove } = diffAddresses(desired, here, keep.map(ownPart));
     setEach(
       recorder,
-      desired.map((address) => `address ${formatCIDR(hostCIDR(address))} on ${name}`),
+      desired.map((address) => addressText(hostCIDR(address), name)),
       add.map(({ address, prefixLength }) => ({
-        object: `address ${formatAddress(address)}/${prefixLength} on ${name}`,
+        object: addressText({ ...hostCIDR(address), prefixLength }, name),
         work: () => host.execute([addAddressRequest({ linkIndex, address, prefixLength })]),
       })),
     );
@@ -259,7 +261,7 @@ function applyAddresses(
     drops.push(
       ...remove.map(({ address, prefixLength }) => () => {
         if (!deleteAddress(host, { linkIndex, address, prefixLength })) return;
-        recorder.changed('removed', `address ${formatAddress(address)}/${prefixLength} on ${name}`);
+        recorder.changed('removed', addressText({ ...hostCIDR(address), prefixLength }, name));
       }),
     );
   }
@@ -267,7 +269,7 @@ function applyAddresses(
 }
 
 /** Of a subnet the one address that may be the node's own. */
-function ownPart(cidr: CIDR): CIDR {
+export function ownPart(cidr: CIDR): CIDR {
   return cidr.prefixLength === ADDRESS_BITS[cidr.family] ? cidr : hostCIDR(firstAddress(cidr));
 }
 
@@ -280,12 +282,6 @@ function applyPeers(
 ): () => void {
   const neighbours = diffNeighbours(state.neighbours, listNeighbours(host, { linkIndex }));
   const forwarding = diffFdb(state.forwarding, listFdb(host, linkIndex));
-  const neighbourText = (entry: {
-    address: NodeState['neighbours'][number]['address'];
-    mac: string | undefined;
-  }) => `neighbour ${formatAddress(entry.address)} ${entry.mac} on ${VXLAN_LINK}`;
-  const forwardingText = ({ mac, destination }: NodeState['forwarding'][number]) =>
-    `FDB entry ${mac} behind ${formatAddress(destination)} on ${VXLAN_LINK}`;
   const additions = [
     ...neighbours.add.map((entry) => ({
       object: neighbourText(entry),
@@ -336,10 +332,7 @@ async function applyNodeRoutes(
     recorder: Recorder;
   },
 ): Promise<void> {
-  const text = (route: Route) => {
-    const link = route.oif === undefined ? '' : ` dev ${names.get(route.oif) ?? route.oif}`;
-    return `route ${describeRoute({ ...route, oif: undefined })}${link}`;
-  };
+  const text = (route: Route) => routeText(route, names);
   const desired = state.routes.flatMap((route) => {
     const resolved = recorder.attempt(() => resolveRoute(route, links));
     return resolved === undefined ? [] : [resolved];
@@ -357,8 +350,29 @@ async function applyNodeRoutes(
   for (const route of remove) recorder.changed('removed', text(route));
 }
 
+/** How changes and differences name a route. */
+export function routeText(route: Route, linkNames: ReadonlyMap<number, string>): string {
+  const link = route.oif === undefined ? '' : ` dev ${linkNames.get(route.oif) ?? route.oif}`;
+  return `route ${describeRoute({ ...route, oif: undefined })}${link}`;
+}
+
+export function addressText({ family, first, prefixLength }: CIDR, linkName: string): string {
+  return `address ${formatAddress({ family, value: first })}/${prefixLength} on ${linkName}`;
+}
+
+export function neighbourText(entry: {
+  readonly address: IPAddress;
+  readonly mac: string | undefined;
+}): string {
+  return `neighbour ${formatAddress(entry.address)} ${entry.mac} on ${VXLAN_LINK}`;
+}
+
+export function forwardingText({ mac, destination }: NodeState['forwarding'][number]): string {
+  return `FDB entry ${mac} behind ${formatAddress(destination)} on ${VXLAN_LINK}`;
+}
+
 /** The route with its link by index. @throws MissingLinkError */
-function resolveRoute(route: NodeRoute, links: ReadonlyMap<string, number>): Route {
+export function resolveRoute(route: NodeRoute, links: ReadonlyMap<string, number>): Route {
   const { destination: dst, metric, preferredSource: prefSrc, target } = route;
   const common = { dst, metric, prefSrc, protocol: NODE_ROUTE_PROTOCOL };
   if (target.kind === 'unreachable') return { ...common, type: 'unreachable' };

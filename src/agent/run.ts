@@ -36,6 +36,7 @@ import {
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
 import { createAdd } from './add.ts';
+import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
 import { watchObjects } from './caches.ts';
@@ -54,6 +55,7 @@ import { createReaper } from './reaper.ts';
 import { serveCni } from './server.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServing } from './serving.ts';
+import { createSnapshot } from './snapshot.ts';
 import { waitForLock } from './standby.ts';
 import { waitingClaimers } from './waiting-pods.ts';
 import { whenChanged } from './when-changed.ts';
@@ -155,6 +157,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     instance: nodeName,
     observe: metrics.events,
   });
+  const alarm = createAlarm(events, { node: caches.node, podOf: caches.podOf });
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
   const releases = createReleaseQueue({
@@ -184,6 +187,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     onDrift(objects) {
       metrics.driftRepaired(objects.length);
       log.warn({ objects }, "someone else had changed the node's network; repaired");
+      alarm.repaired(objects);
     },
     onForeignDrop: (chains) =>
       log.warn(
@@ -276,6 +280,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       namespaceState,
       podOf: caches.podOf,
       nowMs: () => clock.nowMs(),
+      onConflict: alarm.conflict,
     }),
   );
   caches.onNodeChange(() => sync.wake());
@@ -308,6 +313,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         log,
       }),
     onCall: metrics.calls,
+    reads: {
+      '/snapshot': createSnapshot(parts, {
+        nodeUID: () => caches.node().uid,
+        differences: sync.differences,
+        namespaceState,
+        clock,
+      }),
+    },
     deadlinesMs: { ADD: settings.addDeadlineMs + ADD_AFTER_CLAIM_MS },
     clock,
     log,

@@ -1,5 +1,6 @@
-import type { IPAllocation, IPAllocationSpec, PodReference } from '../api/index.ts';
+import { allocationName, type IPAllocation, type IPAllocationSpec, type PodReference } from '../api/index.ts';
 import {
+  attachmentID,
   EMPTY_SWEEP_MEMORY,
   isResting,
   judgeSweep,
@@ -31,6 +32,8 @@ export interface SweepFacts {
   readonly podOf: (podUID: string) => PodReference | undefined;
   /** Monotonic. */
   readonly nowMs: () => number;
+  /** The address of a living sandbox is another's by the book, or no pool's; told by each sweep that finds it. */
+  readonly onConflict: (conflict: SweepConflict) => void;
 }
 
 /** What one sweep did. */
@@ -72,9 +75,10 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     parts.releases.observeResting(allocations);
     const links = findPodLinks(parts.host);
     parts.wired.read(attachmentsOf(links));
+    const live = links.map(liveAttachment);
     const judgement = judgeSweep({
       allocations,
-      links: links.map(liveAttachment),
+      links: live,
       bootID: parts.bootID,
       namespaceState: facts.namespaceState,
       memory,
@@ -91,23 +95,29 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       if (await attempt(parts, allocation.metadata.name, () => release(parts, facts, allocation))) released++;
     }
     let readopted = 0;
-    let conflicts = judgement.conflicts.length;
+    const conflicts = [...judgement.conflicts];
     for (const spec of judgement.readopt) {
       const outcome = await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec));
       if (outcome === 'created') readopted++;
-      if (outcome === 'taken') conflicts++;
+      const attachment = live.find((link) => isOf(link, spec));
+      if (typeof outcome === 'object' && attachment !== undefined) {
+        conflicts.push({ address: spec.address, attachment, allocation: outcome.takenBy });
+      }
     }
     let linksRemoved = 0;
     for (const link of judgement.removeLinks) {
       const what = `link ${link.linkIndex}`;
       if (await attempt(parts, what, async () => removeHalfMade(parts, link))) linksRemoved++;
     }
-    for (const conflict of judgement.conflicts) report(parts, conflict);
+    for (const conflict of conflicts) {
+      report(parts, conflict);
+      facts.onConflict(conflict);
+    }
     return {
       judged: true,
       released,
       readopted,
-      conflicts,
+      conflicts: conflicts.length,
       linksRemoved,
       suspects: memory.allocations.size,
     };
@@ -158,28 +168,35 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
   });
 }
 
-/** @returns what the create came to; undefined where it was not needed any more */
-async function readopt(
-  parts: AgentParts,
-  facts: SweepFacts,
-  spec: IPAllocationSpec,
-): Promise<'created' | 'taken' | undefined> {
+/** `needless`: the sandbox has gone, or the object has come back. Otherwise whose the address is by now. */
+type Readoption = 'created' | 'needless' | { readonly takenBy: IPAllocation };
+
+async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationSpec): Promise<Readoption> {
   const { attachment } = spec;
-  if (attachment === undefined) return undefined;
+  if (attachment === undefined) return 'needless';
   return parts.locks.run(attachment, async () => {
-    if (!standsWith(parts, spec.address, attachment)) return undefined;
+    if (!standsWith(parts, spec.address, attachment)) return 'needless';
     const outcome = await facts.store.create(spec);
-    const address = formatAddress(spec.address);
     if (outcome.kind === 'created') {
+      const address = formatAddress(spec.address);
       parts.log.warn(
         { address, attachment },
         'a living sandbox had lost its IPAllocation; it was created again',
       );
-    } else {
-      parts.log.error({ address, attachment }, 'the address of a living sandbox belongs to another by now');
+      return 'created';
     }
-    return outcome.kind;
+    const takenBy = await facts.store.get(allocationName(spec.address));
+    return takenBy === undefined || isSameClaim(takenBy.spec, spec) ? 'needless' : { takenBy };
   });
+}
+
+function isSameClaim(a: IPAllocationSpec, b: IPAllocationSpec): boolean {
+  if (a.attachment === undefined || b.attachment === undefined || a.nodeName !== b.nodeName) return false;
+  return attachmentID(a.attachment) === attachmentID(b.attachment);
+}
+
+function isOf(link: LiveAttachment, { attachment }: IPAllocationSpec): boolean {
+  return link.complete && attachment !== undefined && attachmentID(link) === attachmentID(attachment);
 }
 
 /** Whether the attachment's interface is there with that address. */

@@ -11,6 +11,7 @@ import { ensureAccepted, repairPodLinks, type CommandRunner, type NetlinkSocket 
 import { FAMILIES, formatAddress, sameAddress, type Family, type IPAddress } from '../net/index.ts';
 import { createFilterTable } from './filter-table.ts';
 import { ensureForwarding, isForwarding, kernelFamilies } from './forwarding.ts';
+import { kernelDifferences, type KernelDifferences } from './kernel-differences.ts';
 import { watchKernel } from './kernel-watch.ts';
 import { applyNodeState, type Change, type NodeStateOptions } from './node-state.ts';
 import type { AgentParts, DataPath } from './parts.ts';
@@ -55,6 +56,11 @@ export interface NodeSync extends DataPath {
   upToDate(signal: AbortSignal): Promise<void>;
   /** For how long this node's data path has been broken, and why; undefined while it is whole. */
   broken(): { readonly forMs: number; readonly reason: string } | undefined;
+  /**
+   * How the kernel differs from what the objects say, without changing anything: a comparison is for repair.
+   * @throws NodeNotSetUpError before the first comparison
+   */
+  differences(): Promise<KernelDifferences>;
   /** Ends the loop and the watches. Nothing is taken out of the kernel. */
   stop(): Promise<void>;
 }
@@ -116,13 +122,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   async function compare(verifyFilters: boolean): Promise<readonly Error[] | undefined> {
     const sources = parts.sources();
     if (sources === undefined) return undefined;
-    uplinks = freshUplinks(host, sources.node.addresses, uplinks);
-    const state = desiredNodeState({
-      ...sources,
-      uplinks,
-      kernelFamilies: kernelFamilies(sysctlRoot),
-      config: parts.config,
-    });
+    const state = desiredBy(sources);
     tellNotes(state);
     const errors: Error[] = [];
     const refused: Error[] = [];
@@ -170,6 +170,16 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const [first] = errors;
     if (first !== undefined) throw errors.length === 1 ? first : new NodeSyncError(errors);
     return refused;
+  }
+
+  function desiredBy(sources: NodeSources): NodeState {
+    uplinks = freshUplinks(host, sources.node.addresses, uplinks);
+    return desiredNodeState({
+      ...sources,
+      uplinks,
+      kernelFamilies: kernelFamilies(sysctlRoot),
+      config: parts.config,
+    });
   }
 
   async function letThrough(
@@ -256,6 +266,11 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       });
     },
     broken: () => failure && { forMs: clock.nowMs() - failure.sinceMs, reason: failure.reason },
+    async differences() {
+      const sources = parts.sources();
+      if (sources === undefined || current === undefined) throw new NodeNotSetUpError();
+      return kernelDifferences({ host, sysctlRoot, filterTable, state: desiredBy(sources) });
+    },
     async stop() {
       stopping.abort();
       await Promise.all([running, watches.close()]);

@@ -1,11 +1,12 @@
+import { createHash } from 'node:crypto';
 import type { IPAllocation } from '../api/index.ts';
-import type { CountedAllocation } from '../ipam/index.ts';
+import { attachmentID, type AuditedAllocation } from '../ipam/index.ts';
 
 /**
  * What the controller remembers of an IPAllocation: enough to count it, and to delete it on condition that it is
  * still the same. Whole objects of a large cluster would not fit into its memory.
  */
-export interface IndexedAllocation extends CountedAllocation {
+export interface IndexedAllocation extends AuditedAllocation {
   readonly metadata: Pick<IPAllocation['metadata'], 'name' | 'uid' | 'resourceVersion'>;
   readonly nodeName: string | undefined;
   /** False: a person or another part holds it by name, and only they free it. */
@@ -22,8 +23,14 @@ export function indexedAllocation({ metadata, spec, status }: IPAllocation): Ind
     },
     nodeName: spec.nodeName,
     attached: spec.attachment !== undefined,
+    attachment: spec.attachment === undefined ? undefined : digest(attachmentID(spec.attachment)),
     ...(status?.releasedAt === undefined ? {} : { status: { releasedAt: status.releasedAt } }),
   };
+}
+
+/** Short enough to be kept for each of many, and never the same for two attachments of one node. */
+function digest(attachment: string): string {
+  return createHash('sha256').update(attachment).digest('base64').slice(0, 10);
 }
 
 /** The allocations by pool and by node. */

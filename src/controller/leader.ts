@@ -6,7 +6,14 @@ import {
   type Condition,
   type IPPool,
 } from '../api/index.ts';
-import type { Clock, Random } from '../ipam/index.ts';
+import {
+  mayCountFor,
+  type Book,
+  type Clock,
+  type Finding,
+  type Invariant,
+  type Random,
+} from '../ipam/index.ts';
 import {
   allocationStore,
   conditionalWrites,
@@ -14,14 +21,16 @@ import {
   nodeSubnetStore,
   pathOf,
   poolStore,
+  type EventRecord,
   type EventRecorder,
   type KubeClient,
   type Log,
   type Node,
 } from '../kube/index.ts';
-import { cidrsOverlap, formatAddress } from '../net/index.ts';
+import { formatAddress } from '../net/index.ts';
 import type { Settings } from '../settings.ts';
 import { indexedAllocation } from './allocation-index.ts';
+import { createAudit, type Audit } from './audit.ts';
 import type { ControllerCaches } from './caches.ts';
 import { createGoneNodes, type GoneNodesCluster } from './gone-nodes.ts';
 import { createPools, type PoolObserver, type PoolsCluster } from './pools.ts';
@@ -46,6 +55,8 @@ export interface LeaderParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Told after each audit how many findings stand, by invariant. */
+  readonly onFindings?: ((counts: ReadonlyMap<Invariant, number>) => void) | undefined;
 }
 
 /** How long changes are gathered before a pool is counted again: objects come in bursts. */
@@ -62,13 +73,28 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
   const onFailure = (key: string, error: unknown) => {
     log.error({ key, err: error }, 'reconciling failed: trying again');
   };
+  const audit = createAudit({
+    book: () => bookOf(caches),
+    clock,
+    everyMs: settings.auditMs,
+    graceMs: settings.graceMs,
+    quarantineMs: settings.quarantineMs,
+    onChange: (pool) => pools.add(pool),
+    onFound: (finding) => {
+      log.warn({ ...finding }, `the audit found: ${finding.message}`);
+      const event = eventOfFinding(finding, caches);
+      if (event !== undefined) parts.events.record(event);
+    },
+    onFindings: (counts) => parts.onFindings?.(counts),
+    log,
+  });
   const pools = createWorkQueue({
     clock,
     random,
     onFailure,
     observer: observer.queues.pools,
     reconcile: createPools({
-      cluster: poolsCluster(parts),
+      cluster: poolsCluster(parts, audit),
       clock,
       observer: observer.pools,
       statusMs: settings.statusMs,
@@ -96,7 +122,7 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
     for (const name of caches.pools.keys()) pools.add(name);
     const holders = [...caches.index.nodeNames(), ...caches.subnets.list().map(({ spec }) => spec.nodeName)];
     for (const nodeName of holders) nodes.add(nodeName);
-    await Promise.all([pools.run(signal), nodes.run(signal)]);
+    await Promise.all([pools.run(signal), nodes.run(signal), audit.run(signal)]);
   } finally {
     unsubscribe();
     observer.deposed();
@@ -146,7 +172,42 @@ function whatPoolsSee(node: Node | undefined): string {
   return JSON.stringify([node?.addresses.map(formatAddress), node?.labels]);
 }
 
-function poolsCluster({ client, caches, events, settings }: LeaderParts): PoolsCluster {
+/** All that the caches hold; undefined while one of them may be behind. */
+function bookOf(caches: ControllerCaches): Book | undefined {
+  const kinds = {
+    IPPool: caches.pools,
+    NodeSubnet: caches.subnets,
+    IPAllocation: caches.allocations,
+    Node: caches.nodes,
+  } as const;
+  if (!Object.values(kinds).every((informer) => informer.isSynced && informer.isAlive())) return undefined;
+  return {
+    pools: caches.pools.list(),
+    subnets: caches.subnets.list(),
+    allocations: caches.allocations.list(),
+    nodes: caches.nodes.list(),
+    serviceCIDRs: caches.serviceCIDRs(),
+    unreadable: (['IPPool', 'NodeSubnet', 'IPAllocation', 'Node'] as const).flatMap((kind) =>
+      [...kinds[kind].unreadable].map((name) => ({
+        object: { kind, name },
+        problem: 'the log of weft-controller says why',
+      })),
+    ),
+  };
+}
+
+/** On the pool, where people look; on the object itself where there is no such pool. */
+function eventOfFinding(finding: Finding, caches: ControllerCaches): EventRecord | undefined {
+  const pool = finding.pool === undefined ? undefined : caches.pools.get(finding.pool);
+  const { kind, name, uid } = pool === undefined ? finding.object : { kind: IP_POOL.kind, ...pool.metadata };
+  // The log has it, too.
+  if (uid === undefined) return undefined;
+  const apiVersion = kind === 'Node' ? 'v1' : API_VERSION;
+  const { reason, message } = finding;
+  return { object: { apiVersion, kind, name, uid }, type: 'Warning', reason, message };
+}
+
+function poolsCluster({ client, caches, events, settings }: LeaderParts, audit: Audit): PoolsCluster {
   const store = poolStore(client, caches.pools);
   const subnets = nodeSubnetStore(client, caches.subnets);
   return {
@@ -160,6 +221,7 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts): PoolsC
       labelsOf: (nodeName) => caches.nodes.get(nodeName)?.labels,
       serviceCIDRs: caches.serviceCIDRs(),
       nearlyExhausted: settings.nearlyExhausted,
+      findings: audit.findingsOf(pool.metadata.name),
     }),
     listSubnets: (pool, signal) => subnets.listOfPool(pool.metadata.name, signal),
     addFinalizer: store.addFinalizer,
@@ -171,17 +233,13 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts): PoolsC
   };
 }
 
-/** Those whose allocations may lie in the pool's ranges: counting all of a large cluster would take too long. */
 function poolsThatMatter(pool: IPPool, caches: ControllerCaches): string[] {
-  return caches.index.poolNames().filter((name) => {
-    const other = caches.pools.get(name);
-    if (other === undefined || name === pool.metadata.name) return true;
-    return other.spec.cidrs.some((cidr) => pool.spec.cidrs.some((own) => cidrsOverlap(cidr, own)));
-  });
+  return caches.index.poolNames().filter((name) => mayCountFor(pool, caches.pools.get(name)));
 }
 
 function eventOf(pool: IPPool, { type, status, message }: Condition) {
-  const harmless = type === 'Draining' || (type === 'Ready' && status === 'True');
+  const isGood = type === 'Ready' || type === 'Consistent';
+  const harmless = type === 'Draining' || (isGood && status === 'True');
   return {
     object: {
       apiVersion: API_VERSION,

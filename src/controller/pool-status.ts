@@ -1,10 +1,12 @@
 import type { Condition, IPPool, IPPoolStatus, NodeSubnet, PoolUsage } from '../api/index.ts';
 import {
+  compareFindings,
   exhaustedFamilies,
   isDrained,
   poolUsage,
   servingCIDRs,
   whyNotServing,
+  type Finding as AuditFinding,
   type UsageInput,
 } from '../ipam/index.ts';
 import {
@@ -32,6 +34,8 @@ export interface PoolFacts extends UsageInput {
   readonly serviceCIDRs: readonly CIDR[] | undefined;
   /** The share of addresses or subnets in use, 0 to 1, from which a pool counts as nearly exhausted. */
   readonly nearlyExhausted: number;
+  /** What the audit found about this pool; undefined: it has not looked for long enough, and what was said stands. */
+  readonly findings?: readonly AuditFinding[] | undefined;
 }
 
 /**
@@ -54,7 +58,7 @@ export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
   return {
     ...(pool.metadata.generation === undefined ? {} : { observedGeneration: pool.metadata.generation }),
     ...usage,
-    conditions: found.map((finding) => asCondition(finding, pool, now)),
+    conditions: [...found.map((finding) => asCondition(finding, pool, now)), ...consistent(facts, now)],
   };
 }
 
@@ -85,7 +89,7 @@ export function namedSubnets(subnets: readonly NodeSubnet[]): string {
 }
 
 interface Finding {
-  readonly type: 'Ready' | 'Exhausted' | 'NearlyExhausted' | 'Overlapping' | 'Draining';
+  readonly type: 'Ready' | 'Exhausted' | 'NearlyExhausted' | 'Overlapping' | 'Draining' | 'Consistent';
   readonly holds: boolean;
   readonly reason: string;
   readonly message: string;
@@ -264,6 +268,22 @@ function mergeRangesByFamily(subnets: readonly NodeSubnet[]): Record<Family, Ran
       subnets.filter(({ spec }) => spec.cidr.family === family).map(({ spec }) => rangeOfCIDR(spec.cidr)),
     );
   return { ipv4: rangesOf('ipv4'), ipv6: rangesOf('ipv6') };
+}
+
+/** Whether the objects of this pool agree with each other (design, section 10): the worst finding is the reason. */
+function consistent({ pool, findings }: PoolFacts, now: Date): Condition[] {
+  if (findings === undefined) {
+    return pool.status?.conditions?.filter(({ type }) => type === 'Consistent') ?? [];
+  }
+  const [worst, ...others] = [...findings].sort(compareFindings);
+  if (worst === undefined) {
+    const message = 'the objects of this pool agree with each other';
+    return [asCondition({ type: 'Consistent', holds: true, reason: 'NothingFound', message }, pool, now)];
+  }
+  const more = others.length + 1 - MOST_NAMED;
+  const messages = [worst, ...others].slice(0, MOST_NAMED).map(({ message }) => message);
+  const message = [...messages, ...(more > 0 ? [`and ${more} more: kubectl weft check`] : [])].join('; ');
+  return [asCondition({ type: 'Consistent', holds: false, reason: worst.reason, message }, pool, now)];
 }
 
 /** The subnets claimed from exactly this pool, not from an earlier one of its name; in the order of their names. */

@@ -120,13 +120,18 @@ export function createPools({ cluster, clock, statusMs, deletionMs, observer }: 
   }
 }
 
-/** The conditions that a person should hear of: those that have come to hold, and Ready if it no longer does. */
+/**
+ * The conditions that a person should hear of: those that have come to hold, and Ready if it no longer does. That the
+ * pool is not consistent the audit tells, one Event for each finding.
+ */
 function turned(before: IPPoolStatus | undefined, after: IPPoolStatus): Condition[] {
   const statusBefore = (type: string) =>
     before?.conditions?.find((condition) => condition.type === type)?.status;
   return (after.conditions ?? []).filter(({ type, status }) => {
+    const earlier = statusBefore(type);
+    if (type === 'Consistent') return status === 'True' && earlier === 'False';
     const notable = type === 'Ready' ? before !== undefined || status === 'False' : status === 'True';
-    return notable && status !== statusBefore(type);
+    return notable && status !== earlier;
   });
 }
 

@@ -1,5 +1,5 @@
 import { serveHealth } from '../health.ts';
-import type { Clock, Random } from '../ipam/index.ts';
+import type { Clock, Invariant, Random } from '../ipam/index.ts';
 import {
   createKubeClient,
   eventRecorder,
@@ -23,6 +23,8 @@ export interface ControllerEnvironment {
   readonly log: Log;
   /** Ends the controller. */
   readonly signal: AbortSignal;
+  /** Told after each audit, while this process leads, how many findings stand, by invariant. */
+  readonly onFindings?: (counts: ReadonlyMap<Invariant, number>) => void;
 }
 
 /**
@@ -71,7 +73,20 @@ export async function runController(
     renewDeadlineMs: (settings.leaseMs * 2) / 3,
     retryMs: (settings.leaseMs * 2) / 15,
     lead: (term) =>
-      lead({ client, caches, events, settings, observer: metrics.leader, clock, random, log }, term),
+      lead(
+        {
+          client,
+          caches,
+          events,
+          settings,
+          observer: metrics.leader,
+          clock,
+          random,
+          log,
+          onFindings: environment.onFindings,
+        },
+        term,
+      ),
   });
   metrics.readFrom({ isLeading: () => election.isLeading });
   void caches.synced.then(() => {

@@ -1,5 +1,6 @@
 import type { IPAllocation, IPPool, Labels, NodeSubnet, PoolUsage } from '../api/index.ts';
 import {
+  cidrsOverlap,
   countAddresses,
   mergeRanges,
   rangeOfCIDR,
@@ -57,6 +58,15 @@ export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>>
     if (spec.pool === input.pool.metadata.name) families.add(spec.address.family);
   }
   return Object.fromEntries([...families].map((family) => [family, familyUsage(family, input)]));
+}
+
+/**
+ * Whether allocations that name the pool `other`, there or not, can count for `pool`: to go through all of a large
+ * cluster's for each pool would take too long.
+ */
+export function mayCountFor(pool: IPPool, other: IPPool | undefined): boolean {
+  if (other === undefined || other.metadata.name === pool.metadata.name) return true;
+  return other.spec.cidrs.some((cidr) => pool.spec.cidrs.some((own) => cidrsOverlap(cidr, own)));
 }
 
 /** Whether, in some family, a node got all the addresses it can get from this pool, and needs more than it has. */

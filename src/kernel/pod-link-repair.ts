@@ -23,21 +23,29 @@ export function repairPodLinks(
   host: NetlinkSocket,
   hostSources: Readonly<Partial<Record<Family, IPAddress>>>,
 ): string[] {
-  const attached = findPodLinks(host).flatMap(({ link, attachment }) =>
-    attachment === undefined ? [] : [{ link, attachment }],
-  );
-  const routes = listRoutes(host, { protocol: ROUTE_PROTOCOL.weftPod });
-  const neighbours = listNeighbours(host);
-  const requests = attached.flatMap(({ link, attachment }) => [
-    ...(link.up ? [] : [linkUpRequest(link.index)]),
-    ...missingRoutes(link, attachment, hostSources, routes),
-    ...missingNeighbours(link, attachment, neighbours),
-  ]);
+  const requests = podLinkRepairs(host, hostSources);
   const outcomes = host.transact(requests);
   // A link may have gone with its namespace in the meantime.
   const refusals = outcomes.map((error) => (error?.code === 'ENODEV' ? undefined : error));
   throwRefusals(requests.length, refusals);
   return requests.filter((_, i) => outcomes[i] === undefined).map((request) => request.describe());
+}
+
+/** What repairPodLinks would do now: empty if attachments lack nothing on the host. Changes nothing. */
+export function podLinkRepairs(
+  host: NetlinkSocket,
+  hostSources: Readonly<Partial<Record<Family, IPAddress>>>,
+): NetlinkRequest[] {
+  const attached = findPodLinks(host).flatMap(({ link, attachment }) =>
+    attachment === undefined ? [] : [{ link, attachment }],
+  );
+  const routes = listRoutes(host, { protocol: ROUTE_PROTOCOL.weftPod });
+  const neighbours = listNeighbours(host);
+  return attached.flatMap(({ link, attachment }) => [
+    ...(link.up ? [] : [linkUpRequest(link.index)]),
+    ...missingRoutes(link, attachment, hostSources, routes),
+    ...missingNeighbours(link, attachment, neighbours),
+  ]);
 }
 
 /** A route of ours that leads elsewhere is replaced; a foreign one in its place is an error. */

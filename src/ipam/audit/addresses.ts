@@ -4,10 +4,14 @@ import {
   cidrHasAddress,
   formatAddress,
   formatCIDR,
+  rangesHave,
   type CIDR,
+  type Family,
   type IPAddress,
+  type Range,
 } from '../../net/index.ts';
 import { isResting } from '../release.ts';
+import { reservedRanges } from '../subnets.ts';
 import type { AuditedAllocation, Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { mayLieInside } from './overlaps.ts';
@@ -20,7 +24,8 @@ import { createSubnetIndex } from './subnet-index.ts';
  */
 export function auditAddresses(book: Book): Finding[] {
   const settled = book.allocations.filter(
-    ({ metadata, createdAtMs }) => areSettled(book, createdAtMs) && book.explained?.has(metadata.name) !== true,
+    ({ metadata, createdAtMs }) =>
+      areSettled(book, createdAtMs) && book.explained?.has(metadata.name) !== true,
   );
   return [...twoOfOneFamily(settled), ...wrongPlaces(settled, book)];
 }
@@ -60,10 +65,17 @@ function wrongPlaces(allocations: readonly AuditedAllocation[], book: Book): Fin
   const nodes = new Set(book.nodes.map(({ name }) => name));
   const pools = new Map(book.pools.map((pool) => [pool.metadata.name, pool]));
   const cidrsOf = poolTerritories(book);
+  const reservedOf = new Map(
+    book.pools.map((pool) => [
+      pool.metadata.name,
+      { ipv4: reservedRanges(pool, 'ipv4'), ipv6: reservedRanges(pool, 'ipv6') },
+    ]),
+  );
   return allocations.flatMap((allocation) => {
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
-      return wrongSubnet(allocation, nodeName, index.holding(spec.address));
+      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address));
+      return wrong.length > 0 ? wrong : reserved(allocation, reservedOf.get(spec.pool));
     }
     if (attachment === undefined) {
       return outsidePool(allocation, pools.get(spec.pool), cidrsOf.get(spec.pool) ?? []);
@@ -142,6 +154,26 @@ function wrongSubnet(
         }),
       ]
     : [];
+}
+
+/** What a person holds may be reserved: nobody was handed it. */
+function reserved(
+  allocation: AuditedAllocation,
+  ranges: Readonly<Record<Family, readonly Range[]>> | undefined,
+): Finding[] {
+  const { address, pool } = allocation.spec;
+  if (allocation.attachment === undefined || ranges === undefined) return [];
+  if (!rangesHave(ranges[address.family], address.value)) return [];
+  return [
+    findingOn(allocation, {
+      invariant: 5,
+      severity: 'warning',
+      reason: 'Reserved',
+      message:
+        `IPAllocation ${allocation.metadata.name} is among the reserved addresses of IPPool ${pool}, which are not for ` +
+        'pods: it was handed out before they were reserved. Start its pod anew',
+    }),
+  ];
 }
 
 /** A subnet of one address is its pod's whole subnet. */

@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet } from '../../api/index.ts';
+import type { IPPool, Labels, NodeSubnet } from '../../api/index.ts';
 import type { CIDR, IPAddress } from '../../net/index.ts';
 import type { CountedAllocation } from '../usage.ts';
 import { auditAddresses } from './addresses.ts';
@@ -40,6 +40,7 @@ export interface AuditedAllocation extends CountedAllocation {
 export interface AuditedNode {
   readonly name: string;
   readonly uid: string;
+  readonly labels: Labels;
   readonly addresses: readonly IPAddress[];
   readonly isReady: boolean;
   /** Since when it has been as it is: made, and ready. */

@@ -3,8 +3,8 @@ import type { Finding } from './finding.ts';
 
 /** Of two audits what both found, word for word: what has changed in between was on its way. */
 export function foundInBoth(first: readonly Finding[], second: readonly Finding[]): Finding[] {
-  const earlier = new Set(first.map(keyOf));
-  return second.filter((finding) => earlier.has(keyOf(finding)));
+  const earlier = new Set(first.map(findingKey));
+  return second.filter((finding) => earlier.has(findingKey(finding)));
 }
 
 /** What one audit hands to the next: since when each finding has stood, and how often it was seen. Monotonic. */
@@ -30,7 +30,7 @@ export function confirmFindings(
 ): { readonly confirmed: readonly Finding[]; readonly memory: AuditMemory } {
   const seen = new Map(
     findings.map((finding) => {
-      const key = keyOf(finding);
+      const key = findingKey(finding);
       const earlier = memory.get(key);
       return [
         key,
@@ -39,7 +39,7 @@ export function confirmFindings(
     }),
   );
   const confirmed = findings.filter((finding) => {
-    const suspicion = seen.get(keyOf(finding));
+    const suspicion = seen.get(findingKey(finding));
     return (
       suspicion !== undefined &&
       suspicion.observations >= 2 &&
@@ -49,7 +49,7 @@ export function confirmFindings(
   return { confirmed, memory: seen };
 }
 
-/** All of it: the message holds the values, and a value that changes is being worked on. */
-function keyOf({ invariant, reason, object, node, message }: Finding): string {
+/** What makes two findings one: all of it. The message holds the values, and a value that changes is being worked on. */
+export function findingKey({ invariant, reason, object, node, message }: Finding): string {
   return JSON.stringify([invariant, reason, object.kind, object.name, object.uid, node, message]);
 }

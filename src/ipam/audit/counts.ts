@@ -1,6 +1,6 @@
 import type { IPPool, PoolUsage } from '../../api/index.ts';
-import { cidrsOverlap, FAMILIES, hostCIDR, type Family } from '../../net/index.ts';
-import { poolUsage } from '../usage.ts';
+import { FAMILIES, hostCIDR, type Family } from '../../net/index.ts';
+import { mayCountFor, poolUsage } from '../usage.ts';
 import type { AuditedAllocation, Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { areSettled } from './settled.ts';
@@ -14,10 +14,13 @@ export function auditCounts(book: Book): Finding[] {
     ...book.nodes.flatMap(({ addresses }) => addresses.map(hostCIDR)),
     ...(book.serviceCIDRs ?? []),
   ];
+  const nodes = new Map(book.nodes.map((node) => [node.name, node]));
+  const labelsOf = (nodeName: string) => nodes.get(nodeName)?.labels;
   const byPool = Map.groupBy(book.allocations, ({ spec }) => spec.pool);
   return book.pools.flatMap((pool) => {
     if (!areSettled(book, pool.metadata.creationTimestamp)) return [];
-    const counted = poolUsage({ ...book, pool, allocations: thatMatter(pool, book.pools, byPool), foreign });
+    const allocations = thatMatter(pool, book.pools, byPool);
+    const counted = poolUsage({ ...book, pool, allocations, foreign, labelsOf });
     return wrongCounts(pool, counted, book.serviceCIDRs === undefined ? WITHOUT_RANGES : ALL);
   });
 }
@@ -35,20 +38,14 @@ const ALL: readonly (keyof PoolUsage)[] = [
 /** What can be recounted where the ranges of Services are not known: what they take away is not among it. */
 const WITHOUT_RANGES: readonly (keyof PoolUsage)[] = ['capacity', 'allocated', 'resting', 'nodeSubnets'];
 
-/** Those whose addresses may lie in the pool's ranges: counting all for every pool would take too long. */
 function thatMatter(
   pool: IPPool,
   pools: readonly IPPool[],
   byPool: ReadonlyMap<string, readonly AuditedAllocation[]>,
 ): AuditedAllocation[] {
-  const byName = new Map(pools.map((other) => [other.metadata.name, other]));
   return [...byPool].flatMap(([name, allocations]) => {
-    const other = byName.get(name);
-    const apart =
-      other !== undefined &&
-      other !== pool &&
-      !other.spec.cidrs.some((cidr) => pool.spec.cidrs.some((own) => cidrsOverlap(cidr, own)));
-    return apart ? [] : allocations;
+    const other = pools.find(({ metadata }) => metadata.name === name);
+    return mayCountFor(pool, other) ? allocations : [];
   });
 }
 
@@ -88,7 +85,7 @@ function wrongCounts(
 }
 
 function shown(
-  usage: { readonly [family in Family]?: PoolUsage | undefined },
+  usage: Readonly<Partial<Record<Family, PoolUsage | undefined>>>,
   family: Family,
   field: keyof PoolUsage,
 ): string | number {

@@ -1,6 +1,7 @@
 import type { IPPool, NodeSubnet } from '../../api/index.ts';
 import { formatCIDR, hostCIDR, type CIDR, type Family } from '../../net/index.ts';
 import { serves } from '../pools.ts';
+import { isSelective, selects } from '../selectors.ts';
 import { countFreeSubnets, isDrained, usableFamilies } from '../subnets.ts';
 import type { AuditedNode, Book } from './book.ts';
 import type { Finding } from './finding.ts';
@@ -116,28 +117,27 @@ function missingSubnets(book: Book): Finding[] {
     ...(book.serviceCIDRs ?? []),
   ];
   const nodes = book.nodes.filter(({ isReady, settledAtMs }) => isReady && areSettled(book, settledAtMs));
-  return book.pools
-    .filter((pool) => areSettled(book, pool.metadata.creationTimestamp) && serves(pool, book))
-    .flatMap((pool) => {
-      const room = new Map<Family, boolean>();
-      const hasRoom = (family: Family) => {
-        const known = room.get(family) ?? countFreeSubnets({ ...book, pool, family, foreign }) > 0n;
-        room.set(family, known);
-        return known;
-      };
-      return nodes.flatMap((node) =>
+  const general = book.pools.filter(
+    (pool) =>
+      areSettled(book, pool.metadata.creationTimestamp) &&
+      serves(pool, book) &&
+      !isSelective(pool.spec.namespaceSelector),
+  );
+  return general.flatMap((pool) => {
+    const room = new Map<Family, boolean>();
+    const hasRoom = (family: Family) => {
+      const known = room.get(family) ?? countFreeSubnets({ ...book, pool, family, foreign }) > 0n;
+      room.set(family, known);
+      return known;
+    };
+    return nodes
+      .filter(({ labels }) => selects(pool.spec.nodeSelector, labels))
+      .flatMap((node) =>
         usableFamilies(pool, node.addresses)
-          .filter(
-            (family) => drawsFrom(node, pool) && !held.has(keyOf(pool, node, family)) && hasRoom(family),
-          )
+          .filter((family) => !held.has(keyOf(pool, node, family)) && hasRoom(family))
           .map((family) => missing(pool, node, family)),
       );
-    });
-}
-
-/** Where pools choose their nodes, this is the place to say so. */
-function drawsFrom(_node: AuditedNode, _pool: IPPool): boolean {
-  return true;
+  });
 }
 
 /** A subnet of an older UID counts, too: that it is one is a finding of its own. A drained one does not. */

@@ -71,7 +71,7 @@ function onTwoSandboxes(sandboxes: readonly Located[], allocations: readonly IPA
         ...(owner === undefined ? {} : { pool: owner.spec.pool }),
         message:
           `${formatAddress(address)} is on ${by.length} living sandboxes: ${who}. By the book it belongs to ` +
-          `${ownerOf(owner)}: delete the pods of the others`,
+          `${ownerText(owner)}: delete the pods of the others`,
       },
     ];
   });
@@ -130,7 +130,7 @@ function whatIsWrong(
     return {
       severity: 'critical',
       reason: 'AddressOfAnother',
-      text: `which by the book belongs to ${ownerOf(owner)}: delete the pod of this sandbox`,
+      text: `which by the book belongs to ${ownerText(owner)}: delete the pod of this sandbox`,
     };
   }
   if (owner.spec.nodeName !== nodeName) {
@@ -168,7 +168,7 @@ function withoutSandbox(audit: SandboxAudit): Finding[] {
         node: snapshot.nodeName,
         pool: allocation.spec.pool,
         message:
-          `IPAllocation ${allocation.metadata.name} belongs to ${ownerOf(allocation)}, and no such sandbox lives on node ` +
+          `IPAllocation ${allocation.metadata.name} belongs to ${ownerText(allocation)}, and no such sandbox lives on node ` +
           `${snapshot.nodeName}: the agent frees it after the grace; if this stays, read its log`,
       }));
   });
@@ -262,7 +262,8 @@ function titleOf({ sandbox, nodeName }: Located): string {
   return `interface ${sandbox.ifName} of container ${sandbox.containerID}${pod} on node ${nodeName}`;
 }
 
-function ownerOf(allocation: IPAllocation | undefined): string {
+/** Who has an address by the book, for messages. */
+export function ownerText(allocation: IPAllocation | undefined): string {
   if (allocation === undefined) return 'nobody';
   const { attachment, pod, holder, nodeName } = allocation.spec;
   if (attachment === undefined) return `holder "${holder ?? ''}"`;

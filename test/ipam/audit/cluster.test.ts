@@ -2,9 +2,18 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { IPAllocation, NodeSubnet } from '../../../src/api/index.ts';
 import type { Finding, NodeSnapshot } from '../../../src/ipam/index.ts';
-import { FAMILIES, formatAddress, parseAddress } from '../../../src/net/index.ts';
+import { FAMILIES, formatAddress, hostCIDR, parseAddress } from '../../../src/net/index.ts';
 import { allocationOf, attachmentOf, poolOf, RELEASED, subnetOf } from '../objects.ts';
-import { addressIn, anyWorld, findingsOf, nodeOf, pieceOf, sandboxOf, withStatus, type World } from './world.ts';
+import {
+  addressIn,
+  anyWorld,
+  findingsOf,
+  nodeOf,
+  pieceOf,
+  sandboxOf,
+  withStatus,
+  type World,
+} from './world.ts';
 
 /** Findings as `2 NoAllocation 10.0.0.5`, in the order of their text. */
 const gist = (findings: readonly Pick<Finding, 'invariant' | 'reason' | 'object'>[]) =>
@@ -21,7 +30,10 @@ test('a healthy cluster has no finding', () => {
 interface Corruption {
   readonly name: string;
   /** The world with one mistake in it, and what is to be found; undefined where this world gives no occasion. */
-  readonly corrupt: (world: World, pick: number) => { readonly world: World; readonly expected: string[] } | undefined;
+  readonly corrupt: (
+    world: World,
+    pick: number,
+  ) => { readonly world: World; readonly expected: string[] } | undefined;
 }
 
 const CORRUPTIONS: readonly Corruption[] = [
@@ -33,7 +45,9 @@ const CORRUPTIONS: readonly Corruption[] = [
         if (address === undefined) return undefined;
         const text = formatAddress(address);
         return {
-          world: onLastSnapshot(world, ({ sandboxes }) => ({ sandboxes: [...sandboxes, sandboxOf('twin', [text])] })),
+          world: onLastSnapshot(world, ({ sandboxes }) => ({
+            sandboxes: [...sandboxes, sandboxOf('twin', [text])],
+          })),
           expected: [`1 AddressOnTwoSandboxes ${nameOf(text)}`],
         };
       }),
@@ -56,7 +70,12 @@ const CORRUPTIONS: readonly Corruption[] = [
   {
     name: 'an allocation deleted under its sandbox',
     corrupt: (world, pick) =>
-      onLiveAllocation(world, pick, () => undefined, ({ metadata }) => [`2 NoAllocation ${metadata.name}`]),
+      onLiveAllocation(
+        world,
+        pick,
+        () => undefined,
+        ({ metadata }) => [`2 NoAllocation ${metadata.name}`],
+      ),
   },
   {
     name: 'an address that the book gives to another sandbox',
@@ -74,7 +93,10 @@ const CORRUPTIONS: readonly Corruption[] = [
       onLiveAllocation(
         world,
         pick,
-        ({ spec: { attachment: _, ...spec }, ...one }) => ({ ...one, spec: { ...spec, holder: 'a printer' } }),
+        ({ spec: { attachment: _, ...spec }, ...one }) => ({
+          ...one,
+          spec: { ...spec, holder: 'a printer' },
+        }),
         ({ metadata }) => [`2 AddressOfAnother ${metadata.name}`],
       ),
   },
@@ -85,8 +107,11 @@ const CORRUPTIONS: readonly Corruption[] = [
       return onLiveAllocation(
         world,
         pick,
-        (one) => (one.spec.nodeName === there ? undefined : { ...one, spec: { ...one.spec, nodeName: there } }),
-        ({ metadata, spec }) => [`2 ${spec.nodeName === there ? 'NoAllocation' : 'NamesAnotherNode'} ${metadata.name}`],
+        (one) =>
+          one.spec.nodeName === there ? undefined : { ...one, spec: { ...one.spec, nodeName: there } },
+        ({ metadata, spec }) => [
+          `2 ${spec.nodeName === there ? 'NoAllocation' : 'NamesAnotherNode'} ${metadata.name}`,
+        ],
       );
     },
   },
@@ -122,7 +147,13 @@ const CORRUPTIONS: readonly Corruption[] = [
       const address = freeAddress(world, node);
       const netns = { path: '/run/netns/x', inode: 7, bootID: 'an-earlier-boot' };
       return {
-        world: plus(world, allocationOf(address, { ...of(node), attachment: attachmentOf('old', { kind: 'AddressOnly', netns }) })),
+        world: plus(
+          world,
+          allocationOf(address, {
+            ...of(node),
+            attachment: attachmentOf('old', { kind: 'AddressOnly', netns }),
+          }),
+        ),
         expected: [`3 NoSandbox ${address}`],
       };
     },
@@ -130,19 +161,30 @@ const CORRUPTIONS: readonly Corruption[] = [
   {
     name: 'an allocation that names a node that is gone',
     corrupt: (world) => ({
-      world: plus(world, allocationOf(freeAddress(world, 'n0'), { ...of('gone'), attachment: attachmentOf('lost') })),
+      world: plus(
+        world,
+        allocationOf(freeAddress(world, 'n0'), { ...of('gone'), attachment: attachmentOf('lost') }),
+      ),
       expected: ['3 NodeGone gone'],
     }),
   },
   {
     name: 'two addresses of one family for one attachment',
     corrupt: (world) => {
-      const silent = world.nodes.find(({ name }) => !world.snapshots.some(({ nodeName }) => nodeName === name));
+      const silent = world.nodes.find(
+        ({ name }) => !world.snapshots.some(({ nodeName }) => nodeName === name),
+      );
       if (silent === undefined) return undefined;
       const more = [13, 14].map((offset) =>
-        allocationOf(addressOn(world, silent.name, offset), { ...of(silent.name), attachment: attachmentOf('greedy') }),
+        allocationOf(addressOn(world, silent.name, offset), {
+          ...of(silent.name),
+          attachment: attachmentOf('greedy'),
+        }),
       );
-      return { world: plus(world, ...more), expected: [`4 TwoOfOneFamily ${more.at(-1)?.metadata.name ?? ''}`] };
+      return {
+        world: plus(world, ...more),
+        expected: [`4 TwoOfOneFamily ${more.at(-1)?.metadata.name ?? ''}`],
+      };
     },
   },
   {
@@ -172,6 +214,20 @@ const CORRUPTIONS: readonly Corruption[] = [
       const address = addressOn(world, 'n0', 0);
       return withSandbox(world, 'n0', address, `5 AddressOfTheNode ${address}`);
     },
+  },
+  {
+    name: 'an address of a sandbox that was reserved since',
+    corrupt: (world, pick) =>
+      withLive(world, pick, ({ addresses }) => {
+        const address = at(addresses, pick);
+        if (address === undefined) return undefined;
+        const reserved = [hostCIDR(address)];
+        const pools = world.pools.map((pool) => ({ ...pool, spec: { ...pool.spec, reserved } }));
+        return {
+          world: withStatus({ ...world, pools }),
+          expected: [`5 Reserved ${nameOf(formatAddress(address))}`],
+        };
+      }),
   },
   {
     name: 'an address held outside of its pool',
@@ -206,7 +262,10 @@ const CORRUPTIONS: readonly Corruption[] = [
     corrupt: (world) => {
       const [pool] = world.pools;
       if (pool === undefined) return undefined;
-      return { world: plusSubnet(world, subnetOf('10.1.0.192/29', pool, 'n0')), expected: ['5 WrongSize 10.1.0.192-29'] };
+      return {
+        world: plusSubnet(world, subnetOf('10.1.0.192/29', pool, 'n0')),
+        expected: ['5 WrongSize 10.1.0.192-29'],
+      };
     },
   },
   {
@@ -226,7 +285,10 @@ const CORRUPTIONS: readonly Corruption[] = [
       if (subnet === undefined) return undefined;
       const renamed = { ...subnet, metadata: { ...subnet.metadata, name: '10.9.9.0-24' } };
       return {
-        world: withStatus({ ...world, subnets: world.subnets.map((one) => (one === subnet ? renamed : one)) }),
+        world: withStatus({
+          ...world,
+          subnets: world.subnets.map((one) => (one === subnet ? renamed : one)),
+        }),
         expected: ['6 WrongName 10.9.9.0-24'],
       };
     },
@@ -315,7 +377,9 @@ const CORRUPTIONS: readonly Corruption[] = [
             ...world,
             snapshots: world.snapshots.map((snapshot) => ({
               ...snapshot,
-              sandboxes: snapshot.sandboxes.map((one) => (one === robbed ? { ...one, addressesInPod: rest } : one)),
+              sandboxes: snapshot.sandboxes.map((one) =>
+                one === robbed ? { ...one, addressesInPod: rest } : one,
+              ),
             })),
           },
           expected: [`10 AddressMissingInPod ${nameOf(formatAddress(address))}`],
@@ -348,7 +412,10 @@ test('every message names its object, and says what to do', () => {
       fc.pre(corrupted !== undefined);
       for (const { object, message } of corrupted === undefined ? [] : findingsOf(corrupted.world)) {
         const spelled = object.name.includes('-') ? [object.name, compressed(object.name)] : [object.name];
-        expect(spelled.some((name) => message.includes(name)), message).toBe(true);
+        expect(
+          spelled.some((name) => message.includes(name)),
+          message,
+        ).toBe(true);
         expect(message).toMatch(/delete|Delete|anew|read its log|and its log/);
       }
     }),
@@ -356,7 +423,13 @@ test('every message names its object, and says what to do', () => {
 });
 
 test('what is younger than the grace is not judged', () => {
-  const young = ['an allocation that names a node that is gone', 'an address outside of all subnets', 'a subnet of a pool that is gone', 'a subnet that overlaps others', 'an address held outside of its pool'];
+  const young = [
+    'an allocation that names a node that is gone',
+    'an address outside of all subnets',
+    'a subnet of a pool that is gone',
+    'a subnet that overlaps others',
+    'an address held outside of its pool',
+  ];
   const beforeAll = Date.parse('2025-12-31T23:59:59Z');
   fc.assert(
     fc.property(anyWorld, fc.nat(), fc.constantFrom(...young), (world, pick, name) => {
@@ -426,7 +499,9 @@ function withSandbox(world: World, nodeName: string, address: string, expected: 
     world: {
       ...plus(world, allocation),
       snapshots: world.snapshots.map((one) =>
-        one.nodeName === nodeName ? { ...one, sandboxes: [...one.sandboxes, sandboxOf('new', [address])] } : one,
+        one.nodeName === nodeName
+          ? { ...one, sandboxes: [...one.sandboxes, sandboxOf('new', [address])] }
+          : one,
       ),
     },
     expected: [expected],
@@ -489,7 +564,10 @@ function nameOf(address: string): string {
 
 /** An IPv6 name as messages spell the address. */
 function compressed(name: string): string {
-  const groups = name.split('-').slice(0, 8).map((group) => parseInt(group, 16).toString(16));
+  const groups = name
+    .split('-')
+    .slice(0, 8)
+    .map((group) => parseInt(group, 16).toString(16));
   if (groups.length < 8) return name;
   const value = groups.reduce((sum, group) => (sum << 16n) | BigInt(`0x${group}`), 0n);
   return formatAddress(parseAddress(formatAddress({ family: 'ipv6', value })));

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import type { IPAllocation, IPPool, NodeSubnet } from '../../../src/api/index.ts';
 import {
   auditCluster,
+  mayCountFor,
   poolUsage,
   SNAPSHOT_FORMAT,
   type AuditedNode,
@@ -81,7 +82,11 @@ export const anyWorld: fc.Arbitrary<World> = fc
     const allocations: IPAllocation[] = [];
     const snapshots: NodeSnapshot[] = [];
     plans.forEach((plan, i) => {
-      const snapshot = { sandboxes: [] as SnapshotSandbox[], inFlight: [] as string[], namespaces: [] as Namespace[] };
+      const snapshot = {
+        sandboxes: [] as SnapshotSandbox[],
+        inFlight: [] as string[],
+        namespaces: [] as Namespace[],
+      };
       plan.items.forEach(([item, which], k) => {
         const pool = pools[which % pools.length];
         if (pool !== undefined) addItem(item, { pool, node: i, offset: k + 1, allocations, snapshot });
@@ -108,7 +113,7 @@ export function withStatus(world: World): World {
     pools: world.pools.map((pool) => ({
       ...pool,
       status: {
-        ...poolUsage({ ...world, pool, foreign: foreignOf(world) }),
+        ...poolUsage({ ...world, pool, allocations: countingFor(pool, world), foreign: foreignOf(world) }),
         conditions: pool.status?.conditions ?? [],
       },
     })),
@@ -150,6 +155,7 @@ export function nodeOf(index: number, isReady = true): AuditedNode {
   return {
     name: `n${index}`,
     uid: `uid-n${index}`,
+    labels: {},
     addresses: [parseAddress(`192.0.2.${index + 1}`), parseAddress(`2001:db8::${index + 1}`)],
     isReady,
   };
@@ -210,7 +216,11 @@ function addItem(
   if (item === 'sandbox') snapshot.sandboxes.push(sandboxOf(containerID, addresses));
   if (item === 'starting') snapshot.inFlight.push(`${containerID}/eth0`);
   if (item === 'address only') {
-    snapshot.namespaces.push({ path: netns.path, inode: netns.inode, state: offset % 2 === 0 ? 'alive' : 'unknown' });
+    snapshot.namespaces.push({
+      path: netns.path,
+      inode: netns.inode,
+      state: offset % 2 === 0 ? 'alive' : 'unknown',
+    });
   }
 }
 
@@ -227,6 +237,15 @@ function snapshotOf(
     kernel: { missing: [], extra: [] },
     ...facts,
   };
+}
+
+function countingFor(pool: IPPool, { pools, allocations }: World): IPAllocation[] {
+  return allocations.filter(({ spec }) =>
+    mayCountFor(
+      pool,
+      pools.find(({ metadata }) => metadata.name === spec.pool),
+    ),
+  );
 }
 
 function foreignOf({ nodes }: World) {

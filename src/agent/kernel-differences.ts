@@ -1,0 +1,171 @@
+import {
+  diffAddresses,
+  diffFdb,
+  diffNeighbours,
+  diffRoutes,
+  FILTER_TABLE,
+  NODE_ROUTE_PROTOCOL,
+  VXLAN_LINK,
+  type NodeState,
+} from '../dataplane/index.ts';
+import {
+  DYING_LINK_PREFIX,
+  findPodLinks,
+  listAddresses,
+  listFdb,
+  listLinks,
+  listNeighbours,
+  listRoutes,
+  podLinkRepairs,
+  ROUTE_PROTOCOL,
+  type Link,
+  type NetlinkSocket,
+} from '../kernel/index.ts';
+import { ADDRESS_BITS, cidrHasAddress, FAMILIES, hostCIDR, type CIDR } from '../net/index.ts';
+import type { FilterTable } from './filter-table.ts';
+import { isForwarding } from './forwarding.ts';
+import {
+  addressText,
+  forwardingText,
+  isSameTunnel,
+  MissingLinkError,
+  neighbourText,
+  ownPart,
+  resolveRoute,
+  routeText,
+} from './node-state.ts';
+
+/** How what carries our mark differs from what is desired; objects by the names that a repair would use. */
+export interface KernelDifferences {
+  /** Not there, or there in another form. */
+  readonly missing: readonly string[];
+  /** There, and nothing asks for it. */
+  readonly extra: readonly string[];
+}
+
+export interface DifferencesInput {
+  readonly host: NetlinkSocket;
+  readonly sysctlRoot: string;
+  readonly filterTable: Pick<FilterTable, 'holds'>;
+  readonly state: NodeState;
+}
+
+/**
+ * Invariant 10, as the sync decides it, but without changing anything (design, section 10). What a claim or an ADD
+ * has just begun may be among it: whoever reads it looks twice.
+ */
+export async function kernelDifferences(input: DifferencesInput): Promise<KernelDifferences> {
+  // First, since it waits: what comes after is one look.
+  const filters = await input.filterTable.holds(input.state.filter);
+  const parts: Partial<KernelDifferences>[] = [
+    { missing: filters ? [] : [`table inet ${FILTER_TABLE}`] },
+    { missing: isForwarding(input.sysctlRoot, input.state.families) ? [] : ['forwarding'] },
+    deviceDifferences(input),
+    addressDifferences(input),
+    peerDifferences(input),
+    routeDifferences(input),
+    podDifferences(input),
+  ];
+  return {
+    missing: parts.flatMap(({ missing = [] }) => missing),
+    extra: parts.flatMap(({ extra = [] }) => extra),
+  };
+}
+
+function deviceDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+  const link = vxlanLink(host);
+  const object = `link ${VXLAN_LINK}`;
+  if (state.vxlan === undefined) return { extra: link === undefined ? [] : [object] };
+  const { mac, mtu } = state.vxlan;
+  const isRight =
+    link !== undefined && link.up && link.mac === mac && link.mtu === mtu && isSameTunnel(link, state.vxlan);
+  return { missing: isRight ? [] : [object] };
+}
+
+function addressDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+  const listed = listAddresses(host);
+  const links = listLinks(host);
+  const names = new Set([VXLAN_LINK, ...state.addresses.map(({ link }) => link)]);
+  const perLink = [...names].map((name) => {
+    const index = links.find((link) => link.name === name)?.index;
+    const { add, remove } = diffAddresses(
+      state.addresses.filter(({ link }) => link === name).map(({ address }) => address),
+      listed.filter(({ linkIndex }) => linkIndex === index),
+      state.undecided.map(ownPart),
+    );
+    const text = ({ address, prefixLength }: (typeof add)[number]) =>
+      addressText({ ...hostCIDR(address), prefixLength }, name);
+    // Other links have addresses of others, too.
+    return { missing: add.map(text), extra: name === VXLAN_LINK ? remove.map(text) : [] };
+  });
+  return {
+    missing: perLink.flatMap(({ missing }) => missing),
+    extra: perLink.flatMap(({ extra }) => extra),
+  };
+}
+
+function peerDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+  const linkIndex = vxlanLink(host)?.index;
+  if (linkIndex === undefined) return {};
+  const neighbours = diffNeighbours(state.neighbours, listNeighbours(host, { linkIndex }));
+  const forwarding = diffFdb(state.forwarding, listFdb(host, linkIndex));
+  return {
+    missing: [...neighbours.add.map(neighbourText), ...forwarding.add.map(forwardingText)],
+    extra: [...neighbours.remove.map(neighbourText), ...forwarding.remove.map(forwardingText)],
+  };
+}
+
+function routeDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+  const links = new Map(listLinks(host).map(({ name, index }) => [name, index]));
+  const names = new Map([...links].map(([name, index]) => [index, name]));
+  const unresolved: string[] = [];
+  const desired = state.routes.flatMap((route) => {
+    try {
+      return [resolveRoute(route, links)];
+    } catch (error) {
+      if (!(error instanceof MissingLinkError)) throw error;
+      unresolved.push(error.message);
+      return [];
+    }
+  });
+  const listed = listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL });
+  const { add, remove } = diffRoutes(desired, listed, state.undecided);
+  return {
+    missing: [...unresolved, ...add.map((route) => routeText(route, names))],
+    extra: remove.map((route) => routeText(route, names)),
+  };
+}
+
+/** Pods' routes and neighbours follow from their links; a route of ours that no alias asks for is extra. */
+function podDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+  const names = new Map(listLinks(host).map(({ name, index }) => [index, name]));
+  const asked = new Map<number, CIDR[] | 'half-made'>(
+    findPodLinks(host).map(({ link, attachment }) => [
+      link.index,
+      attachment === undefined
+        ? 'half-made'
+        : FAMILIES.flatMap((family) => attachment.addresses[family] ?? []).map(hostCIDR),
+    ]),
+  );
+  const isAskedFor = (dst: CIDR, oif: number | undefined) => {
+    const own = asked.get(oif ?? 0);
+    // What an ADD is making, or a DEL taking down, is neither missing nor extra.
+    if (own === 'half-made' || names.get(oif ?? 0)?.startsWith(DYING_LINK_PREFIX) === true) return true;
+    return (
+      dst.prefixLength === ADDRESS_BITS[dst.family] &&
+      own?.some((cidr) => cidrHasAddress(cidr, { family: dst.family, value: dst.first })) === true
+    );
+  };
+  return {
+    missing: podLinkRepairs(host, state.preferredSource).map(
+      (repair) => `the outcome of "${repair.describe()}"`,
+    ),
+    extra: listRoutes(host, { protocol: ROUTE_PROTOCOL.weftPod })
+      .filter(({ dst, oif }) => !isAskedFor(dst, oif))
+      .map((route) => routeText(route, names)),
+  };
+}
+
+function vxlanLink(host: NetlinkSocket): Link | undefined {
+  return listLinks(host).find(({ name }) => name === VXLAN_LINK);
+}
