@@ -31,7 +31,8 @@ const HARMLESS = new Set(['node:crypto', 'node:util', 'zod', 'ipaddr.js']);
 /** The only files that may name these modules: one door to each outside world. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
   'node:child_process': [],
-  execa: ['kernel/command.ts'],
+  // The user's kubectl is another world than the kernel, whose folder loads what only a node has.
+  execa: ['kernel/command.ts', 'cli/check/kubectl.ts'],
   koffi: ['kernel/libc.ts'],
   undici: ['kube/client.ts', 'kube/http.ts'],
   'prom-client': ['metrics/registry.ts'],

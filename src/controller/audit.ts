@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import {
   BOOK_AUDITS,
   confirmFindings,
@@ -53,14 +52,14 @@ export function createAudit(parts: AuditParts): Audit {
   const graceMsOf = ({ reason }: Finding) =>
     PATIENT.has(reason) ? graceMs + quarantineMs * PATIENCE : graceMs;
 
-  async function look(): Promise<void> {
+  async function look(signal: AbortSignal): Promise<void> {
     const book = parts.book();
     if (book === undefined) return;
     const findings: Finding[] = [];
     for (const audit of BOOK_AUDITS) {
       findings.push(...audit(book));
       // Each takes a while in a large cluster, and the Lease is renewed in between.
-      await setImmediate();
+      await clock.sleep(0, signal);
     }
     const nowMs = clock.nowMs();
     const judged = confirmFindings(findings, { memory, nowMs, graceMsOf });
@@ -88,13 +87,9 @@ export function createAudit(parts: AuditParts): Audit {
       while (!signal.aborted) {
         try {
           await clock.sleep(parts.everyMs, signal);
-        } catch {
-          return; // the signal
-        }
-        try {
-          await look();
+          await look(signal);
         } catch (error) {
-          parts.log.error({ err: error }, 'the audit failed: trying again');
+          if (!signal.aborted) parts.log.error({ err: error }, 'the audit failed: trying again');
         }
       }
     },

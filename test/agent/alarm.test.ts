@@ -1,0 +1,72 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { createAlarm, type Alarm } from '../../src/agent/alarm.ts';
+import type { LiveAttachment } from '../../src/ipam/index.ts';
+import type { EventRecord } from '../../src/kube/index.ts';
+import { parseAddress } from '../../src/net/index.ts';
+import { allocationOf, attachmentOf } from '../ipam/objects.ts';
+
+let events: EventRecord[];
+let alarm: Alarm;
+
+beforeEach(() => {
+  events = [];
+  alarm = createAlarm(
+    { record: (event) => events.push(event) },
+    {
+      node: () => ({ name: 'n1', uid: 'uid-n1' }),
+      podOf: (uid) => (uid === 'pod-1' ? { namespace: 'shop', name: 'web-0', uid } : undefined),
+    },
+  );
+});
+
+const address = parseAddress('10.0.0.5');
+const attachment: LiveAttachment = {
+  containerID: 'c1',
+  ifName: 'eth0',
+  network: 'weft',
+  addresses: [address],
+  podUID: 'pod-1',
+  linkIndex: 7,
+  complete: true,
+};
+
+test('what was put back is an Event on the Node that names it, and not too much of it', () => {
+  alarm.repaired(['route 10.0.1.0/26', 'table inet weft']);
+  alarm.repaired(Array.from({ length: 500 }, (_, i) => `route ${i}`));
+  expect(events.map(({ object, reason }) => [object.kind, object.uid, reason])).toEqual([
+    ['Node', 'uid-n1', 'NetworkRepaired'],
+    ['Node', 'uid-n1', 'NetworkRepaired'],
+  ]);
+  expect(events[0]?.message).toContain('route 10.0.1.0/26; table inet weft');
+  expect(events[1]?.message).toMatch(/route 9; and 490 more$/);
+});
+
+describe('a conflict', () => {
+  test("is an Event on the sandbox's pod and on the pod that owns the address", () => {
+    const allocation = allocationOf('10.0.0.5', {
+      attachment: attachmentOf('c2'),
+      nodeName: 'n2',
+      pod: { namespace: 'shop', name: 'db-0', uid: 'pod-2' },
+    });
+    alarm.conflict({ address, attachment, allocation });
+    expect(events.map(({ object }) => [object.kind, object.namespace, object.name, object.uid])).toEqual([
+      ['Pod', 'shop', 'web-0', 'pod-1'],
+      ['Pod', 'shop', 'db-0', 'pod-2'],
+    ]);
+    expect(events[0]?.message).toContain('10.0.0.5, which by the book belongs to pod shop/db-0');
+    expect(events[1]?.message).toContain('10.0.0.5 is on interface eth0 of container c1 on node n1, too');
+  });
+
+  test('is one on the allocation where its pod is not known, and none where the sandbox has no pod', () => {
+    const allocation = allocationOf('10.0.0.5', { holder: 'a printer' });
+    alarm.conflict({ address, attachment: { ...attachment, podUID: 'unknown' }, allocation });
+    expect(events.map(({ object }) => [object.kind, object.name])).toEqual([['IPAllocation', '10.0.0.5']]);
+  });
+
+  test('with no pool is told to the pod alone', () => {
+    alarm.conflict({ address, attachment });
+    expect(events.map(({ object, message }) => [object.name, message.includes('in no IPPool')])).toEqual([
+      ['web-0', true],
+    ]);
+  });
+});
