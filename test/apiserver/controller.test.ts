@@ -7,6 +7,7 @@ import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
 import { askHealth } from '../../src/health.ts';
 import { allocationStore, nodeSubnetStore, type Log } from '../../src/kube/index.ts';
+import type { Invariant } from '../../src/ipam/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
@@ -46,6 +47,9 @@ afterEach(async () => {
   }
 });
 
+/** What the audit told last, by invariant. */
+let counts: ReadonlyMap<Invariant, number> | undefined;
+
 function startController(identity: string, more: readonly string[] = [], kubeconfig?: string): Running {
   const stop = new AbortController();
   const log = keepingLog();
@@ -64,6 +68,7 @@ function startController(identity: string, more: readonly string[] = [], kubecon
     env: {},
     log: log satisfies Log,
     signal: stop.signal,
+    onFindings: (now) => (counts = now),
   });
   const controller = {
     probeSocket,
@@ -99,14 +104,19 @@ async function makeNode(name: string): Promise<void> {
   );
 }
 
-async function claimSubnet(pool: string, cidr: string, nodeName: string): Promise<NodeSubnet> {
+async function claimSubnet(
+  pool: string,
+  cidr: string,
+  nodeName: string,
+  nodeUID = `uid-of-${nodeName}`,
+): Promise<NodeSubnet> {
   const uid = (await getPool(pool))?.metadata.uid ?? '';
   const claimed = await nodeSubnetStore(apiserver().client).create({
     cidr: parseCIDR(cidr),
     pool,
     poolUID: uid,
     nodeName,
-    nodeUID: `uid-of-${nodeName}`,
+    nodeUID,
     nextHops: [parseAddress('192.0.2.1')],
   });
   if (claimed.kind !== 'created') throw new Error(`${cidr} is taken`);
@@ -209,6 +219,63 @@ describe('pools', () => {
     const start = performance.now();
     await mustSucceed(apiserver().kubectl(['delete', 'ippool', 'pods', '--wait=true', '--timeout=20s']));
     expect(performance.now() - start).toBeGreaterThan(1_900);
+  });
+});
+
+describe('the audit', () => {
+  it('shows on the pool what was broken by hand, as long as it is', async () => {
+    await makePool('pods', ['10.28.0.0/24']);
+    await makeNode('a');
+    const nodeUID = await mustSucceed(
+      apiserver().kubectl(['get', 'node', 'a', '-o', 'jsonpath={.metadata.uid}']),
+    );
+    await claimSubnet('pods', '10.28.0.0/26', 'a', nodeUID);
+    await claimAddress('pods', '10.28.0.7', 'a');
+    startController('one', ['--audit-seconds=0.3', '--grace-seconds=1']);
+    await vi.waitFor(async () => {
+      expect(conditionOf(await getPool('pods'), 'Consistent')).toMatchObject({ status: 'True' });
+    }, soon);
+    expect([...(counts ?? [])].filter(([, count]) => count > 0)).toEqual([]);
+
+    // As an administrator may: nothing that one object says is wrong with it.
+    await claimAddress('pods', '10.28.0.200', 'a');
+    await vi.waitFor(async () => {
+      expect(conditionOf(await getPool('pods'), 'Consistent')).toMatchObject({
+        status: 'False',
+        reason: 'OutsideSubnets',
+        message: expect.stringContaining('IPAllocation 10.28.0.200 of node a') as string,
+      });
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(
+        /Warning\s+OutsideSubnets\s+ippool\/pods\s+IPAllocation 10\.28\.0\.200/,
+      );
+    }, soon);
+    expect(counts?.get(5)).toBe(1);
+
+    await mustSucceed(apiserver().kubectl(['delete', 'ipallocation', '10.28.0.200']));
+    await vi.waitFor(async () => {
+      expect(conditionOf(await getPool('pods'), 'Consistent')).toMatchObject({ status: 'True' });
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(/Normal\s+Consistent\s+ippool\/pods/);
+    }, soon);
+    expect(counts?.get(5)).toBe(0);
+  });
+
+  it('tells of what belongs to no pool on the object itself', async () => {
+    await makeNode('a');
+    startController('one', ['--audit-seconds=0.3', '--grace-seconds=1']);
+    await mustSucceed(
+      apiserver().kubectl(['create', '-f', '-'], {
+        apiVersion: 'ipam.weft.dev/v1alpha1',
+        kind: 'IPAllocation',
+        metadata: { name: '10.29.0.1' },
+        spec: { address: '10.29.0.1', pool: 'nowhere', holder: 'a printer' },
+      }),
+    );
+    await vi.waitFor(async () => {
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(/Warning\s+PoolGone\s+ipallocation\/10\.29\.0\.1/);
+    }, soon);
   });
 });
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Condition, IPPool } from '../../src/api/index.ts';
 import { isUrgent, poolStatus, sameStatus, type PoolFacts } from '../../src/controller/pool-status.ts';
+import type { Finding } from '../../src/ipam/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { allocation, nodeSubnet, pool } from './objects.ts';
 
@@ -209,5 +210,52 @@ describe('what is written', () => {
     expect(isUrgent(poolStatus(small(3), now), poolStatus(small(4), now))).toBe(false);
     expect(isUrgent(poolStatus(small(14), now), poolStatus(small(15), now))).toBe(true);
     expect(isUrgent(undefined, poolStatus(small(3), now))).toBe(true);
+  });
+});
+
+describe('Consistent', () => {
+  const of = pool('pods', ['10.0.0.0/16']);
+  const found = (severity: Finding['severity'], name: string): Finding => ({
+    invariant: 5,
+    severity,
+    reason: severity === 'critical' ? 'OutsideSubnets' : 'SubnetOfAnotherPool',
+    object: { kind: 'IPAllocation', name },
+    pool: 'pods',
+    message: `something is wrong with ${name}`,
+  });
+
+  it('is not spoken of before the audit has looked', () => {
+    expect(condition(facts(of), 'Consistent')).toBeUndefined();
+  });
+
+  it('holds where it found nothing', () => {
+    expect(condition(facts(of, { findings: [] }), 'Consistent')).toMatchObject({
+      status: 'True',
+      reason: 'NothingFound',
+    });
+  });
+
+  it('gives the worst finding as the reason, and no more of them than can be read', () => {
+    const findings = [
+      ...Array.from({ length: 20 }, (_, i) => found('warning', `10.0.0.${i}`)),
+      found('critical', '10.0.1.1'),
+    ];
+    const shown = condition(facts(of, { findings }), 'Consistent');
+    expect(shown).toMatchObject({ status: 'False', reason: 'OutsideSubnets' });
+    expect(shown?.message).toMatch(
+      /^something is wrong with 10\.0\.1\.1; .*; and 11 more: kubectl weft check$/,
+    );
+  });
+
+  it('stands as a new leader finds it, until that has looked itself', () => {
+    const before = poolStatus(facts(of, { findings: [found('critical', '10.0.1.1')] }), now);
+    const later = new Date(now.getTime() + 3_600_000);
+    const known = { ...of, status: before };
+    const still = poolStatus(facts(known), later).conditions?.find(({ type }) => type === 'Consistent');
+    expect(still).toEqual(before.conditions?.find(({ type }) => type === 'Consistent'));
+    expect(
+      poolStatus(facts(known, { findings: [] }), later).conditions?.find(({ type }) => type === 'Consistent')
+        ?.status,
+    ).toBe('True');
   });
 });
