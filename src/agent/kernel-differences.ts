@@ -55,17 +55,17 @@ export interface DifferencesInput {
  * has just begun may be among it: whoever reads it looks twice.
  */
 export async function kernelDifferences(input: DifferencesInput): Promise<KernelDifferences> {
-  // First, since it waits: what comes after is one look.
-  const filters = await input.filterTable.holds(input.state.filter);
+  const { filterTable, state, sysctlRoot } = input;
+  // In one go; what waits for a process comes after.
   const parts: Partial<KernelDifferences>[] = [
-    { missing: filters ? [] : [`table inet ${FILTER_TABLE}`] },
-    { missing: isForwarding(input.sysctlRoot, input.state.families) ? [] : ['forwarding'] },
     deviceDifferences(input),
     addressDifferences(input),
     peerDifferences(input),
     routeDifferences(input),
     podDifferences(input),
+    { missing: isForwarding(sysctlRoot, state.families) ? [] : ['forwarding'] },
   ];
+  parts.push({ missing: (await filterTable.holds(state.filter)) ? [] : [`table inet ${FILTER_TABLE}`] });
   return {
     missing: parts.flatMap(({ missing = [] }) => missing),
     extra: parts.flatMap(({ extra = [] }) => extra),
