@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe } from 'vitest';
 import { addressTests } from './weft/addresses.ts';
 import { bootstrapTests } from './weft/bootstrap.ts';
 import { bringUp, takeDown } from './weft/bring-up.ts';
+import { checkTests } from './weft/check.ts';
 import { cniCallTests } from './weft/cni-calls.ts';
 import { controllerTests } from './weft/controller.ts';
 import { foreignHandsTests } from './weft/foreign-hands.ts';
@@ -27,6 +28,7 @@ describe('weft on a cluster', () => {
   describe('bootstrap', () => bootstrapTests(stage));
   describe('paths', () => pathTests(stage));
   describe('addresses', () => addressTests(stage));
+  describe('check', () => checkTests(stage));
   describe('calls of the executable', () => cniCallTests(stage));
   describe('agent restarts', () => restartTests(stage));
   describe('foreign hands', () => foreignHandsTests(stage));

@@ -10,57 +10,18 @@ import {
   type IPAddress,
   type Range,
 } from '../../net/index.ts';
-import { isResting } from '../release.ts';
 import { reservedRanges } from '../subnets.ts';
+import { findingOn, judgedAllocations } from './allocations.ts';
 import type { AuditedAllocation, Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { mayLieInside } from './overlaps.ts';
-import { areSettled } from './settled.ts';
 import { createSubnetIndex } from './subnet-index.ts';
 
 /**
- * Invariants 4 and 5: an attachment has at most one address of each family, and an address lies in a subnet of its
- * node, that in its pool. What names a node that is gone is not judged: it is about to be freed.
+ * Invariant 5: an address lies in a subnet of its node, that in its pool. What names a node that is gone is not judged:
+ * it is about to be freed.
  */
 export function auditAddresses(book: Book): Finding[] {
-  const settled = book.allocations.filter(
-    ({ metadata, createdAtMs }) =>
-      areSettled(book, createdAtMs) && book.explained?.has(metadata.name) !== true,
-  );
-  return [...twoOfOneFamily(settled), ...wrongPlaces(settled, book)];
-}
-
-function twoOfOneFamily(allocations: readonly AuditedAllocation[]): Finding[] {
-  const firstOf = new Map<string, AuditedAllocation>();
-  const findings: Finding[] = [];
-  for (const allocation of allocations) {
-    const { attachment, nodeName, spec } = allocation;
-    if (attachment === undefined || isResting(allocation)) continue;
-    const key = `${nodeName ?? ''} ${attachment} ${spec.address.family}`;
-    const other = firstOf.get(key);
-    if (other === undefined) {
-      firstOf.set(key, allocation);
-      continue;
-    }
-    // Whatever the order of the list, the same finding.
-    const [first, second] = [allocation, other].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
-    if (first === undefined || second === undefined) continue;
-    findings.push(
-      findingOn(second, {
-        invariant: 4,
-        severity: 'warning',
-        reason: 'TwoOfOneFamily',
-        message:
-          `IPAllocations ${first.metadata.name} and ${second.metadata.name} name one interface of one sandbox, which ` +
-          `has one ${spec.address.family} address: the agent of its node frees the other after the grace; ` +
-          'if this stays, read its log',
-      }),
-    );
-  }
-  return findings;
-}
-
-function wrongPlaces(allocations: readonly AuditedAllocation[], book: Book): Finding[] {
   const index = createSubnetIndex(book.subnets);
   const nodes = new Set(book.nodes.map(({ name }) => name));
   const pools = new Map(book.pools.map((pool) => [pool.metadata.name, pool]));
@@ -71,7 +32,7 @@ function wrongPlaces(allocations: readonly AuditedAllocation[], book: Book): Fin
       { ipv4: reservedRanges(pool, 'ipv4'), ipv6: reservedRanges(pool, 'ipv6') },
     ]),
   );
-  return allocations.flatMap((allocation) => {
+  return judgedAllocations(book).flatMap((allocation) => {
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
       const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address));
@@ -222,16 +183,4 @@ function noNode(allocation: AuditedAllocation): Finding {
       `IPAllocation ${allocation.metadata.name} names a sandbox and no node: no agent looks after it. Delete the ` +
       'object; the agent of the node where its pod runs makes it again',
   });
-}
-
-function findingOn(
-  { metadata, nodeName, spec }: AuditedAllocation,
-  facts: Pick<Finding, 'invariant' | 'severity' | 'reason' | 'message'>,
-): Finding {
-  return {
-    ...facts,
-    object: { kind: 'IPAllocation', name: metadata.name, uid: metadata.uid },
-    ...(nodeName === undefined ? {} : { node: nodeName }),
-    pool: spec.pool,
-  };
 }

@@ -2,6 +2,7 @@ import type { IPPool, Labels, NodeSubnet } from '../../api/index.ts';
 import type { CIDR, IPAddress } from '../../net/index.ts';
 import type { CountedAllocation } from '../usage.ts';
 import { auditAddresses } from './addresses.ts';
+import { auditAttachments } from './attachments.ts';
 import { auditCounts } from './counts.ts';
 import type { Finding, FindingObject } from './finding.ts';
 import { auditNames } from './names.ts';
@@ -61,6 +62,7 @@ export type BookAudit = (book: Book) => Finding[];
  */
 export const BOOK_AUDITS: readonly BookAudit[] = [
   auditNames,
+  auditAttachments,
   auditAddresses,
   auditOverlaps,
   auditNodeSubnets,
