@@ -150,7 +150,7 @@ describe('the check', () => {
   test('reports only what both looks show', async () => {
     const name = await leak();
     // Between the two.
-    const sleep = async () => void (await node.kubectl('delete', 'ipallocation', name));
+    const sleep = async () => void (await node.kubectl('delete', 'ipallocation', name, '--ignore-not-found'));
     expect(gist(await check({ clock: { ...clock, sleep } }))).toEqual([]);
   });
 

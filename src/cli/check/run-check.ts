@@ -1,5 +1,6 @@
 import {
   auditCluster,
+  findingKey,
   foundInBoth,
   type Clock,
   type Finding,
@@ -21,7 +22,7 @@ export interface CheckParts {
   readonly graceMs: number;
   /** Between the two looks at what seems wrong. */
   readonly confirmMs: number;
-  /** The same where counts seem wrong: a status may be so much behind the objects. */
+  /** Before a third look, where counts seem wrong: a status may be so much behind the objects. */
   readonly recountMs: number;
   readonly signal: AbortSignal;
 }
@@ -56,21 +57,28 @@ export async function runCheck(parts: CheckParts): Promise<CheckResult> {
 }
 
 async function check(parts: CheckParts): Promise<CheckResult> {
-  const first = await readCluster(parts.client, parts);
+  const { client, clock, confirmMs, recountMs, signal } = parts;
+  const first = await readCluster(client, parts);
   const nodes = await readSnapshots(first.agentNodes, { ...parts, agents: first.agents });
   const suspected = auditReading(first, nodes.snapshots, parts);
   if (suspected.length === 0) return { findings: [], unknownNodes: nodes.unknownNodes };
 
-  const countsSeemWrong = suspected.some(({ invariant }) => invariant === 9);
-  await parts.clock.sleep(countsSeemWrong ? parts.recountMs : parts.confirmMs, parts.signal);
+  await clock.sleep(confirmMs, signal);
   // The nodes before the objects: what a DEL takes down in between is released by the time the objects are read.
   const again = await readSnapshots(nodesOf(suspected, nodes.snapshots), { ...parts, agents: first.agents });
-  const merged = mergeSnapshots(nodes, again);
-  const second = await readCluster(parts.client, parts);
-  return {
-    findings: foundInBoth(suspected, auditReading(second, merged.snapshots, parts)),
-    unknownNodes: merged.unknownNodes,
-  };
+  const { snapshots, unknownNodes } = mergeSnapshots(nodes, again);
+  const confirmed = foundInBoth(suspected, auditReading(await readCluster(client, parts), snapshots, parts));
+  if (!confirmed.some(isOfCounts)) return { findings: confirmed, unknownNodes };
+
+  await clock.sleep(recountMs, signal);
+  const later = auditReading(await readCluster(client, parts), snapshots, parts);
+  const stillThere = new Set(foundInBoth(confirmed, later).map(findingKey));
+  const findings = confirmed.filter((finding) => !isOfCounts(finding) || stillThere.has(findingKey(finding)));
+  return { findings, unknownNodes };
+}
+
+function isOfCounts({ invariant }: Finding): boolean {
+  return invariant === 9;
 }
 
 function auditReading(

@@ -20,7 +20,7 @@ export function auditNodeSubnets(book: Book): Finding[] {
       if (!areSettled(book, subnet.metadata.creationTimestamp)) return [];
       return [
         ...wrongPiece(subnet, pools.get(subnet.spec.poolUID)),
-        ...olderUID(subnet, nodes.get(subnet.spec.nodeName)),
+        ...olderUID(subnet, nodes.get(subnet.spec.nodeName), book),
       ];
     }),
     ...missingSubnets(book),
@@ -92,8 +92,12 @@ function wrongPiece({ metadata, spec }: NodeSubnet, pool: IPPool | undefined): F
   ];
 }
 
-function olderUID({ metadata, spec }: NodeSubnet, node: AuditedNode | undefined): Finding[] {
-  if (node === undefined || node.uid === spec.nodeUID) return [];
+function olderUID(
+  { metadata, spec }: NodeSubnet,
+  node: AuditedNode | undefined,
+  book: Pick<Book, 'settledBeforeMs'>,
+): Finding[] {
+  if (node === undefined || node.uid === spec.nodeUID || !areSettled(book, node.settledAtMs)) return [];
   return [
     {
       invariant: 8,

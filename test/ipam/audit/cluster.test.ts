@@ -440,6 +440,27 @@ test('what is younger than the grace is not judged', () => {
   );
 });
 
+test('a Node that was just made, or made anew, is given time for its subnets', () => {
+  const settledBeforeMs = Date.parse('2026-02-01T00:00:00Z');
+  const waiting = ['a subnet bound to an older UID of its node', 'a ready node without subnets'];
+  fc.assert(
+    fc.property(
+      anyWorld,
+      fc.nat(),
+      fc.constantFrom(...waiting),
+      fc.boolean(),
+      (world, pick, name, isYoung) => {
+        const corrupted = CORRUPTIONS.find((one) => one.name === name)?.corrupt(world, pick);
+        const settledAtMs = settledBeforeMs + (isYoung ? 1 : 0);
+        const nodes = corrupted?.world.nodes.map((node) => ({ ...node, settledAtMs })) ?? [];
+        const found =
+          corrupted === undefined ? [] : findingsOf({ ...corrupted.world, nodes }, settledBeforeMs);
+        expect(gist(found)).toEqual(isYoung ? [] : [...(corrupted?.expected ?? [])].sort());
+      },
+    ),
+  );
+});
+
 test('of a silent node nothing is said', () => {
   fc.assert(
     fc.property(anyWorld, (world) => {
