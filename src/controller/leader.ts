@@ -233,6 +233,7 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts, audit: 
   };
 }
 
+/** Those whose allocations the pool's status counts. */
 function poolsThatMatter(pool: IPPool, caches: ControllerCaches): string[] {
   return caches.index.poolNames().filter((name) => mayCountFor(pool, caches.pools.get(name)));
 }

@@ -106,13 +106,13 @@ function withoutAllocation(
 }
 
 /**
- * | the IPAllocation of that address    | verdict            |
- * |-------------------------------------|--------------------|
- * | there is none                       | NoAllocation       |
- * | names another attachment, or a holder | AddressOfAnother |
- * | names this attachment, on another node | NamesAnotherNode |
- * | names this one, and rests           | RestsWhileInUse    |
- * | names this one                      | all is well        |
+ * | the IPAllocation of that address        | verdict          |
+ * |-----------------------------------------|------------------|
+ * | there is none                           | NoAllocation     |
+ * | names another attachment, or a holder   | AddressOfAnother |
+ * | names this attachment, on another node  | NamesAnotherNode |
+ * | names this attachment, and rests        | RestsWhileInUse  |
+ * | names this attachment                   | all is well      |
  */
 function whatIsWrong(
   { sandbox, nodeName }: Located,
