@@ -56,7 +56,7 @@ export interface LeaderParts {
   readonly random: Random;
   readonly log: Log;
   /** Told after each audit how many findings stand, by invariant. */
-  readonly onFindings?: ((counts: ReadonlyMap<Invariant, number>) => void) | undefined;
+  readonly onFindings: (counts: ReadonlyMap<Invariant, number>) => void;
 }
 
 /** How long changes are gathered before a pool is counted again: objects come in bursts. */
@@ -85,7 +85,7 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
       const event = eventOfFinding(finding, caches);
       if (event !== undefined) parts.events.record(event);
     },
-    onFindings: (counts) => parts.onFindings?.(counts),
+    onFindings: parts.onFindings,
     log,
   });
   const pools = createWorkQueue({

@@ -1,5 +1,5 @@
 import type { IPPoolStatus, PoolUsage } from '../api/index.ts';
-import type { Clock } from '../ipam/index.ts';
+import type { Clock, Invariant } from '../ipam/index.ts';
 import type { EventOutcome, RequestObserver } from '../kube/index.ts';
 import {
   addProcessMetrics,
@@ -19,6 +19,8 @@ export interface ControllerMetrics {
   readonly requests: RequestObserver;
   readonly events: (outcome: EventOutcome) => void;
   readonly leader: LeaderObserver;
+  /** How many findings the audit has, by invariant. */
+  audited(counts: ReadonlyMap<Invariant, number>): void;
   /** From now on the gauge of leadership is read from there. */
   readFrom(sources: { readonly isLeading: () => boolean }): void;
 }
@@ -41,6 +43,17 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
     labels: ['resource'],
     known: [['ipallocations'], ['nodesubnets']],
   });
+  let findings: ReadonlyMap<Invariant, number> = new Map();
+  registry.gauge(
+    {
+      name: 'weft_audit_findings',
+      help:
+        'What the audit of the objects found, by invariant, while this replica leads; the conditions Consistent of the ' +
+        'pools and Events say what. Above 0: two objects contradict each other, and somebody must look.',
+      labels: ['invariant'],
+    },
+    () => [...findings].map(([invariant, value]) => ({ labels: [String(invariant)], value })),
+  );
   const events = createEventMetrics(registry);
   const requests = createRequestMetrics(registry, clock);
   addProcessMetrics(registry, 'controller');
@@ -58,7 +71,13 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
         freed('ipallocations')(allocations);
         freed('nodesubnets')(subnets.length);
       },
-      deposed: () => pools.clear(),
+      deposed() {
+        pools.clear();
+        findings = new Map();
+      },
+    },
+    audited(counts) {
+      findings = counts;
     },
     readFrom(sources) {
       isLeading = sources.isLeading;

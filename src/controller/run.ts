@@ -1,5 +1,5 @@
 import { serveHealth } from '../health.ts';
-import type { Clock, Invariant, Random } from '../ipam/index.ts';
+import type { Clock, Random } from '../ipam/index.ts';
 import {
   createKubeClient,
   eventRecorder,
@@ -23,8 +23,6 @@ export interface ControllerEnvironment {
   readonly log: Log;
   /** Ends the controller. */
   readonly signal: AbortSignal;
-  /** Told after each audit, while this process leads, how many findings stand, by invariant. */
-  readonly onFindings?: (counts: ReadonlyMap<Invariant, number>) => void;
 }
 
 /**
@@ -83,7 +81,7 @@ export async function runController(
           clock,
           random,
           log,
-          onFindings: environment.onFindings,
+          onFindings: metrics.audited,
         },
         term,
       ),

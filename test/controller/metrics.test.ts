@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createControllerMetrics } from '../../src/controller/metrics.ts';
 import { poolStatus } from '../../src/controller/pool-status.ts';
 import type { IPAllocation, IPPool, NodeSubnet } from '../../src/api/index.ts';
+import { countByInvariant } from '../../src/ipam/index.ts';
 import { parseExposition } from '../metrics/exposition.ts';
 import { allocation, nodeSubnet, pool } from './objects.ts';
 
@@ -111,4 +112,24 @@ it('tells what waits in each queue, what came, how long it took and what is trie
   expect(value('weft_workqueue_work_duration_seconds_count', { queue: 'pools' })).toBe(2);
   expect(value('weft_workqueue_work_duration_seconds_sum', { queue: 'pools' })).toBeCloseTo(2.02);
   expect(value('weft_workqueue_work_duration_seconds_count', { queue: 'nodes' })).toBe(1);
+});
+
+it('tells what the audit found by invariant, and nothing once another leads', async () => {
+  const { metrics, scrape } = start();
+  metrics.audited(
+    countByInvariant([
+      {
+        invariant: 5,
+        severity: 'critical',
+        reason: 'OutsideSubnets',
+        object: { kind: 'IPAllocation', name: '10.0.0.1' },
+        message: '',
+      },
+    ]),
+  );
+  const { value } = await scrape();
+  expect(value('weft_audit_findings', { invariant: '5' })).toBe(1);
+  expect(value('weft_audit_findings', { invariant: '7' })).toBe(0);
+  metrics.leader.deposed();
+  expect((await scrape()).value('weft_audit_findings', { invariant: '5' })).toBeUndefined();
 });
