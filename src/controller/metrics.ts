@@ -49,7 +49,7 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
       name: 'weft_audit_findings',
       help:
         'What the audit of the objects found, by invariant, while this replica leads; the conditions Consistent of the ' +
-        'pools and Events say what. Above 0: two objects contradict each other, and somebody must look.',
+        'pools and Events say what. Above 0: two objects contradict each other, and somebody must look. Told by the leader alone.',
       labels: ['invariant'],
     },
     () => [...findings].map(([invariant, value]) => ({ labels: [String(invariant)], value })),
