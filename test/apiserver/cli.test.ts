@@ -555,6 +555,29 @@ it('logs in by the program that a kubeconfig names', async () => {
   });
 });
 
+describe('check', () => {
+  it('knows nothing of a node without an agent, and never calls that clean', async () => {
+    await makePool('pods', { cidrs: ['10.1.0.0/16'] });
+    await makeNode('silent');
+    const table = await weft(['check'], { reject: false });
+    expect(table.exitCode).toBe(3);
+    expect(table.stdout).toMatch(/^unknown {2}silent: no weft-agent runs there/m);
+    expect(table.stdout).toContain('nothing wrong where it could be seen; nothing is known of');
+    const json = await weft(['check', '-o', 'json'], { reject: false });
+    expect(json.exitCode).toBe(3);
+    expect(JSON.parse(json.stdout)).toMatchObject({ findings: [] });
+  });
+
+  it('ends with 3 where the apiserver is away', async () => {
+    const config = await kubeconfigTo('https://127.0.0.1:1');
+    const { exitCode, stdout } = await weft(['check', '-o', 'json', '--kubeconfig', config], {
+      reject: false,
+    });
+    expect(exitCode).toBe(3);
+    expect(JSON.parse(stdout)).toMatchObject({ couldNot: expect.stringContaining('ECONNREFUSED') as string });
+  });
+});
+
 describe('completion', () => {
   const names = async (script: string, args: readonly string[] = []) => {
     const path = `${dirname(program)}:${server().plane.binaries}:${process.env.PATH ?? ''}`;

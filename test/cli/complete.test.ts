@@ -12,7 +12,7 @@ const candidates = async (...words: string[]) => {
 
 describe('completions', () => {
   it.each([
-    [[''], ['addr', 'pool', 'completion']],
+    [[''], ['addr', 'pool', 'check', 'completion']],
     [['a'], ['addr']],
     [
       ['addr', ''],
