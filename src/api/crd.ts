@@ -36,7 +36,7 @@ interface Kind {
 
 interface Column {
   readonly name: string;
-  readonly type: 'string' | 'integer' | 'date';
+  readonly type: 'string' | 'integer' | 'boolean' | 'date';
   readonly jsonPath: string;
   readonly description?: string;
   /** 1: shown by `-o wide` only. */
@@ -94,6 +94,7 @@ const KINDS: readonly Kind[] = [
       { name: 'Pool', type: 'string', jsonPath: '.spec.pool' },
       { name: 'Node', type: 'string', jsonPath: '.spec.nodeName' },
       { name: 'Next Hops', type: 'string', jsonPath: '.spec.nextHops' },
+      { name: 'Exclusive', type: 'boolean', jsonPath: '.spec.exclusive', priority: 1 },
       AGE,
     ],
     selectable: ['.spec.nodeName', '.spec.pool'],
@@ -114,6 +115,7 @@ const KINDS: readonly Kind[] = [
       { name: 'Namespace', type: 'string', jsonPath: '.spec.pod.namespace' },
       { name: 'Pod', type: 'string', jsonPath: '.spec.pod.name' },
       { name: 'Holder', type: 'string', jsonPath: '.spec.holder', priority: 1 },
+      { name: 'Sticky', type: 'string', jsonPath: '.spec.sticky', priority: 1 },
       { name: 'Interface', type: 'string', jsonPath: '.spec.attachment.ifName', priority: 1 },
       { name: 'Container', type: 'string', jsonPath: '.spec.attachment.containerID', priority: 1 },
       {
@@ -124,7 +126,14 @@ const KINDS: readonly Kind[] = [
       },
       AGE,
     ],
-    selectable: ['.spec.address', '.spec.pool', '.spec.nodeName', '.spec.pod.namespace', '.spec.pod.name'],
+    selectable: [
+      '.spec.address',
+      '.spec.pool',
+      '.spec.nodeName',
+      '.spec.pod.namespace',
+      '.spec.pod.name',
+      '.spec.sticky',
+    ],
     runtime: true,
   },
 ];

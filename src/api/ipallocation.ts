@@ -2,7 +2,7 @@ import * as z from 'zod';
 import type { Resource } from './group.ts';
 import { AddressField } from './fields.ts';
 import { StoredMetadata } from './metadata.ts';
-import { celRules, immutable } from './rules.ts';
+import { celRules } from './rules.ts';
 
 export const IP_ALLOCATION: Resource = {
   kind: 'IPAllocation',
@@ -33,6 +33,9 @@ export const PodReference = z.object({
 });
 export type PodReference = z.output<typeof PodReference>;
 
+/** Holds a sticky address for its pod, while no sandbox of that runs. */
+export const STICKY_HOLDER = 'sticky';
+
 /** Who has one address: a sandbox's interface, or a holder without one. */
 export const IPAllocationSpec = z
   .object({
@@ -42,6 +45,16 @@ export const IPAllocationSpec = z
     attachment: Attachment.optional(),
     pod: PodReference.optional(),
     holder: z.string().min(1).max(253).optional().describe('Who holds an address that no sandbox has.'),
+    sticky: z
+      .string()
+      .min(3)
+      .max(317)
+      .exactOptional()
+      .describe('The pod of a StatefulSet that keeps the address, as namespace/name, also while it does not run.'),
+    fixed: z
+      .boolean()
+      .exactOptional()
+      .describe('The pod asked for this very address. It comes free without a rest, for the next pod that does.'),
   })
   .meta(
     celRules(
@@ -49,7 +62,19 @@ export const IPAllocationSpec = z
         rule: 'has(self.attachment) != has(self.holder)',
         message: 'exactly one of attachment and holder must be set',
       },
-      immutable("an IPAllocation's spec is immutable: release the address and claim it anew"),
+      {
+        rule: `!has(self.holder) || self.holder != '${STICKY_HOLDER}' || has(self.sticky)`,
+        message: `the holder ${STICKY_HOLDER} is weft's own word, for addresses with spec.sticky`,
+      },
+      {
+        rule:
+          'self.address == oldSelf.address && self.pool == oldSelf.pool && ' +
+          'has(self.sticky) == has(oldSelf.sticky) && ' +
+          '(has(oldSelf.sticky) ? self.sticky == oldSelf.sticky : self == oldSelf)',
+        message:
+          "an IPAllocation's spec is immutable: release the address and claim it anew. A sticky one keeps address, " +
+          'pool and sticky',
+      },
     ),
   );
 export type IPAllocationSpec = z.output<typeof IPAllocationSpec>;

@@ -55,6 +55,13 @@ export const IPPoolSpec = z
       .boolean()
       .default(false)
       .describe('Nothing new is drawn from a disabled pool; what is in use stays until its pod goes.'),
+    fixedAddresses: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Whether pods may ask for an address by the annotation ipam.weft.dev/addresses. Each one that lies outside ' +
+          "its node's subnets is a route on every node.",
+      ),
     natOutgoing: z
       .boolean()
       .default(true)

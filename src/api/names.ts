@@ -2,6 +2,7 @@ import {
   cidrOf,
   firstAddress,
   formatAddress,
+  hostCIDR,
   InvalidAddressError,
   parseAddress,
   parseCIDR,
@@ -44,6 +45,11 @@ export function cidrOfNodeSubnetName(name: string): CIDR {
   const at = name.lastIndexOf('-');
   const address = addressOfAllocationName(name.slice(0, at));
   return parseCIDR(`${formatAddress(address)}/${name.slice(at + 1)}`);
+}
+
+/** The name of the NodeSubnet of that one address: an exclusive one. */
+export function hostSubnetName(address: IPAddress): string {
+  return nodeSubnetName(hostCIDR(address));
 }
 
 function fullGroups(address: IPAddress): string {

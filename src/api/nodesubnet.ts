@@ -2,7 +2,7 @@ import * as z from 'zod';
 import type { Resource } from './group.ts';
 import { AddressField, PoolCIDRField } from './fields.ts';
 import { StoredMetadata } from './metadata.ts';
-import { celRules, NO_WIDER_THAN_A_PIECE } from './rules.ts';
+import { celRules, EXCLUSIVE_IS_ONE_ADDRESS, NO_WIDER_THAN_A_PIECE } from './rules.ts';
 
 export const NODE_SUBNET: Resource = { kind: 'NodeSubnet', plural: 'nodesubnets', singular: 'nodesubnet' };
 
@@ -21,12 +21,20 @@ export const NodeSubnetSpec = z
       .describe(
         "The node's InternalIPs in the order of its Node object: where other nodes send this subnet's traffic.",
       ),
+    exclusive: z
+      .boolean()
+      .exactOptional()
+      .describe(
+        "One address that leads to this node wherever it lies, also inside another node's subnet: that of a pod with a " +
+          'fixed or sticky address. Nothing else is drawn from it.',
+      ),
   })
   .meta(
-    celRules(NO_WIDER_THAN_A_PIECE, {
+    celRules(NO_WIDER_THAN_A_PIECE, EXCLUSIVE_IS_ONE_ADDRESS, {
       rule:
         'self.cidr == oldSelf.cidr && self.pool == oldSelf.pool && self.poolUID == oldSelf.poolUID && ' +
-        'self.nodeName == oldSelf.nodeName',
+        'self.nodeName == oldSelf.nodeName && has(self.exclusive) == has(oldSelf.exclusive) && ' +
+        '(!has(self.exclusive) || self.exclusive == oldSelf.exclusive)',
       message:
         "a NodeSubnet is immutable but for nodeUID and nextHops: its node's agent gives it back and claims",
     }),

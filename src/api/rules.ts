@@ -97,6 +97,14 @@ export const NO_WIDER_THAN_A_PIECE: Rule = {
   message: 'cidr must not be wider than the widest nodeSubnetPrefixLength of a pool: /16 and /64',
 };
 
+/** Over the spec: an exclusive subnet goes before whatever is around it, so it is never more than one pod's. */
+export const EXCLUSIVE_IS_ONE_ADDRESS: Rule = {
+  rule:
+    '!has(self.exclusive) || !self.exclusive || !isCIDR(self.cidr) || ' +
+    'cidr(self.cidr).prefixLength() == (cidr(self.cidr).ip().family() == 4 ? 32 : 128)',
+  message: 'an exclusive NodeSubnet is one address: /32 or /128',
+};
+
 /** Over the whole object. The encoding of names.ts: two encodings would be two locks. */
 export const NAMED_BY_ADDRESS: Rule = {
   rule:

@@ -1,7 +1,13 @@
+import { InvalidAddressError, parseAddress, type Family, type IPAddress } from '../net/index.ts';
 import { InvalidAnnotationError } from './errors.ts';
 
 /** On a namespace: the pools its pods are bound to. On a pod: which of those it wants. Names, with commas between. */
 export const POOLS_ANNOTATION = 'ipam.weft.dev/pools';
+
+/** On a pod: the addresses that it wants and no others, at most one of each family, with a comma between. */
+export const ADDRESSES_ANNOTATION = 'ipam.weft.dev/addresses';
+/** On a StatefulSet's pods: "true" keeps their addresses for the pods of their names. */
+export const STICKY_ANNOTATION = 'ipam.weft.dev/sticky';
 
 /** Where an annotation stands, for messages: `Namespace shop`, `Pod shop/web-0`. */
 export type AnnotationPlace = string;
@@ -27,6 +33,50 @@ export function parsePoolNames(
     );
   }
   return [...new Set(names)];
+}
+
+/**
+ * The addresses that a pod asks for; undefined where it asks for none.
+ * @throws InvalidAnnotationError
+ */
+export function parseAddresses(
+  annotations: Readonly<Record<string, string>>,
+  place: AnnotationPlace,
+): Partial<Record<Family, IPAddress>> | undefined {
+  const text = annotations[ADDRESSES_ANNOTATION];
+  if (text === undefined) return undefined;
+  const invalid = (reason: string) =>
+    new InvalidAnnotationError(
+      place,
+      ADDRESSES_ANNOTATION,
+      text,
+      `${reason}; expected one address, or one of each family, such as "10.244.0.10,fd00:10::a"`,
+    );
+  const addresses: Partial<Record<Family, IPAddress>> = {};
+  for (const part of text.split(',')) {
+    try {
+      const address = parseAddress(part.trim());
+      if (addresses[address.family] !== undefined) throw invalid(`it names two of ${address.family}`);
+      addresses[address.family] = address;
+    } catch (error) {
+      if (error instanceof InvalidAddressError) throw invalid(error.message);
+      throw error;
+    }
+  }
+  return addresses;
+}
+
+/**
+ * Whether the pod's addresses are to be kept for it.
+ * @throws InvalidAnnotationError
+ */
+export function parseSticky(
+  annotations: Readonly<Record<string, string>>,
+  place: AnnotationPlace,
+): boolean {
+  const text = annotations[STICKY_ANNOTATION];
+  if (text === undefined || text === 'true' || text === 'false') return text === 'true';
+  throw new InvalidAnnotationError(place, STICKY_ANNOTATION, text, 'expected "true" or "false"');
 }
 
 const POOL_NAME = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;

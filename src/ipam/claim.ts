@@ -17,6 +17,7 @@ import { isOf, isResting, type ReleaseQueue } from './release.ts';
 import type { AllocationStore } from './store.ts';
 import { reservedRanges, usableRanges } from './subnets.ts';
 import type { TakenNames } from './taken-names.ts';
+import { claimWanted, type WantedAddress } from './wanted-claim.ts';
 
 /** Is told what came of each try of a name. On the path of every ADD: it must be cheap, and not throw. */
 export interface ClaimObserver {
@@ -30,7 +31,7 @@ export interface ClaimObserver {
 
 /** What the claims of one process share. Made once, and handed to every claim. */
 export interface ClaimParts {
-  readonly store: Pick<AllocationStore, 'create' | 'get'>;
+  readonly store: Pick<AllocationStore, 'create' | 'get' | 'bind'>;
   readonly clock: Clock;
   readonly random: Random;
   readonly cursor: RingCursor;
@@ -50,6 +51,10 @@ export interface ClaimRequest {
   readonly stillDrawable?: (subnet: NodeSubnet) => boolean;
   /** One address of each is claimed. Default: those the pool lists. */
   readonly families?: readonly Family[];
+  /** The very addresses that must be had, by family. Of the other families any is drawn. */
+  readonly wanted?: Readonly<Partial<Record<Family, WantedAddress>>>;
+  /** The pod, as `namespace/name`, for which what is claimed is kept. */
+  readonly sticky?: string | undefined;
   readonly nodeName: string;
   readonly attachment: Attachment;
   readonly pod?: PodReference;
@@ -69,11 +74,12 @@ export interface ClaimRequest {
  * candidate; after any other failure the same name is tried again, since the create may have committed.
  * If it does not succeed in full nothing stays claimed: what was created is deleted, what is unknown is undone.
  * @returns the allocations, in the order of `families`
- * @throws PoolExhaustedError if a family has no free address, ClaimDeadlineError, or the signal's reason
+ * @throws PoolExhaustedError if a family has no free address, AddressTakenError, ClaimDeadlineError, or the signal's
+ *   reason
  */
 export async function claimAddresses(parts: ClaimParts, request: ClaimRequest): Promise<IPAllocation[]> {
   const { clock, releases } = parts;
-  const walks = startWalks(parts, request);
+  const searches = startSearches(parts, request);
   const startedMs = clock.nowMs();
   const deadline = startDeadline(clock, request.deadlineMs);
   /** One family alone is of no use: where one fails the others stop too. */
@@ -84,9 +90,9 @@ export async function claimAddresses(parts: ClaimParts, request: ClaimRequest): 
     ...(request.signal === undefined ? [] : [request.signal]),
   ]);
   const results = await Promise.allSettled(
-    walks.map(async (walk) => {
+    searches.map(async (search) => {
       try {
-        return await claimFirstFree(parts, request, walk, signal);
+        return await search.claim(signal);
       } catch (error) {
         failed.abort(error);
         throw error;
@@ -96,10 +102,14 @@ export async function claimAddresses(parts: ClaimParts, request: ClaimRequest): 
   deadline.end();
 
   const claimed = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-  if (claimed.length === walks.length && request.signal?.aborted !== true) return claimed;
-  for (const allocation of claimed) void releases.release(allocation, { reuseDelayMs: NEVER_USED });
+  if (claimed.length === searches.length && request.signal?.aborted !== true) return claimed;
+  for (const allocation of claimed) {
+    const kept = request.wanted?.[allocation.spec.address.family]?.kept;
+    const neverUsed = kept?.metadata.uid !== allocation.metadata.uid;
+    void releases.release(allocation, { reuseDelayMs: NEVER_USED, neverUsed });
+  }
   if (signal.reason === deadline.signal.reason) {
-    const cause: unknown = walks.map((walk) => walk.lastFailure).find((failure) => failure !== undefined);
+    const cause = searches.map((search) => search.lastFailure()).find((failure) => failure !== undefined);
     throw new ClaimDeadlineError(request.pool.metadata.name, clock.nowMs() - startedMs, cause);
   }
   throw signal.reason;
@@ -107,6 +117,41 @@ export async function claimAddresses(parts: ClaimParts, request: ClaimRequest): 
 
 /** Nobody ever had the address, so it needs no rest. */
 const NEVER_USED = 0;
+
+/** What is to be claimed of one family. */
+interface Search {
+  readonly claim: (signal: AbortSignal) => Promise<IPAllocation>;
+  readonly lastFailure: () => unknown;
+}
+
+/** In the order of the families. */
+function startSearches(parts: ClaimParts, request: ClaimRequest): Search[] {
+  const families = request.families ?? poolFamilies(request.pool);
+  const walks = startWalks(
+    parts,
+    request,
+    families.filter((family) => request.wanted?.[family] === undefined),
+  );
+  return families.flatMap((family): Search[] => {
+    const wanted = request.wanted?.[family];
+    if (wanted !== undefined) return [searchWanted(parts, request, wanted)];
+    const walk = walks.find((one) => one.family === family);
+    if (walk === undefined) return [];
+    const claim = (signal: AbortSignal) => claimFirstFree(parts, request, walk, signal);
+    return [{ claim, lastFailure: () => walk.lastFailure }];
+  });
+}
+
+function searchWanted(parts: ClaimParts, request: ClaimRequest, wanted: WantedAddress): Search {
+  let lastFailure: unknown;
+  const onFailure = (error: unknown) => {
+    lastFailure = error;
+  };
+  return {
+    claim: (signal) => claimWanted(parts, request, wanted, signal, onFailure),
+    lastFailure: () => lastFailure,
+  };
+}
 
 /** The search of one family: the name it is at, which is marked in flight, and those to come. */
 interface Walk {
@@ -117,10 +162,10 @@ interface Walk {
 }
 
 /** Finds a first candidate for every family before anything is written: an exhausted pool costs no write. */
-function startWalks(parts: ClaimParts, request: ClaimRequest): Walk[] {
+function startWalks(parts: ClaimParts, request: ClaimRequest, families: readonly Family[]): Walk[] {
   parts.taken.forgetShown(request.allocations);
   const walks: Walk[] = [];
-  for (const family of request.families ?? poolFamilies(request.pool)) {
+  for (const family of families) {
     const rest = freeCandidates(parts, request, family);
     const first = rest.next();
     if (first.done === true) {
@@ -169,7 +214,7 @@ async function claimFirstFree(
 /** Creates the object of one name. On giving up an open outcome goes to be undone. */
 async function claimName(
   parts: ClaimParts,
-  { pool, nodeName, attachment, pod }: ClaimRequest,
+  { pool, nodeName, attachment, pod, sticky }: ClaimRequest,
   walk: Walk,
   signal: AbortSignal,
 ): Promise<IPAllocation | 'taken'> {
@@ -180,6 +225,7 @@ async function claimName(
     nodeName,
     attachment,
     ...(pod === undefined ? {} : { pod }),
+    ...(sticky === undefined ? {} : { sticky }),
   };
   const attempt = { open: false };
   try {

@@ -1,4 +1,4 @@
-import { formatCIDR, type CIDR, type Family } from '../net/index.ts';
+import { formatAddress, formatCIDR, type CIDR, type Family, type IPAddress } from '../net/index.ts';
 
 /** What a pool had, in one family, when a claim found no address in it. */
 export interface Exhaustion {
@@ -79,6 +79,34 @@ export class InvalidAnnotationError extends Error {
     const shown = value.length <= 120 ? value : `${value.slice(0, 120)}…`;
     super(`${place} has the annotation ${annotation}: ${JSON.stringify(shown)}: ${reason}`);
     this.annotation = annotation;
+  }
+}
+
+/** The pod asks for an address that it cannot have, now or later. `reason` is a part of a sentence. */
+export class FixedAddressError extends Error {
+  override name = 'FixedAddressError' as const;
+  readonly address: IPAddress;
+
+  constructor(address: IPAddress, reason: string) {
+    super(
+      `the pod asks for ${formatAddress(address)} by its annotation ipam.weft.dev/addresses, and gets no other: ${reason}`,
+    );
+    this.address = address;
+  }
+}
+
+/** The very address that the pod is to have is somebody else's. `holder` says whose, as a part of a sentence. */
+export class AddressTakenError extends Error {
+  override name = 'AddressTakenError' as const;
+  readonly address: IPAddress;
+  readonly holder: string;
+
+  constructor(address: IPAddress, holder: string) {
+    super(
+      `${formatAddress(address)}, which this pod is to have, ${holder}. It gets it as soon as it is free, and no other meanwhile`,
+    );
+    this.address = address;
+    this.holder = holder;
   }
 }
 

@@ -26,6 +26,17 @@ export interface Claimer {
   readonly namespace?: ClaimerNamespace;
   /** The pools that the pod's own annotation names. */
   readonly podPools?: readonly string[] | undefined;
+  readonly wishes?: AddressWishes;
+}
+
+/** What a pod asks for besides a pool. */
+export interface AddressWishes {
+  /** These addresses and no others. */
+  readonly addresses?: Partial<Record<Family, IPAddress>> | undefined;
+  /** The pod, as `namespace/name`, for which its addresses are kept. */
+  readonly sticky?: string | undefined;
+  /** Why its wish to keep its addresses means nothing, as a part of a sentence. */
+  readonly notSticky?: string | undefined;
 }
 
 export interface ClaimerNamespace {
@@ -128,7 +139,9 @@ export function whyNotServing(pool: IPPool, view: ClusterView): string | undefin
   if (pool.spec.disabled) return 'it is disabled';
   if (servingCIDRs(pool, view.pools).length > 0) return undefined;
   // What was claimed before the overlap came up keeps serving.
-  if (view.subnets.some((subnet) => subnet.spec.poolUID === pool.metadata.uid)) return undefined;
+  if (view.subnets.some(({ spec }) => spec.poolUID === pool.metadata.uid && spec.exclusive !== true)) {
+    return undefined;
+  }
   return 'each of its CIDRs overlaps one of an older IPPool';
 }
 

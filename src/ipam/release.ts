@@ -1,4 +1,4 @@
-import type { Attachment, IPAllocation } from '../api/index.ts';
+import { STICKY_HOLDER, type Attachment, type IPAllocation } from '../api/index.ts';
 import { attachmentID } from './attachment-lock.ts';
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
 import type { AllocationStore } from './store.ts';
@@ -9,6 +9,8 @@ export type ReleaseOutcome = 'released' | 'stopped';
 export interface ReleaseOptions {
   /** How long the address rests before its name comes free. 0 for a claim that was never used: deleted at once. */
   readonly reuseDelayMs: number;
+  /** Created for a claim that came to nothing: deleted, also where its pod would keep it. */
+  readonly neverUsed?: boolean;
 }
 
 /** How many releases stand at which step. */
@@ -24,15 +26,17 @@ export interface PendingReleases {
 /**
  * What gives addresses back, off the path of ADD and DEL: every step is repeated until the apiserver has given a
  * definite answer. Nothing is deleted but the very object that was meant (uid, attachment, resourceVersion).
+ * A sticky address is never deleted, but taken from its sandbox and kept for its pod; a fixed one comes free without a
+ * rest. The way to an address goes before the address: else its next owner would find others led elsewhere.
  */
 export interface ReleaseQueue {
   /**
    * Marks the allocation as released, and deletes it when it has rested. The answer comes when the apiserver
-   * knows of it: marked, or deleted where there is no delay. Never rejects.
+   * knows of it: marked, or deleted where there is no delay, or emptied. Never rejects.
    */
   release(allocation: IPAllocation, options: ReleaseOptions): Promise<ReleaseOutcome>;
   /**
-   * For a create whose outcome is unknown: deletes the object if it is there and names this attachment. The name
+   * For a write whose outcome is unknown: lets the object go if it is there and names this attachment. The name
    * stays in flight until that is settled, so that no claim of this process takes it meanwhile. Never rejects.
    */
   undo(name: string, attachment: Attachment): Promise<ReleaseOutcome>;
@@ -60,7 +64,9 @@ export interface ReleaseObserver {
 }
 
 export interface ReleaseQueueParts {
-  readonly store: Pick<AllocationStore, 'get' | 'markReleased' | 'delete'>;
+  readonly store: Pick<AllocationStore, 'get' | 'markReleased' | 'delete' | 'empty'>;
+  /** Gives back the subnet of that one address, if this node has it: before the address itself. */
+  readonly withdrawSubnet?: (allocation: IPAllocation, signal: AbortSignal) => Promise<void>;
   readonly clock: Clock;
   readonly random: Random;
   /** The names that claims of this process are busy with: one set for claims and releases. */
@@ -101,9 +107,7 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
       const known = releasing.get(uid);
       if (known !== undefined) return known;
       if (resting.has(uid)) return Promise.resolve('released');
-      const work = untilDefinite(allocation.metadata.name, () =>
-        options.reuseDelayMs > 0 ? mark(allocation) : deleteExactly(allocation),
-      ).then((next) => {
+      const work = untilDefinite(allocation.metadata.name, () => letGo(allocation, options)).then((next) => {
         releasing.delete(uid);
         if (next === undefined) return 'stopped';
         if (next.kind === 'rest') rest(next.allocation, options.reuseDelayMs);
@@ -153,6 +157,23 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
       stopped.abort(new Error('the release queue was stopped'));
     },
   };
+
+  async function letGo(allocation: IPAllocation, { reuseDelayMs, neverUsed }: ReleaseOptions): Promise<Next> {
+    await parts.withdrawSubnet?.(allocation, signal);
+    if (allocation.spec.sticky !== undefined && neverUsed !== true) return emptyExactly(allocation);
+    return reuseDelayMs > 0 && allocation.spec.fixed !== true ? mark(allocation) : deleteExactly(allocation);
+  }
+
+  /** Takes the object that was meant from its sandbox, whatever version it has by now. */
+  async function emptyExactly(meant: IPAllocation): Promise<Next> {
+    let seen = meant;
+    for (;;) {
+      if ((await store.empty(seen, signal)) !== 'changed') return DONE;
+      const found = await store.get(meant.metadata.name, signal);
+      if (found === undefined || !isSame(found, meant)) return DONE;
+      seen = found;
+    }
+  }
 
   /** Marks the object that was meant, whatever version it has by now. */
   async function mark(meant: IPAllocation): Promise<Next> {
@@ -210,9 +231,9 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
   async function undoOnce(name: string, attachment: Attachment, sinceMs: number): Promise<Next> {
     for (;;) {
       const found = await store.get(name, signal);
-      if (found !== undefined) {
-        return isOf(found, attachment) ? deleteExactly(found) : DONE;
-      }
+      if (found !== undefined && isOf(found, attachment)) return letGo(found, { reuseDelayMs: 0 });
+      // One that is kept for a pod may be bound yet, by an update that is still on its way.
+      if (found !== undefined && found.spec.holder !== STICKY_HOLDER) return DONE;
       const leftMs = sinceMs + UNKNOWN_SETTLES_MS - clock.nowMs();
       if (leftMs <= 0) return DONE;
       await clock.sleep(leftMs, signal);
@@ -238,6 +259,11 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
 /** Whether the allocation was released and only waits for its reuse delay: it locks its name, and is not alive. */
 export function isResting(allocation: Pick<IPAllocation, 'status'>): boolean {
   return allocation.status?.releasedAt !== undefined;
+}
+
+/** Whether the allocation is the pod's own, so that its successor waits for the end of its release. */
+export function isKept({ spec }: Pick<IPAllocation, 'spec'>): boolean {
+  return spec.fixed === true || spec.sticky !== undefined;
 }
 
 /** Whether the allocation is that attachment's. */

@@ -22,7 +22,7 @@ import { orAborted, startDeadline } from './deadline.ts';
 import { messageOf, SubnetUnavailableError } from './errors.ts';
 import { servingCIDRs } from './pools.ts';
 import type { NodeSubnetStore, PoolStore } from './store.ts';
-import { freeSubnet, ownSubnets, usableFamilies } from './subnets.ts';
+import { freeSubnet, isExclusive, ownSubnets, usableFamilies } from './subnets.ts';
 
 /** The node that claims: its Node object's name, UID, labels, and InternalIPs in their order. */
 export interface ClaimingNode {
@@ -331,8 +331,8 @@ function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string 
 }
 
 /** Sees to it that the pool cannot go while the subnet is there. Answers why that is not possible, if it is not. */
-async function secureFinalizer(
-  { stores }: SubnetClaimParts,
+export async function secureFinalizer(
+  { stores }: Pick<SubnetClaimParts, 'stores'>,
   { spec }: NodeSubnet,
   signal: AbortSignal,
 ): Promise<string | undefined> {
@@ -360,6 +360,7 @@ function whyOverlapping(
     .find(
       (one) =>
         one.metadata.name !== subnet.metadata.name &&
+        !isExclusive(one) &&
         cidrsOverlap(one.spec.cidr, subnet.spec.cidr) &&
         counts(one),
     );
@@ -397,8 +398,8 @@ function settleName({ state }: SubnetClaimParts, name: string): void {
 }
 
 /** Repeats a step until it does not throw: whatever it wrote may have committed, so it must bear repeating. */
-async function retried<T>(
-  { clock, random }: SubnetClaimParts,
+export async function retried<T>(
+  { clock, random }: Pick<SubnetClaimParts, 'clock' | 'random'>,
   signal: AbortSignal,
   step: () => Promise<T>,
 ): Promise<T> {

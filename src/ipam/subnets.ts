@@ -18,9 +18,20 @@ import {
 import { poolFamilies, servingCIDRs } from './pools.ts';
 import { selects } from './selectors.ts';
 
-/** The subnets that a node holds: those that carry its name and its Node's present UID. */
+/**
+ * Whether the subnet is the one address of a pod, which leads to its node wherever it lies. It takes no place away from
+ * others: what is drawn from, counted or must not overlap is never one of these.
+ */
+export function isExclusive({ spec }: NodeSubnet): boolean {
+  return spec.exclusive === true;
+}
+
+/** The subnets that a node draws from: those that carry its name and its Node's present UID. */
 export function ownSubnets(subnets: readonly NodeSubnet[], nodeName: string, nodeUID: string): NodeSubnet[] {
-  return subnets.filter(({ spec }) => spec.nodeName === nodeName && spec.nodeUID === nodeUID);
+  return subnets.filter(
+    (subnet) =>
+      subnet.spec.nodeName === nodeName && subnet.spec.nodeUID === nodeUID && !isExclusive(subnet),
+  );
 }
 
 export interface Drawing {
@@ -138,7 +149,7 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
   const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
   const size = sizeOf(family, prefixLength);
   const takenRanges = mergeRanges(
-    [...subnets.map(({ spec }) => spec.cidr), ...taken]
+    [...subnets.filter((subnet) => !isExclusive(subnet)).map(({ spec }) => spec.cidr), ...taken]
       .filter((cidr) => cidr.family === family)
       .map(rangeOfCIDR),
   );

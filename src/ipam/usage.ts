@@ -16,6 +16,7 @@ import {
   countFreeSubnets,
   freeSubnetRanges,
   isDrained,
+  isExclusive,
   reservedRanges,
   sizeOf,
   usableRanges,
@@ -108,7 +109,7 @@ export function fullNodes(family: Family, input: UsageInput): string[] {
 }
 
 function ofPool({ pool, subnets }: UsageInput): NodeSubnet[] {
-  return subnets.filter(({ spec }) => spec.poolUID === pool.metadata.uid);
+  return subnets.filter((subnet) => subnet.spec.poolUID === pool.metadata.uid && !isExclusive(subnet));
 }
 
 function familyUsage(family: Family, input: UsageInput): PoolUsage {

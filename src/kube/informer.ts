@@ -67,6 +67,8 @@ export interface InformerSource<T> {
   readonly metadataOnly?: boolean;
   /** Reads an object; what it throws makes the object unreadable. */
   readonly parse: (object: unknown) => T;
+  /** What the field selector selects: an own update may take an object out of it. Default: all. */
+  readonly selects?: (value: T) => boolean;
 }
 
 /** Before another try. */
@@ -133,7 +135,8 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     waitDelivered: (key, signal) => waitFor(() => shown.has(key) && !overlay.pending(key), signal),
     wrote(object) {
       const entry = entryOf(object);
-      overlay.wrote(entry, revision);
+      const isSelected = entry.value === undefined || (source.selects?.(entry.value) ?? true);
+      overlay.wrote(isSelected ? entry : { ...entry, left: true }, revision);
       refresh(entry.key);
     },
     removed(uid, key) {
@@ -207,7 +210,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
       }),
     );
     for (const { key, uid } of [...shown.values()]) {
-      if (now.get(key)?.uid !== uid) overlay.ended(uid);
+      if (now.get(key)?.uid !== uid) overlay.ended(uid, listed.resourceVersion);
       if (!now.has(key)) shown.delete(key);
     }
     for (const [key, entry] of now) shown.set(key, entry);
@@ -237,7 +240,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
             const entry = entryOf(object);
             if (type === 'DELETED') {
               shown.delete(entry.key);
-              overlay.ended(entry.uid);
+              overlay.ended(entry.uid, entry.resourceVersion);
             } else {
               shown.set(entry.key, entry);
             }

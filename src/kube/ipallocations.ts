@@ -1,4 +1,11 @@
-import { allocationName, API_VERSION, IP_ALLOCATION, IPAllocation, IPAllocationSpec } from '../api/index.ts';
+import {
+  allocationName,
+  API_VERSION,
+  IP_ALLOCATION,
+  IPAllocation,
+  IPAllocationSpec,
+  STICKY_HOLDER,
+} from '../api/index.ts';
 import type { AllocationStore } from '../ipam/store.ts';
 import type { KubeClient } from './client.ts';
 import { startInformer, type Informer, type InformerParts } from './informer.ts';
@@ -43,15 +50,22 @@ export function allocationStore(
         { subresource: 'status', signal },
       ),
     delete: writes.delete,
-    async listOfNode(nodeName, signal) {
-      const { items } = await listAll(client, {
-        path: PATH,
-        fieldSelector: `spec.nodeName=${nodeName}`,
+    listSticky: (pod, signal) => list(`spec.sticky=${pod}`, signal),
+    bind: (seen, { nodeName, attachment, pod }, signal) =>
+      // A merge patch keeps what it does not name: null takes away.
+      writes.update(
+        seen,
+        { spec: { nodeName, attachment, pod: { ...pod, uid: pod.uid ?? null }, holder: null } },
         signal,
-      });
-      return items.map(parse);
-    },
-    async listMatching({ pool, nodeName, namespace, podName }, signal) {
+      ),
+    empty: (seen, signal) =>
+      writes.patch(
+        seen,
+        { spec: { nodeName: null, attachment: null, holder: STICKY_HOLDER } },
+        { signal },
+      ),
+    listOfNode: (nodeName, signal) => list(`spec.nodeName=${nodeName}`, signal),
+    listMatching({ pool, nodeName, namespace, podName }, signal) {
       const selected = {
         'spec.pool': pool,
         'spec.nodeName': nodeName,
@@ -61,14 +75,15 @@ export function allocationStore(
       const terms = Object.entries(selected).flatMap(([field, value]) =>
         value === undefined ? [] : [`${field}=${value}`],
       );
-      const { items } = await listAll(client, {
-        path: PATH,
-        ...(terms.length === 0 ? {} : { fieldSelector: terms.join(',') }),
-        signal,
-      });
-      return items.map(parse);
+      return list(terms.length === 0 ? undefined : terms.join(','), signal);
     },
   };
+
+  async function list(fieldSelector: string | undefined, signal?: AbortSignal): Promise<IPAllocation[]> {
+    const selected = fieldSelector === undefined ? {} : { fieldSelector };
+    const { items } = await listAll(client, { path: PATH, ...selected, signal });
+    return items.map(parse);
+  }
 }
 
 /** What a list of allocations is narrowed to; what is absent does not matter. */
@@ -93,6 +108,8 @@ export function watchAllocationsOfNode(parts: InformerParts, nodeName: string): 
     path: PATH,
     fieldSelector: `spec.nodeName=${nodeName}`,
     parse: (object) => IPAllocation.parse(object),
+    // A sticky one leaves its node when it is emptied.
+    selects: ({ spec }) => spec.nodeName === nodeName,
   });
 }
 

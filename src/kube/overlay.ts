@@ -3,6 +3,8 @@ import { compareRevisions, type Identity } from './objects.ts';
 /** One object of a cache: who it is, and what it was read as. */
 export interface Entry<T> extends Identity {
   readonly value: T;
+  /** An own update took it out of what the cache selects: it stands here to be left out. */
+  readonly left?: true;
 }
 
 /**
@@ -17,8 +19,8 @@ export interface Overlay<T> {
   removed(uid: string, key: string): void;
   /** The watch, or a list, is as far as this revision: own writes up to it have been shown. */
   reached(revision: string): string[];
-  /** The watch has shown the end of this object. */
-  ended(uid: string): void;
+  /** At that revision the watch has shown the end of this object, or that it is no longer selected. */
+  ended(uid: string, revision: string): void;
   /** A complete list has been read, and these uids are all there are. */
   listed(uids: ReadonlySet<string>): void;
   /** The apiserver has gone back to an older state: own writes since then are no more. */
@@ -35,12 +37,15 @@ const ENDED_REMEMBERED = 1_000;
 export function createOverlay<T>(): Overlay<T> {
   const written = new Map<string, Entry<T>>();
   const removedUIDs = new Set<string>();
-  const endedUIDs = new Set<string>();
+  /** At which revision each ended. What was only taken out of the selection may come back under its uid. */
+  const endedUIDs = new Map<string, string>();
 
   return {
     wrote(entry, revision) {
       if (revision !== undefined && compareRevisions(entry.resourceVersion, revision) <= 0) return;
-      if (removedUIDs.has(entry.uid) || endedUIDs.has(entry.uid)) return;
+      if (removedUIDs.has(entry.uid)) return;
+      const ended = endedUIDs.get(entry.uid);
+      if (ended !== undefined && compareRevisions(entry.resourceVersion, ended) <= 0) return;
       const earlier = written.get(entry.key);
       if (earlier !== undefined && compareRevisions(entry.resourceVersion, earlier.resourceVersion) < 0)
         return;
@@ -60,11 +65,11 @@ export function createOverlay<T>(): Overlay<T> {
       return shown.map(({ key }) => key);
     },
 
-    ended(uid) {
+    ended(uid, revision) {
       removedUIDs.delete(uid);
-      endedUIDs.add(uid);
+      endedUIDs.set(uid, revision);
       if (endedUIDs.size > ENDED_REMEMBERED) {
-        for (const oldest of endedUIDs) {
+        for (const oldest of endedUIDs.keys()) {
           endedUIDs.delete(oldest);
           break;
         }
@@ -82,7 +87,7 @@ export function createOverlay<T>(): Overlay<T> {
 
     over(key, shown) {
       const own = written.get(key);
-      if (own !== undefined) return own;
+      if (own !== undefined) return own.left === true ? undefined : own;
       return shown !== undefined && removedUIDs.has(shown.uid) ? undefined : shown;
     },
 

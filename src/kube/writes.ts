@@ -1,4 +1,4 @@
-import type { CreateOutcome, WriteOutcome } from '../ipam/store.ts';
+import type { CreateOutcome, UpdateOutcome, WriteOutcome } from '../ipam/store.ts';
 import { MERGE_PATCH, type KubeClient } from './client.ts';
 import { AlreadyExistsError, ConflictError, NotFoundError } from './errors.ts';
 
@@ -26,6 +26,12 @@ export interface ConditionalWrites<T> {
     change: { readonly metadata?: object; readonly spec?: object; readonly status?: object },
     options?: { readonly subresource?: 'status'; readonly signal?: AbortSignal | undefined },
   ) => Promise<WriteOutcome>;
+  /** The same patch for who needs the object as it is then. */
+  readonly update: (
+    seen: Seen,
+    change: { readonly spec: object },
+    signal?: AbortSignal,
+  ) => Promise<UpdateOutcome<T>>;
   /** Deletes under uid and resourceVersion of `seen`. */
   readonly delete: (seen: Seen, signal?: AbortSignal) => Promise<WriteOutcome>;
 }
@@ -37,6 +43,23 @@ export function conditionalWrites<T>(
   parse: (object: unknown) => T,
   feed?: WriteFeed,
 ): ConditionalWrites<T> {
+  const send = async (
+    seen: Seen,
+    change: { readonly metadata?: object; readonly spec?: object; readonly status?: object },
+    { subresource, signal }: { readonly subresource?: 'status'; readonly signal?: AbortSignal | undefined },
+  ) => {
+    const { name, resourceVersion } = seen.metadata;
+    const answer = await client.request({
+      method: 'PATCH',
+      path: `${path}/${name}${subresource === undefined ? '' : `/${subresource}`}`,
+      body: { ...change, metadata: { ...change.metadata, resourceVersion } },
+      contentType: MERGE_PATCH,
+      signal,
+    });
+    feed?.wrote(answer);
+    return answer;
+  };
+
   return {
     async create(object, signal) {
       let answer: unknown;
@@ -59,18 +82,18 @@ export function conditionalWrites<T>(
       }
     },
 
-    patch(seen, change, { subresource, signal } = {}) {
-      const { name, resourceVersion } = seen.metadata;
-      return outcomeOf(async () => {
-        const answer = await client.request({
-          method: 'PATCH',
-          path: `${path}/${name}${subresource === undefined ? '' : `/${subresource}`}`,
-          body: { ...change, metadata: { ...change.metadata, resourceVersion } },
-          contentType: MERGE_PATCH,
-          signal,
-        });
-        feed?.wrote(answer);
+    patch: (seen, change, options = {}) =>
+      outcomeOf(async () => {
+        await send(seen, change, options);
+      }),
+
+    async update(seen, change, signal) {
+      let object: T | undefined;
+      const outcome = await outcomeOf(async () => {
+        object = parse(await send(seen, change, { signal }));
       });
+      if (outcome === 'done' && object !== undefined) return { kind: 'done', object };
+      return { kind: outcome === 'gone' ? 'gone' : 'changed' };
     },
 
     delete(seen, signal) {

@@ -94,6 +94,73 @@ export function allocationStoreContract(open: () => AllocationStore | Promise<Al
     });
   });
 
+  describe('a sticky allocation', () => {
+    const sticky = (address: string) => ({ ...spec(address), sticky: 'default/web-0' });
+    const binding = {
+      nodeName: 'node-2',
+      attachment: { network: 'weft', containerID: 'c2', ifName: 'eth0', kind: 'Interface' as const },
+      pod: { namespace: 'default', name: 'web-0', uid: 'next-uid' },
+    };
+
+    it('is emptied, found by its pod, and bound to the next sandbox: one object all the time', async () => {
+      const created = objectOf(await store.create(sticky('10.244.2.1')));
+      await store.create(spec('10.244.2.2'));
+      expect(await store.empty(created)).toBe('done');
+      const { attachment: _, nodeName: __, ...rest } = created.spec;
+      const [kept, ...others] = await store.listSticky('default/web-0');
+      expect(others).toEqual([]);
+      expect(kept?.spec).toEqual({ ...rest, holder: 'sticky' });
+      expect(await store.create(spec('10.244.2.1', 'thief'))).toEqual({ kind: 'taken' });
+      if (kept === undefined) return;
+      const bound = await store.bind(kept, binding);
+      expect(bound.kind).toBe('done');
+      const found = await store.get('10.244.2.1');
+      expect(bound.kind === 'done' ? bound.object : undefined).toEqual(found);
+      expect(found?.spec).toEqual({ ...rest, ...binding });
+      expect(found?.metadata.uid).toBe(created.metadata.uid);
+    });
+
+    it('is bound by one of two who saw it empty', async () => {
+      const created = objectOf(await store.create(sticky('10.244.2.3')));
+      expect(await store.empty(created)).toBe('done');
+      const kept = await store.get('10.244.2.3');
+      if (kept === undefined) throw new Error('it is gone');
+      const outcomes = await Promise.all([store.bind(kept, binding), store.bind(kept, binding)]);
+      expect(outcomes.map(({ kind }) => kind).sort()).toEqual(['changed', 'done']);
+    });
+
+    it('survives what its former owner still does to it', async () => {
+      const former = objectOf(await store.create(sticky('10.244.2.4')));
+      expect(await store.empty(former)).toBe('done');
+      expect(await store.empty(former)).toBe('changed');
+      expect(await store.delete(former)).toBe('changed');
+      expect(await store.bind(former, binding)).toEqual({ kind: 'changed' });
+      const kept = await store.get('10.244.2.4');
+      expect(kept?.spec.holder).toBe('sticky');
+      if (kept === undefined) return;
+      expect(await store.delete(kept)).toBe('done');
+      expect(await store.empty(kept)).toBe('gone');
+      expect(await store.bind(kept, binding)).toEqual({ kind: 'gone' });
+      expect(await store.listSticky('default/web-0')).toEqual([]);
+    });
+
+    it('that no runtime has named a UID for loses that of the pod before', async () => {
+      const created = objectOf(await store.create(sticky('10.244.2.5')));
+      expect(await store.empty(created)).toBe('done');
+      const kept = await store.get('10.244.2.5');
+      if (kept === undefined) throw new Error('it is gone');
+      const pod = { namespace: 'default', name: 'web-0' };
+      await store.bind(kept, { ...binding, pod });
+      expect((await store.get('10.244.2.5'))?.spec.pod).toEqual(pod);
+    });
+  });
+
+  it('any other never changes its owner', async () => {
+    const created = objectOf(await store.create(spec('10.244.1.3')));
+    await expect(store.empty(created)).rejects.toThrow("an IPAllocation's spec is immutable");
+    expect(await store.get('10.244.1.3')).toEqual(created);
+  });
+
   it('keeps a holder, and a pod without a node', async () => {
     const { attachment: _, nodeName: __, ...rest } = spec('10.244.1.1');
     const held = { ...rest, holder: 'someone' };

@@ -4,6 +4,7 @@ import {
   IPPoolSpec,
   nodeSubnetName,
   POOL_FINALIZER,
+  STICKY_HOLDER,
   type IPAllocation,
   type IPPool,
   type NodeSubnet,
@@ -14,11 +15,12 @@ import type {
   CreateOutcome,
   NodeSubnetStore,
   PoolStore,
+  UpdateOutcome,
   WriteOutcome,
 } from '../../src/ipam/store.ts';
 
 export type FakeKind = 'IPAllocation' | 'NodeSubnet' | 'IPPool';
-export type FakeVerb = 'create' | 'get' | 'update' | 'delete';
+export type FakeVerb = 'create' | 'get' | 'list' | 'update' | 'delete';
 
 /** One call that a store received. */
 export interface FakeCall {
@@ -183,7 +185,43 @@ export function createFakeStores({
           return 'done';
         },
       ),
+    listSticky: (pod, signal) =>
+      receive({ kind: 'IPAllocation', verb: 'list', name: pod }, signal, () =>
+        [...stored.IPAllocation.values()].filter(({ spec }) => spec.sticky === pod),
+      ),
+    bind: (seen, { nodeName, attachment, pod }, signal) =>
+      receive(
+        { kind: 'IPAllocation', verb: 'update', name: seen.metadata.name },
+        signal,
+        (): UpdateOutcome<IPAllocation> => {
+          const found = meant(stored.IPAllocation, seen, { uid: false });
+          if (typeof found === 'string') return { kind: found === 'gone' ? 'gone' : 'changed' };
+          const { holder: _, ...rest } = found.spec;
+          return { kind: 'done', object: updateSticky(found, { ...rest, nodeName, attachment, pod }) };
+        },
+      ),
+    empty: (seen, signal) =>
+      receive(
+        { kind: 'IPAllocation', verb: 'update', name: seen.metadata.name },
+        signal,
+        (): WriteOutcome => {
+          const found = meant(stored.IPAllocation, seen, { uid: false });
+          if (typeof found === 'string') return found;
+          const { nodeName: _, attachment: __, ...rest } = found.spec;
+          updateSticky(found, { ...rest, holder: STICKY_HOLDER });
+          return 'done';
+        },
+      ),
   };
+
+  /** As the CEL rule has it: only a sticky one changes. */
+  function updateSticky(found: IPAllocation, spec: IPAllocation['spec']): IPAllocation {
+    if (found.spec.sticky === undefined) throw new Error("an IPAllocation's spec is immutable");
+    const object = changed(found, { spec });
+    stored.IPAllocation.set(object.metadata.name, object);
+    tell({ kind: 'IPAllocation', type: 'MODIFIED', object });
+    return object;
+  }
 
   const subnets: NodeSubnetStore = {
     create: (spec, signal) => {

@@ -14,6 +14,16 @@ export function nodeSubnetStoreContract(open: () => NodeSubnetStore | Promise<No
     ['ipv4', (n: number) => [`10.244.${n}.0/26`, `10.244.${n}.0-26`] as const],
     ['ipv6', (n: number) => [`fd00:${n}::/122`, `fd00-000${n}-0000-0000-0000-0000-0000-0000-122`] as const],
   ])('a subnet of %s', (_family, numbered) => {
+    it('of one address is exclusive if it says so', async () => {
+      const [cidr, name] = numbered(7);
+      const host = cidr.replace(/[0-9]+$/, cidr.includes(':') ? '128' : '32');
+      const exclusive = { ...spec(host), exclusive: true };
+      expect(objectOf(await store.create(exclusive)).spec).toEqual(exclusive);
+      expect((await store.get(name.replace(/[0-9]+$/, cidr.includes(':') ? '128' : '32')))?.spec).toEqual(
+        exclusive,
+      );
+    });
+
     it('is created once, under the name of its CIDR', async () => {
       const [cidr, name] = numbered(1);
       const created = objectOf(await store.create(spec(cidr, 'node-1')));

@@ -12,6 +12,7 @@ export function pool(name: string, cidrs: readonly string[], spec: Partial<IPPoo
       nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
       priority: 0,
       disabled: false,
+      fixedAddresses: false,
       natOutgoing: true,
       reuseDelaySeconds: 30,
       ...spec,

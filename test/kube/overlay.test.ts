@@ -53,7 +53,7 @@ describe('own writes', () => {
     // A late answer to an earlier write must not bring it back.
     overlay.wrote(entry('u1', '10'), '9');
     expect(overlay.over('a', undefined)).toBeUndefined();
-    overlay.ended('u1');
+    overlay.ended('u1', '12');
     overlay.wrote(entry('u1', '10'), '9');
     expect(overlay.over('a', undefined)).toBeUndefined();
   });
@@ -71,17 +71,29 @@ describe('own writes', () => {
   it('that delete are forgotten when the watch has shown the end, before or after the answer', () => {
     const overlay = createOverlay<string>();
     overlay.removed('u1', 'a');
-    overlay.ended('u1');
-    overlay.ended('u2');
+    overlay.ended('u1', '12');
+    overlay.ended('u2', '13');
     overlay.removed('u2', 'a');
     // Neither can come back, so this is only to see that nothing is kept for ever.
     expect(overlay.over('a', entry('u1', '10'))).toBeDefined();
     expect(overlay.over('a', entry('u2', '11'))).toBeDefined();
   });
 
+  it('that take an object out of the selection hide it until the watch does, and may bring it back', () => {
+    const overlay = createOverlay<string>();
+    overlay.wrote({ ...entry('u1', '11'), left: true }, '10');
+    expect(overlay.over('a', entry('u1', '10'))).toBeUndefined();
+    expect(overlay.reached('11')).toEqual(['a']);
+    overlay.ended('u1', '11');
+    overlay.wrote(entry('u1', '10'), '9');
+    expect(overlay.over('a', undefined)).toBeUndefined();
+    overlay.wrote(entry('u1', '12'), '11');
+    expect(overlay.over('a', undefined)?.value).toBe('u1 at 12');
+  });
+
   it('never show an older state than the watch, and all of one’s own, for any order of delivery', () => {
     /** What happened in the apiserver to one key, in order; who did it; and when we and the watch heard of it. */
-    const step = fc.record({ own: fc.boolean(), type: fc.constantFrom('write', 'delete') });
+    const step = fc.record({ own: fc.boolean(), type: fc.constantFrom('write', 'delete', 'leave') });
     fc.assert(
       fc.property(
         fc.array(step, { maxLength: 12 }),
@@ -97,14 +109,17 @@ describe('own writes', () => {
             const next = watchFirst ? history[delivered] : undefined;
             if (next !== undefined) {
               shown = next.entry;
-              if (next.ended !== undefined) overlay.ended(next.ended);
+              if (next.ended !== undefined) overlay.ended(next.ended, next.revision);
               revision = next.revision;
               overlay.reached(revision);
               delivered += 1;
             } else {
               const done = history[answered];
               if (done?.own === true && done.entry !== undefined) overlay.wrote(done.entry, revision);
-              if (done?.own === true && done.ended !== undefined) overlay.removed(done.ended, 'a');
+              if (done?.own === true && done.ended !== undefined) {
+                if (done.left) overlay.wrote({ ...entry(done.ended, done.revision), left: true }, revision);
+                else overlay.removed(done.ended, 'a');
+              }
               answered += 1;
             }
             const now = overlay.over('a', shown);
@@ -126,15 +141,19 @@ interface Happened {
   readonly entry: Entry<string> | undefined;
   /** The uid that ended by it. */
   readonly ended: string | undefined;
+  /** It is still there, and only not selected any more: a write brings it back. */
+  readonly left: boolean;
 }
 
 function historyOf(steps: readonly { own: boolean; type: string }[]): Happened[] {
   let standing: Entry<string> | undefined;
+  let outside: string | undefined;
   return steps.map(({ own, type }, at) => {
     const revision = String(101 + at);
-    const ended = type === 'delete' ? standing?.uid : undefined;
-    standing = type === 'delete' ? undefined : entry(standing?.uid ?? `u${at}`, revision);
-    return { own, revision, entry: standing, ended };
+    const ended = type === 'write' ? undefined : standing?.uid;
+    standing = type === 'write' ? entry(standing?.uid ?? outside ?? `u${at}`, revision) : undefined;
+    outside = type === 'leave' ? (ended ?? outside) : undefined;
+    return { own, revision, entry: standing, ended, left: type === 'leave' };
   });
 }
 

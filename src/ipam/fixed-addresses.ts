@@ -1,0 +1,80 @@
+import type { IPAllocation, IPPool } from '../api/index.ts';
+import {
+  cidrHasAddress,
+  FAMILIES,
+  formatAddress,
+  rangesHave,
+  type Family,
+  type IPAddress,
+} from '../net/index.ts';
+import { FixedAddressError } from './errors.ts';
+import { reservedRanges, sizeOf } from './subnets.ts';
+
+/** One address of each family that a pod names. */
+export type NamedAddresses = Readonly<Partial<Record<Family, IPAddress>>>;
+
+/**
+ * The pool from which a pod gets the addresses that it names: the first of those that it may draw from which has them
+ * all (design, section 4). `pools` are what choosePools answered, `all` every pool there is: for the reason.
+ * @throws FixedAddressError
+ */
+export function poolOfNamed(
+  addresses: NamedAddresses,
+  pools: readonly IPPool[],
+  all: readonly IPPool[],
+): IPPool {
+  const named = FAMILIES.flatMap((family) => addresses[family] ?? []);
+  const having = pools.filter((pool) => named.every((address) => has(pool, address)));
+  const allowing = having.find(({ spec }) => spec.fixedAddresses);
+  for (const address of named) {
+    const reason =
+      having.length === 0 ? whyNowhere(address, pools, all) : whyNotOf(address, allowing ?? having[0]);
+    if (reason !== undefined) throw new FixedAddressError(address, reason);
+  }
+  const [first] = named;
+  if (allowing !== undefined) return allowing;
+  if (first === undefined) throw new TypeError('no address is named');
+  // Each lies in some pool, and no pool has all of them.
+  throw new FixedAddressError(first, `no IPPool has all of ${named.map(formatAddress).join(', ')}`);
+}
+
+/** Whether an address that was kept for a pod may still be given to it from the pools that it may draw from. */
+export function isStillGiven({ spec }: IPAllocation, pools: readonly IPPool[]): boolean {
+  const pool = pools.find(({ metadata }) => metadata.name === spec.pool);
+  return pool !== undefined && has(pool, spec.address) && !isReserved(pool, spec.address);
+}
+
+function has({ spec }: IPPool, address: IPAddress): boolean {
+  return spec.cidrs.some((cidr) => cidrHasAddress(cidr, address));
+}
+
+function isReserved(pool: IPPool, { family, value }: IPAddress): boolean {
+  return rangesHave(reservedRanges(pool, family), value);
+}
+
+/** Of another tenant's pool its name is told, which whoever may ask for it knows; nothing of who is in it. */
+function whyNowhere(
+  address: IPAddress,
+  pools: readonly IPPool[],
+  all: readonly IPPool[],
+): string | undefined {
+  if (pools.some((pool) => has(pool, address))) return undefined;
+  const foreign = all.filter((pool) => has(pool, address)).map(({ metadata }) => metadata.name);
+  return foreign.length === 0
+    ? 'it lies in no IPPool. Name an address of a pool'
+    : `it lies in IPPool ${foreign.join(', ')}, from which this pod may not draw here and now. Name an address of ` +
+        `${pools.map(({ metadata }) => metadata.name).join(' or ')}`;
+}
+
+function whyNotOf(address: IPAddress, pool: IPPool | undefined): string | undefined {
+  if (pool === undefined) return undefined;
+  const { name } = pool.metadata;
+  if (!pool.spec.fixedAddresses) {
+    return `IPPool ${name} does not allow it. Its owner can, by spec.fixedAddresses: true`;
+  }
+  if (isReserved(pool, address)) return `IPPool ${name} reserves it (spec.reserved). Name another one`;
+  const { family, value } = address;
+  const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
+  if (value % size !== 0n) return undefined;
+  return `it is the first of a /${pool.spec.nodeSubnetPrefixLength[family]} of IPPool ${name}, which is a node's own. Name another one`;
+}
