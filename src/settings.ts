@@ -46,6 +46,12 @@ const SETTINGS = {
     unit: 1000,
     about: 'how long a Node must be gone before what it held is freed',
   },
+  stickyKeepMs: {
+    flag: 'sticky-keep-seconds',
+    value: 300,
+    unit: 1000,
+    about: 'how long a sticky address is kept after its StatefulSet has gone or become smaller',
+  },
   statusMs: {
     flag: 'status-seconds',
     value: 30,

@@ -7,12 +7,16 @@ export interface Announce {
   refused(pod: PodReference | undefined, error: Error): void;
   /** The pod has an address of that pool, since the one before it had none. */
   overflowed(pod: PodReference | undefined, pool: IPPool, full: Error): void;
+  /** Something that the pod wishes about its address is not granted, and it runs all the same. */
+  notGranted(pod: PodReference | undefined, message: string): void;
 }
 
 /** Words for the errors that a person may see on a pod; the message is the error's own. */
 const REASONS: Readonly<Record<string, string>> = {
   NoPoolError: 'NoIPPool',
   InvalidAnnotationError: 'InvalidIPAnnotation',
+  FixedAddressError: 'IPAddressRefused',
+  AddressTakenError: 'IPAddressTaken',
   PoolExhaustedError: 'IPPoolExhausted',
   SubnetUnavailableError: 'IPPoolExhausted',
 };
@@ -33,6 +37,7 @@ export function createAnnounce(
     refused: (pod, error) => warn(pod, REASONS[error.name] ?? error.name, error.message),
     overflowed: (pod, { metadata }, full) =>
       warn(pod, 'IPPoolOverflow', `the pod has an address of IPPool ${metadata.name}: ${full.message}`),
+    notGranted: (pod, message) => warn(pod, 'IPAddressNotKept', message),
   };
 }
 

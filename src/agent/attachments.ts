@@ -1,5 +1,5 @@
 import type { IPAllocation } from '../api/index.ts';
-import { attachmentID, isResting, type AttachmentKey } from '../ipam/index.ts';
+import { attachmentID, isKept, isResting, type AttachmentKey } from '../ipam/index.ts';
 import {
   dyingPodLink,
   getLink,
@@ -52,13 +52,19 @@ export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | 
   }
 }
 
-/** Gives back all addresses of the attachment, each resting as long as its pool says. Does not wait. */
-export function releaseAll(parts: AgentParts, key: AttachmentKey): void {
+/**
+ * Gives back all addresses of the attachment, each resting as long as its pool says. Does not wait.
+ * @returns the releases of those that the pod's successor waits for
+ */
+export function releaseAll(parts: AgentParts, key: AttachmentKey): readonly Promise<unknown>[] {
+  const kept: Promise<unknown>[] = [];
   for (const allocation of allocationsOf(parts.allocations, key)) {
-    void parts.releases.release(allocation, {
+    const released = parts.releases.release(allocation, {
       reuseDelayMs: reuseDelayMs(parts.pools(), allocation.spec.pool),
     });
+    if (isKept(allocation)) kept.push(released);
   }
+  return kept;
 }
 
 function openIfThere(parts: AgentParts, netns: string | undefined): NamespaceSocket | undefined {

@@ -1,14 +1,18 @@
 import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/index.ts';
 import {
+  AddressTakenError,
   choosePools,
   claimAddresses,
   ClaimDeadlineError,
+  FixedAddressError,
   InvalidAnnotationError,
   NoPoolError,
   PoolExhaustedError,
   SubnetUnavailableError,
+  type ClaimRequest,
 } from '../ipam/index.ts';
 import type { AgentParts } from './parts.ts';
+import { claimWished } from './wished-claim.ts';
 
 /**
  * How a claim ended: the attachment has its addresses; no pool serves and admits it; those that do are full; its time was over;
@@ -24,6 +28,9 @@ export interface Claimant {
   readonly pool: string | undefined;
 }
 
+/** The very addresses that must be had, and for whom what is claimed is kept. */
+export type ClaimTerms = Pick<ClaimRequest, 'wanted' | 'sticky'>;
+
 /** What a claim needs of the agent. */
 export type ClaimingParts = Pick<
   AgentParts,
@@ -38,13 +45,16 @@ export type ClaimingParts = Pick<
   | 'settings'
   | 'announce'
   | 'onClaimEnded'
+  | 'exclusiveSubnets'
+  | 'listSticky'
+  | 'log'
 >;
 
 /**
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
  * node where its own are full. What the pod's people must know of it is an Event on the pod.
- * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, PoolExhaustedError, SubnetUnavailableError,
- *   ClaimDeadlineError, or the signal's reason
+ * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, FixedAddressError, AddressTakenError,
+ *   PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
   parts: ClaimingParts,
@@ -76,10 +86,26 @@ async function claimFromFirst(
     claimer,
     ...(requestedPool === undefined ? {} : { requestedPool }),
   });
+  const { wishes } = claimer;
+  if (wishes?.notSticky !== undefined) parts.announce.notGranted(claimant.pod, wishes.notSticky);
+  if (wishes?.addresses !== undefined || wishes?.sticky !== undefined) {
+    return claimWished(parts, claimant, { ...wishes, pools }, signal);
+  }
+  return claimFromOneOf(parts, claimant, pools, {}, signal);
+}
+
+/** From the first of the pools that has room. */
+export async function claimFromOneOf(
+  parts: ClaimingParts,
+  claimant: Claimant,
+  pools: readonly IPPool[],
+  terms: ClaimTerms,
+  signal: AbortSignal,
+): Promise<IPAllocation[]> {
   let refusal: unknown;
   for (const pool of pools) {
     try {
-      const claimed = await claimFromPool(parts, claimant, pool, signal);
+      const claimed = await claimFromPool(parts, claimant, pool, terms, signal);
       if (refusal instanceof Error) parts.announce.overflowed(claimant.pod, pool, refusal);
       return claimed;
     } catch (error) {
@@ -95,6 +121,7 @@ async function claimFromPool(
   parts: ClaimingParts,
   claimant: Claimant,
   pool: IPPool,
+  terms: ClaimTerms,
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
   const families = parts.subnetSource.families(pool);
@@ -118,7 +145,12 @@ async function claimFromPool(
         attachment: claimant.attachment,
         ...(claimant.pod === undefined ? {} : { pod: claimant.pod }),
         allocations: parts.allocations,
-        alsoInUse: parts.wired,
+        alsoInUse: {
+          // What another node has the way to is that node's, although it lies in a subnet of this one.
+          has: (name, address) =>
+            parts.wired.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+        },
+        ...terms,
         deadlineMs: parts.settings.addDeadlineMs,
         signal,
       });
@@ -148,12 +180,19 @@ async function oneMoreSubnet(
 function outcomeOf(error: unknown): ClaimOutcome {
   if (isFull(error)) return 'exhausted';
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
+  if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
 }
 
 /** What the pod's or the pool's people can mend; the rest is the cluster's trouble, and in the ADD's error. */
 function isForPeople(error: unknown): error is Error {
-  return error instanceof NoPoolError || error instanceof InvalidAnnotationError || isFull(error);
+  return (
+    error instanceof NoPoolError ||
+    error instanceof InvalidAnnotationError ||
+    error instanceof FixedAddressError ||
+    error instanceof AddressTakenError ||
+    isFull(error)
+  );
 }
 
 function isFull(error: unknown): error is PoolExhaustedError | SubnetUnavailableError {

@@ -1,5 +1,13 @@
 import type { PodReference } from '../api/index.ts';
-import { parsePoolNames, type Claimer } from '../ipam/index.ts';
+import {
+  parseAddresses,
+  parsePoolNames,
+  parseSticky,
+  statefulSetOf,
+  STICKY_ANNOTATION,
+  type AddressWishes,
+  type Claimer,
+} from '../ipam/index.ts';
 import { isPodOf, type Namespace, type Pod } from '../kube/index.ts';
 
 /** Where namespaces and pods are read: the caches, and the apiserver itself for what they do not show. */
@@ -14,7 +22,7 @@ export interface ClaimerSources {
   ) => Promise<Pod | undefined>;
 }
 
-/** Finds out who asks: the labels and annotations that decide about pools. */
+/** Finds out who asks: the labels and annotations that decide about pools and addresses. */
 export type FindClaimer = (
   pod: PodReference | undefined,
   /** Whether annotations are obeyed: on weft's own network, not where the configuration names the pool. */
@@ -52,8 +60,27 @@ export function createFindClaimer(sources: ClaimerSources): FindClaimer {
       node,
       namespace: { name, labels, pools: parsePoolNames(namespace.annotations, `Namespace ${name}`) },
       podPools: parsePoolNames(its.annotations, `Pod ${its.namespace}/${its.name}`),
+      ...wishesOf(its),
     };
   };
+}
+
+/** Only a StatefulSet makes the same pod again: for any other the address would be kept for nobody. */
+function wishesOf(pod: Pod): { readonly wishes?: AddressWishes } {
+  const { namespace, name, annotations, controller } = pod;
+  const place = `Pod ${namespace}/${name}`;
+  const addresses = parseAddresses(annotations, place);
+  if (!parseSticky(annotations, place)) return addresses === undefined ? {} : { wishes: { addresses } };
+  const key = `${namespace}/${name}`;
+  const isOrdinal = controller?.kind === 'StatefulSet' && statefulSetOf(key)?.name === controller.name;
+  return isOrdinal
+    ? { wishes: { addresses, sticky: key } }
+    : {
+        wishes: {
+          addresses,
+          notSticky: `the annotation ${STICKY_ANNOTATION} means something on the pods of a StatefulSet only`,
+        },
+      };
 }
 
 async function podOf(sources: ClaimerSources, pod: PodReference, signal: AbortSignal): Promise<Pod> {

@@ -42,5 +42,5 @@ function collect(parts: AgentParts, key: AttachmentKey): void {
   parts.log.info({ attachment: key }, 'removing an attachment that the runtime does not list');
   takeDown(parts, key, undefined);
   parts.ages.forget(key);
-  releaseAll(parts, key);
+  void releaseAll(parts, key);
 }

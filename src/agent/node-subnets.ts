@@ -6,6 +6,7 @@ import {
   drawableSubnets,
   finishLeftBehind,
   isDrained,
+  isExclusive,
   isGeneral,
   ownSubnets,
   runsLow,
@@ -23,8 +24,16 @@ import {
   type RingCursor,
   type SubnetClaimObserver,
 } from '../ipam/index.ts';
-import { addressOfAllocationName } from '../api/index.ts';
-import { cidrHasAddress, formatCIDR, sameAddress, type CIDR, type Family } from '../net/index.ts';
+import { addressOfAllocationName, allocationName } from '../api/index.ts';
+import {
+  cidrHasAddress,
+  firstAddress,
+  formatCIDR,
+  sameAddress,
+  type CIDR,
+  type Family,
+  type IPAddress,
+} from '../net/index.ts';
 import type { AgentParts, SubnetSource } from './parts.ts';
 
 /** Is told what becomes of this node's subnets. */
@@ -46,7 +55,7 @@ export interface NodeSubnetsParts {
   /** Names that claims and releases of this process are busy with. */
   readonly inFlight: ReadonlySet<string>;
   /** Names of the addresses that interfaces of this node have. */
-  readonly wired: { keys(): Iterable<string> };
+  readonly wired: { has(name: string): boolean; keys(): Iterable<string> };
   /** Who is bound to this node and has no address yet. */
   readonly waiting: () => readonly Claimer[];
   readonly cursor: RingCursor;
@@ -68,6 +77,8 @@ export interface NodeSubnetsParts {
 
 /** The node's own subnets: this agent claims them, keeps them true, and gives them back. Nobody else does. */
 export interface NodeSubnets extends SubnetSource {
+  /** Whether the address lies in one of the subnets that lead to this node, and are not on their way back. */
+  covers(address: IPAddress): boolean;
   /** Completes claims that an earlier process began. Once, before anything is drawn. */
   recover(signal: AbortSignal): Promise<void>;
   /**
@@ -110,6 +121,13 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   return {
     families,
     drawable,
+    covers: (address) =>
+      held().some(
+        ({ metadata, spec }) =>
+          cidrHasAddress(spec.cidr, address) &&
+          !state.unconfirmed.has(metadata.name) &&
+          !leaving.has(metadata.uid),
+      ),
 
     async claimMore(pool, family, signal) {
       // What was about to go back is the nearest.
@@ -150,7 +168,12 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   /** Subnets under this Node's name and another UID, which this machine does not know. Nobody draws from them. */
   function earlierMachines(): NodeSubnet[] {
     const { name, uid } = parts.node();
-    return parts.subnets().filter(({ spec }) => spec.nodeName === name && spec.nodeUID !== uid);
+    return parts
+      .subnets()
+      .filter(
+        (subnet) =>
+          subnet.spec.nodeName === name && subnet.spec.nodeUID !== uid && !isExclusive(subnet),
+      );
   }
 
   function isRefused({ metadata: { name } }: NodeSubnet): boolean {
@@ -261,7 +284,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       if (subnet.spec.nodeName !== node.name) continue;
       const sameNode = subnet.spec.nodeUID === node.uid;
       // An older UID without our route is another machine's, or another boot's: the sweep's and not ours to use.
-      if (!sameNode && !parts.hasMarkedRoute(subnet.spec.cidr)) continue;
+      if (!sameNode && !isThisMachines(subnet)) continue;
       if (sameNode && sameAddresses(subnet.spec.nextHops, node.addresses)) continue;
       try {
         const outcome = await parts.stores.subnets.rebind(
@@ -277,6 +300,14 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
         parts.log.error({ err: error, subnet: subnet.metadata.name }, 'a subnet could not be bound anew');
       }
     }
+  }
+
+  /** An exclusive subnet has no route of its own here: the pod's interface is the proof. */
+  function isThisMachines(subnet: NodeSubnet): boolean {
+    const { cidr } = subnet.spec;
+    return isExclusive(subnet)
+      ? parts.wired.has(allocationName(firstAddress(cidr)))
+      : parts.hasMarkedRoute(cidr);
   }
 
   async function giveBackIfIdle(subnet: NodeSubnet, signal: AbortSignal): Promise<void> {

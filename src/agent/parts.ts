@@ -26,6 +26,17 @@ export interface SubnetSource {
   families(pool: IPPool): Family[];
 }
 
+/** The way to single addresses that lie in none of the node's own subnets: those of pods that are to have them. */
+export interface ExclusiveSubnets {
+  /**
+   * Resolves when the address, whose IPAllocation this node holds, leads here, and this node's kernel knows it.
+   * @throws SubnetUnavailableError, or the signal's reason
+   */
+  secure(allocation: IPAllocation, signal: AbortSignal): Promise<void>;
+  /** The exclusive subnet of that address, whichever node has it. */
+  of(address: IPAddress): NodeSubnet | undefined;
+}
+
 /** What the node's data path says to those who wire pods. */
 export interface DataPath {
   /** MTU of the pods' links, bytes. */
@@ -47,6 +58,9 @@ export interface AgentParts {
   readonly findClaimer: FindClaimer;
   readonly announce: Announce;
   readonly subnetSource: SubnetSource;
+  readonly exclusiveSubnets: ExclusiveSubnets;
+  /** The addresses that are kept for that pod, `namespace/name`: a list, and the only one in an ADD. */
+  readonly listSticky: (pod: string, signal: AbortSignal) => Promise<IPAllocation[]>;
   readonly dataPath: DataPath;
   readonly claims: ClaimParts;
   readonly releases: ReleaseQueue;

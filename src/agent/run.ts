@@ -44,6 +44,12 @@ import { createCheck } from './check.ts';
 import { createFindClaimer } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
+import {
+  createExclusiveSubnets,
+  createIsHeldHere,
+  subnetsForKernel,
+  type ExclusiveSubnetCare,
+} from './exclusive-subnets.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
 import { hasMarkedRoute } from './marked-routes.ts';
@@ -166,6 +172,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     random,
     inFlight,
     reuseDelayMs: (pool) => reuseDelayMs(caches.pools.list(), pool),
+    withdrawSubnet: (allocation, until) => exclusiveSubnets.withdraw(allocation, until),
     onRetry(name, error) {
       metrics.releases.retried();
       log.warn({ err: error, name }, 'a release did not get through: trying again');
@@ -176,12 +183,17 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     () => deleteLinkGroup(burial, DYING_LINK_GROUP),
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
+  const wired = createWiredAddresses();
+  const isHeldHere = createIsHeldHere(caches.allocations, wired);
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
     run: createCommandRunner(),
     sysctlRoot,
-    sources: caches.nodeSources,
+    sources: () => {
+      const sources = caches.nodeSources();
+      return sources && { ...sources, subnets: subnetsForKernel(sources.subnets, nodeName, isHeldHere) };
+    },
     config: { ...flags.vxlan, natExempt: flags.natExempt },
     beforeRemovingSubnetRoute: () => 'remove',
     onDrift(objects) {
@@ -200,7 +212,6 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log,
   });
   isBroken = () => sync.broken() !== undefined;
-  const wired = createWiredAddresses();
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
@@ -227,6 +238,21 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log,
     observer: metrics.subnets,
   });
+  const exclusiveSubnets = createExclusiveSubnets({
+    stores,
+    pools: caches.pools.list,
+    subnets: caches.subnets,
+    node: caches.node,
+    coveredByOwn: nodeSubnets.covers,
+    inForce: sync.upToDate,
+    allocations: caches.allocations,
+    isHeldHere,
+    inFlight,
+    wired,
+    clock,
+    random,
+    log,
+  });
   const parts: AgentParts = {
     nodeName,
     bootID,
@@ -244,6 +270,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     }),
     announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
+    exclusiveSubnets,
+    listSticky: stores.allocations.listSticky,
     dataPath: sync,
     claims: {
       store: stores.allocations,
@@ -293,7 +321,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   // Where that fails the next sweep does it.
   await sweep().catch(notYet);
   serving.waitsFor("the claims of this node's subnets");
-  const subnets = createSubnetCare(nodeSubnets);
+  const subnets = createSubnetCare(nodeSubnets, exclusiveSubnets);
   await subnets(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   signal.throwIfAborted();
 
@@ -369,11 +397,15 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
 }
 
 /** What an earlier process began is completed before anything else, as often as that takes. */
-function createSubnetCare(nodeSubnets: NodeSubnets): (signal: AbortSignal) => Promise<void> {
+function createSubnetCare(
+  nodeSubnets: NodeSubnets,
+  exclusiveSubnets: ExclusiveSubnetCare,
+): (signal: AbortSignal) => Promise<void> {
   let recovered = false;
   return async (signal) => {
     if (!recovered) await nodeSubnets.recover(signal);
     recovered = true;
     await nodeSubnets.maintain(signal);
+    await exclusiveSubnets.maintain(signal);
   };
 }

@@ -1,5 +1,11 @@
 import type { IPAllocation } from '../api/index.ts';
-import { InvalidAnnotationError, isResting, parsePoolNames, type Claimer } from '../ipam/index.ts';
+import {
+  ADDRESSES_ANNOTATION,
+  InvalidAnnotationError,
+  isResting,
+  parsePoolNames,
+  type Claimer,
+} from '../ipam/index.ts';
 import type { Namespace, Pod } from '../kube/index.ts';
 
 export interface BoundPods {
@@ -13,7 +19,8 @@ export interface BoundPods {
 
 /**
  * Those of the node's pods that will ask for an address: bound, not on the host's network, not at their end, and
- * without one. Whose namespace is not known yet, or whose annotations cannot be read, is left to its ADD.
+ * without one. Whose namespace is not known yet, or whose annotations cannot be read, is left to its ADD; so is who names
+ * its addresses, which need lie in no subnet of the node.
  */
 export function waitingClaimers({ pods, allocations, node, namespace }: BoundPods): Claimer[] {
   const served = new Set<string>();
@@ -23,6 +30,7 @@ export function waitingClaimers({ pods, allocations, node, namespace }: BoundPod
   }
   return pods
     .filter((pod) => pod.phase === 'Pending' && !pod.hostNetwork && !pod.isTerminating)
+    .filter((pod) => pod.annotations[ADDRESSES_ANNOTATION] === undefined)
     .filter((pod) => !served.has(`${pod.namespace}/${pod.name}`))
     .flatMap((pod) => claimerOf(pod, namespace(pod.namespace), node) ?? []);
 }

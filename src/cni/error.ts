@@ -39,6 +39,7 @@ const CODES: Readonly<Record<string, number>> = {
   AgentUnreachableError: 11,
   VerbDeadlineError: 11,
   PoolExhaustedError: 11,
+  AddressTakenError: 11,
   NoPoolError: 11,
   ClaimerUnknownError: 11,
   ClaimDeadlineError: 11,
@@ -55,6 +56,7 @@ const CODES: Readonly<Record<string, number>> = {
   UnauthorizedError: 101,
   // What the pod's or its namespace's annotations ask for cannot be given.
   InvalidAnnotationError: 105,
+  FixedAddressError: 105,
   // The kernel refused, or did not answer.
   NetlinkError: 104,
   NetlinkBatchError: 104,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { IPAllocation } from '../api/index.ts';
-import { attachmentID, type AuditedAllocation } from '../ipam/index.ts';
+import { attachmentID, statefulSetOf, type AuditedAllocation } from '../ipam/index.ts';
 
 /**
  * What the controller remembers of an IPAllocation: enough to count it, and to delete it on condition that it is
@@ -11,6 +11,8 @@ export interface IndexedAllocation extends AuditedAllocation {
   readonly nodeName: string | undefined;
   /** False: a person or another part holds it by name, and only they free it. */
   readonly attached: boolean;
+  /** The pod that keeps the address, as `namespace/name`. */
+  readonly sticky: string | undefined;
 }
 
 export function indexedAllocation({ metadata, spec, status }: IPAllocation): IndexedAllocation {
@@ -24,6 +26,7 @@ export function indexedAllocation({ metadata, spec, status }: IPAllocation): Ind
     nodeName: spec.nodeName,
     attached: spec.attachment !== undefined,
     attachment: spec.attachment === undefined ? undefined : digest(attachmentID(spec.attachment)),
+    sticky: spec.sticky,
     ...(status?.releasedAt === undefined ? {} : { status: { releasedAt: status.releasedAt } }),
   };
 }
@@ -39,6 +42,10 @@ export interface AllocationIndex {
   change(before: IndexedAllocation | undefined, after: IndexedAllocation | undefined): void;
   ofPool(pool: string): IndexedAllocation[];
   ofNode(nodeName: string): IndexedAllocation[];
+  /** Those that are kept for pods of that StatefulSet, `namespace/name`, and have no sandbox. */
+  keptFor(statefulSet: string): IndexedAllocation[];
+  /** The StatefulSets, there or not, for which any are kept. */
+  statefulSets(): string[];
   /** The names of the pools, there or not, that any allocation names. */
   poolNames(): string[];
   /** The names of the nodes, there or not, that hold any. */
@@ -48,23 +55,34 @@ export interface AllocationIndex {
 export function createAllocationIndex(): AllocationIndex {
   const byPool = new Map<string, Group>();
   const byNode = new Map<string, Group>();
+  const byStatefulSet = new Map<string, Group>();
 
   return {
     change(before, after) {
       if (before !== undefined) {
         remove(byPool, before.spec.pool, before.metadata.name);
         remove(byNode, before.nodeName, before.metadata.name);
+        remove(byStatefulSet, statefulSetKey(before), before.metadata.name);
       }
       if (after !== undefined) {
         add(byPool, after.spec.pool, after);
         add(byNode, after.nodeName, after);
+        add(byStatefulSet, statefulSetKey(after), after);
       }
     },
     ofPool: (pool) => [...(byPool.get(pool)?.values() ?? [])],
     ofNode: (nodeName) => [...(byNode.get(nodeName)?.values() ?? [])],
+    keptFor: (statefulSet) => [...(byStatefulSet.get(statefulSet)?.values() ?? [])],
+    statefulSets: () => [...byStatefulSet.keys()],
     poolNames: () => [...byPool.keys()],
     nodeNames: () => [...byNode.keys()],
   };
+}
+
+/** The StatefulSet for whose pod the allocation waits; undefined if it waits for none. */
+export function statefulSetKey({ sticky, attached }: IndexedAllocation): string | undefined {
+  const pod = sticky === undefined || attached ? undefined : statefulSetOf(sticky);
+  return pod === undefined ? undefined : `${pod.namespace}/${pod.name}`;
 }
 
 type Group = Map<string, IndexedAllocation>;

@@ -1,5 +1,5 @@
 import type { NodeSubnet } from '../api/index.ts';
-import type { Clock, WriteOutcome } from '../ipam/index.ts';
+import { isExclusive, type Clock, type WriteOutcome } from '../ipam/index.ts';
 import type { IndexedAllocation } from './allocation-index.ts';
 import { DONE, type Reconcile, type ReconcileResult } from './queue.ts';
 
@@ -15,6 +15,8 @@ export interface GoneNodesCluster {
   /** A consistent list of the allocations that name the node. */
   listAllocationsOfNode(nodeName: string, signal: AbortSignal): Promise<readonly IndexedAllocation[]>;
   deleteAllocation(seen: IndexedAllocation, signal: AbortSignal): Promise<WriteOutcome>;
+  /** Takes a sticky address from its sandbox, and keeps it for its pod. */
+  emptyAllocation(seen: IndexedAllocation, signal: AbortSignal): Promise<WriteOutcome>;
   deleteSubnet(seen: NodeSubnet, signal: AbortSignal): Promise<WriteOutcome>;
 }
 
@@ -41,7 +43,9 @@ const LOOK_AGAIN_MS = 1_000;
  * | exists               |                        | nothing: its agent is the authority; the time starts anew |
  * | gone                 | holds nothing          | forgotten                                                |
  * | gone                 | less than quarantine   | looked at again when the quarantine is over              |
- * | gone                 | longer                 | allocations, a batch after each quorum read of the Node  |
+ * | gone                 | longer                 | exclusive subnets, whose addresses may be another's next |
+ * | gone, none left      | longer                 | allocations, a batch after each quorum read of the Node: |
+ * |                      |                        | deleted, sticky ones emptied                             |
  * | gone, none left      | longer                 | its subnets                                              |
  *
  * The time is counted in memory, monotonic, from when this process first saw the node missing: a new leader starts
@@ -74,6 +78,8 @@ export function createGoneNodes({
       missingSince.delete(nodeName);
       return DONE;
     }
+    const exclusive = subnets.filter(isExclusive);
+    if (exclusive.length > 0) return freeSubnets(nodeName, exclusive, signal);
     return freeBatch(nodeName, subnets, missingMs, signal);
   };
 
@@ -85,12 +91,14 @@ export function createGoneNodes({
   ): Promise<ReconcileResult> {
     // From the apiserver, not from the cache: an allocation that a watch has not shown yet must keep the subnet.
     const left = freeable(await cluster.listAllocationsOfNode(nodeName, signal));
-    const waitMs = (allocation: IndexedAllocation) => cluster.reuseDelayMs(allocation.spec.pool) - missingMs;
+    const waitMs = ({ spec, sticky }: IndexedAllocation) =>
+      sticky === undefined ? cluster.reuseDelayMs(spec.pool) - missingMs : 0;
     const ripe = left.filter((allocation) => waitMs(allocation) <= 0).slice(0, BATCH);
     let freed = 0;
     for (const allocation of ripe) {
       await mayDelete(signal);
-      if ((await cluster.deleteAllocation(allocation, signal)) !== 'changed') freed++;
+      const free = allocation.sticky === undefined ? cluster.deleteAllocation : cluster.emptyAllocation;
+      if ((await free(allocation, signal)) !== 'changed') freed++;
     }
     if (freed > 0) onFreed({ nodeName, allocations: freed, subnets: [] });
     if (left.length === 0) return freeSubnets(nodeName, subnets, signal);

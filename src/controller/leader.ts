@@ -17,7 +17,9 @@ import {
 import {
   allocationStore,
   conditionalWrites,
+  EMPTIED,
   getNode,
+  getStatefulSetSize,
   nodeSubnetStore,
   pathOf,
   poolStore,
@@ -29,10 +31,11 @@ import {
 } from '../kube/index.ts';
 import { formatAddress } from '../net/index.ts';
 import type { Settings } from '../settings.ts';
-import { indexedAllocation } from './allocation-index.ts';
+import { indexedAllocation, statefulSetKey, type IndexedAllocation } from './allocation-index.ts';
 import { createAudit, type Audit } from './audit.ts';
 import type { ControllerCaches } from './caches.ts';
 import { createGoneNodes, type GoneNodesCluster } from './gone-nodes.ts';
+import { createKeptAddresses, type KeptAddressesCluster } from './kept-addresses.ts';
 import { createPools, type PoolObserver, type PoolsCluster } from './pools.ts';
 import { createWorkQueue, type QueueObserver, type WorkQueue } from './queue.ts';
 import { createRateLimit } from './rate.ts';
@@ -117,12 +120,27 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
       },
     }),
   });
-  const unsubscribe = wakeOnChange(caches, pools, nodes);
+  const statefulSets = createWorkQueue({
+    clock,
+    random,
+    onFailure,
+    reconcile: createKeptAddresses({
+      cluster: keptAddressesCluster(parts),
+      clock,
+      keepMs: settings.stickyKeepMs,
+      mayDelete: createRateLimit(settings.deletesPerSecond, clock),
+      onFreed: (freed) => {
+        log.info(freed, 'freed a sticky address for which no pod will come');
+      },
+    }),
+  });
+  const unsubscribe = wakeOnChange(caches, { pools, nodes, statefulSets });
   try {
     for (const name of caches.pools.keys()) pools.add(name);
     const holders = [...caches.index.nodeNames(), ...caches.subnets.list().map(({ spec }) => spec.nodeName)];
     for (const nodeName of holders) nodes.add(nodeName);
-    await Promise.all([pools.run(signal), nodes.run(signal), audit.run(signal)]);
+    for (const key of caches.index.statefulSets()) statefulSets.add(key);
+    await Promise.all([pools, nodes, statefulSets, audit].map((part) => part.run(signal)));
   } finally {
     unsubscribe();
     observer.deposed();
@@ -130,7 +148,10 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
 }
 
 /** An event only wakes: what is done about it is read from the caches then. */
-function wakeOnChange(caches: ControllerCaches, pools: WorkQueue, nodes: WorkQueue): () => void {
+function wakeOnChange(
+  caches: ControllerCaches,
+  { pools, nodes, statefulSets }: Readonly<Record<'pools' | 'nodes' | 'statefulSets', WorkQueue>>,
+): () => void {
   const wakeAllPools = () => {
     for (const name of caches.pools.keys()) pools.addAfter(name, GATHER_SUBNETS_MS);
   };
@@ -156,6 +177,8 @@ function wakeOnChange(caches: ControllerCaches, pools: WorkQueue, nodes: WorkQue
         pools.addAfter(allocation.spec.pool, GATHER_ALLOCATIONS_MS);
         wakeIfGone(allocation.nodeName);
       }
+      const statefulSet = after === undefined ? undefined : statefulSetKey(after);
+      if (statefulSet !== undefined) statefulSets.addAfter(statefulSet, GATHER_ALLOCATIONS_MS);
     }),
     caches.nodes.onChange(({ key, before, after }) => {
       if (before === undefined || after === undefined) nodes.add(key);
@@ -256,12 +279,7 @@ function eventOf(pool: IPPool, { type, status, message }: Condition) {
 
 function goneNodesCluster({ client, caches }: LeaderParts): GoneNodesCluster {
   const lists = allocationStore(client);
-  const allocations = conditionalWrites(
-    client,
-    pathOf(IP_ALLOCATION),
-    (object) => IPAllocation.parse(object),
-    caches.allocations,
-  );
+  const allocations = allocationWrites(client, caches);
   const subnets = nodeSubnetStore(client, caches.subnets);
   return {
     nodeIsKnown: caches.nodes.has,
@@ -272,6 +290,29 @@ function goneNodesCluster({ client, caches }: LeaderParts): GoneNodesCluster {
     listAllocationsOfNode: async (nodeName, signal) =>
       (await lists.listOfNode(nodeName, signal)).map(indexedAllocation),
     deleteAllocation: allocations.delete,
+    emptyAllocation: allocations.empty,
     deleteSubnet: subnets.delete,
+  };
+}
+
+function keptAddressesCluster({ client, caches }: LeaderParts): KeptAddressesCluster {
+  return {
+    keptFor: caches.index.keptFor,
+    sizeOf: (statefulSet, signal) => {
+      const [namespace = '', name = ''] = statefulSet.split('/');
+      return getStatefulSetSize(client, { namespace, name }, signal);
+    },
+    deleteAllocation: allocationWrites(client, caches).delete,
+  };
+}
+
+/** Of an allocation the controller keeps only the little that a condition needs. */
+function allocationWrites(client: KubeClient, { allocations }: ControllerCaches) {
+  const parse = (object: unknown) => IPAllocation.parse(object);
+  const writes = conditionalWrites(client, pathOf(IP_ALLOCATION), parse, allocations);
+  return {
+    delete: writes.delete,
+    empty: (seen: IndexedAllocation, signal: AbortSignal) =>
+      writes.patch(seen, { spec: EMPTIED }, { signal }),
   };
 }

@@ -14,11 +14,14 @@ import {
  *
  * | a subnet                                                          | loses against                 |
  * |-------------------------------------------------------------------|-------------------------------|
- * | overlaps one of another node                                      | the older one                 |
+ * | overlaps one of another node, neither exclusive                   | the older one                 |
+ * | is exclusive, and another node's own address in its subnet        | that                          |
  * | holds an address of this node                                     | that                          |
  * | holds another node's next hop, inside the CIDRs of its own pool   | the next hop of an older one  |
  * | holds another node's next hop, outside them                       | that                          |
  *
+ * An exclusive one lies inside another's on purpose: the address is its node's pod's, as the name of its IPAllocation
+ * makes sure. A node with a living pod of that address does not ask this function about it (agent/exclusive-subnets.ts).
  * A next hop can be changed at any time, so inside a pool a younger subnet's takes no route from anybody.
  * `ownAddresses` are this node's, by its Node object.
  */
@@ -41,6 +44,10 @@ export function disputedSubnets({
     }
     for (const outer of around) {
       if (subnet !== undefined && hop === undefined) {
+        if (isNodesOwn(subnet, outer)) {
+          const owner = `"${outer.spec.nodeName}"`;
+          reasons.set(subnet, `it is the address of node ${owner} in ${formatCIDR(outer.spec.cidr)}`);
+        }
         if (!excludeEachOther(outer, subnet)) continue;
         const [older, younger] = isOlder(outer, subnet) ? [outer, subnet] : [subnet, outer];
         reasons.set(younger, `it overlaps ${named(older)}, which is older`);
@@ -72,9 +79,17 @@ function inOrder(subnets: readonly NodeSubnet[], ownAddresses: readonly IPAddres
   );
 }
 
-/** Where subnets may lie inside others on purpose, this is the place to say so. */
 function excludeEachOther(a: NodeSubnet, b: NodeSubnet): boolean {
-  return a.spec.nodeName !== b.spec.nodeName;
+  return a.spec.nodeName !== b.spec.nodeName && a.spec.exclusive !== true && b.spec.exclusive !== true;
+}
+
+/** Whether it is the first address of another node's subnet around it. */
+function isNodesOwn({ spec }: NodeSubnet, around: NodeSubnet): boolean {
+  return (
+    spec.exclusive === true &&
+    around.spec.nodeName !== spec.nodeName &&
+    spec.cidr.first === around.spec.cidr.first
+  );
 }
 
 function losesAgainst(outer: NodeSubnet, hopOf: NodeSubnet | undefined, pools: readonly IPPool[]): boolean {

@@ -56,7 +56,10 @@ export function desiredFilter(input: FilterInput): FilterState {
     families,
     pools: addressSet([...pools.flatMap(({ spec }) => spec.cidrs), ...subnetCIDRs]),
     nodes: addressSet([
-      ...subnetCIDRs.map((cidr) => hostCIDR(firstAddress(cidr))),
+      // That of an exclusive one is a pod's.
+      ...subnets.flatMap(({ spec }) =>
+        spec.exclusive === true ? [] : hostCIDR(firstAddress(spec.cidr)),
+      ),
       ...subnets.flatMap(({ spec }) => spec.nextHops.map(hostCIDR)),
     ]),
     directNodes: addressSet(directNodes.map(hostCIDR)),

@@ -6,7 +6,14 @@ import type {
   NodeSubnet,
   PodReference,
 } from '../api/index.ts';
-import { cidrHasAddress, countAddresses, intersectRanges, rangeOfCIDR, type Family } from '../net/index.ts';
+import {
+  cidrHasAddress,
+  countAddresses,
+  intersectRanges,
+  rangeOfCIDR,
+  type Family,
+  type IPAddress,
+} from '../net/index.ts';
 import { addressCandidates, type Candidate, type NamesInUse, type RingCursor } from './candidates.ts';
 import type { Clock, Random } from './clock.ts';
 import { startDeadline } from './deadline.ts';
@@ -61,7 +68,7 @@ export interface ClaimRequest {
   /** This node's allocations by name, own writes laid over: the living cache, resting ones included. */
   readonly allocations: NamesInUse & { get(name: string): IPAllocation | undefined };
   /** Names in use by any other source, such as addresses seen in the kernel. */
-  readonly alsoInUse?: { has(name: string): boolean };
+  readonly alsoInUse?: { has(name: string, address: IPAddress): boolean };
   /** From the call on. */
   readonly deadlineMs: number;
   /** The caller's reason to give up. */
@@ -188,7 +195,7 @@ function* freeCandidates(
   const { pool, allocations: inUse, stillDrawable } = request;
   for (const candidate of addressCandidates({ pool, subnets, inUse, cursor, stillDrawable })) {
     const { name } = candidate;
-    if (inFlight.has(name) || taken.has(name) || request.alsoInUse?.has(name) === true) continue;
+    if (inFlight.has(name) || taken.has(name) || request.alsoInUse?.has(name, candidate.address)) continue;
     inFlight.add(name);
     cursor.handedOut(candidate.subnet, candidate.address);
     yield candidate;

@@ -13,6 +13,7 @@ export * from './definite-create.ts';
 export * from './claim.ts';
 export * from './wanted-claim.ts';
 export * from './fixed-addresses.ts';
+export * from './stateful-sets.ts';
 export * from './release.ts';
 export * from './attachment-lock.ts';
 export * from './subnet-claim.ts';

@@ -9,6 +9,7 @@ export * from './nodesubnets.ts';
 export * from './ipallocations.ts';
 export * from './nodes.ts';
 export * from './pods.ts';
+export * from './statefulsets.ts';
 export * from './namespaces.ts';
 export * from './service-cidrs.ts';
 export * from './lease.ts';

@@ -58,12 +58,7 @@ export function allocationStore(
         { spec: { nodeName, attachment, pod: { ...pod, uid: pod.uid ?? null }, holder: null } },
         signal,
       ),
-    empty: (seen, signal) =>
-      writes.patch(
-        seen,
-        { spec: { nodeName: null, attachment: null, holder: STICKY_HOLDER } },
-        { signal },
-      ),
+    empty: (seen, signal) => writes.patch(seen, { spec: EMPTIED }, { signal }),
     listOfNode: (nodeName, signal) => list(`spec.nodeName=${nodeName}`, signal),
     listMatching({ pool, nodeName, namespace, podName }, signal) {
       const selected = {
@@ -85,6 +80,9 @@ export function allocationStore(
     return items.map(parse);
   }
 }
+
+/** The change by which a sticky address loses its sandbox and waits for the next of its pod. */
+export const EMPTIED = { nodeName: null, attachment: null, holder: STICKY_HOLDER };
 
 /** What a list of allocations is narrowed to; what is absent does not matter. */
 export interface AllocationFilter {

@@ -15,6 +15,8 @@ export interface Pod {
   readonly hostNetwork: boolean;
   readonly podIPs: readonly string[];
   readonly isTerminating: boolean;
+  /** What made the pod, and makes it anew. */
+  readonly controller?: { readonly kind: string; readonly name: string } | undefined;
 }
 
 /** @throws ZodError */
@@ -30,6 +32,7 @@ export function parsePod(object: unknown): Pod {
     hostNetwork: spec.hostNetwork,
     podIPs: status.podIPs.map(({ ip }) => ip),
     isTerminating: metadata.deletionTimestamp !== undefined,
+    controller: metadata.ownerReferences.find(({ controller }) => controller),
   };
 }
 
@@ -71,6 +74,9 @@ const PodObject = z.object({
     uid: z.string(),
     annotations: z.record(z.string(), z.string()).default({}),
     deletionTimestamp: z.string().optional(),
+    ownerReferences: z
+      .array(z.object({ kind: z.string(), name: z.string(), controller: z.boolean().default(false) }))
+      .default([]),
   }),
   spec: z.object({ nodeName: z.string().optional(), hostNetwork: z.boolean().default(false) }),
   status: z

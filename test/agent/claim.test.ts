@@ -188,6 +188,7 @@ function setUp({
   claimMoreIsOfNoUse = false,
   isBlind = false,
   claimer = { node: { name: 'n1', labels: {} } },
+  onSecure = () => Promise.resolve(),
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
@@ -195,6 +196,7 @@ function setUp({
   claimMoreIsOfNoUse?: boolean;
   isBlind?: boolean;
   claimer?: Claimer;
+  onSecure?: () => Promise<void>;
 } = {}) {
   const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
@@ -205,6 +207,8 @@ function setUp({
   const told: string[] = [];
   const wired = createWiredAddresses();
   const outcomes: ClaimOutcome[] = [];
+  const exclusive = new Map<string, NodeSubnet>();
+  const secured: string[] = [];
   const parts: ClaimingParts = {
     wired,
     nodeName: 'n1',
@@ -212,7 +216,17 @@ function setUp({
     announce: {
       refused: (_, error) => told.push(error.name),
       overflowed: (_, { metadata }) => told.push(`overflowed to ${metadata.name}`),
+      notGranted: (_, message) => told.push(message),
     },
+    exclusiveSubnets: {
+      of: (address) => exclusive.get(formatAddress(address)),
+      async secure({ spec }) {
+        secured.push(formatAddress(spec.address));
+        await onSecure();
+      },
+    },
+    listSticky: stores.allocations.listSticky,
+    log: { info: () => undefined, warn: () => undefined, error: () => undefined },
     pools: () => pools,
     subnets: () => [...held.values()].flat(),
     allocations: cache,

@@ -71,6 +71,12 @@ function goneNodes(): Reconcile {
         world.unseen = world.unseen.filter((one) => one.metadata.name !== name);
         return world.allocations.delete(name) ? 'done' : 'gone';
       },
+      async emptyAllocation(seen) {
+        const { name } = seen.metadata;
+        world.calls.push(`empty ${name}`);
+        world.allocations.set(name, { ...seen, nodeName: undefined, attached: false });
+        return 'done';
+      },
       async deleteSubnet({ metadata: { name, resourceVersion } }) {
         world.calls.push(`delete ${name}`);
         const found = world.subnets.get(name);
