@@ -19,6 +19,7 @@ import {
 } from '../ipam/index.ts';
 import { firstAddress, formatCIDR, type IPAddress } from '../net/index.ts';
 import type { AgentParts, ExclusiveSubnets, OwnAllocations } from './parts.ts';
+import type { StepObserver } from './steps.ts';
 
 export interface ExclusiveSubnetsParts {
   readonly stores: { readonly subnets: NodeSubnetStore; readonly pools: PoolStore };
@@ -39,6 +40,7 @@ export interface ExclusiveSubnetsParts {
   readonly inFlight: ReadonlySet<string>;
   /** Names of the addresses that interfaces of this node have. */
   readonly wired: { keys(): Iterable<string> };
+  readonly observe: StepObserver;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentParts['log'];
@@ -99,7 +101,9 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
       const { address } = allocation.spec;
       const stale = of(address);
       if (!parts.coveredByOwn(address)) {
+        parts.observe('claim:not-led-yet');
         await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, poolOf(allocation), signal);
+        parts.observe('claim:led');
       } else if (stale !== undefined && !isOwn(stale)) {
         await deleteExclusiveSubnet(stores.subnets, stale, signal);
         // Where it had gone already only the watch takes it out of the cache.
@@ -117,6 +121,7 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
         of(address) ?? (isDoubtful ? await stores.subnets.get(hostSubnetName(address), signal) : undefined);
       if (found === undefined || !isExclusive(found) || !isOwn(found)) return;
       await deleteExclusiveSubnet(stores.subnets, found, signal);
+      parts.observe('release:not-led-any-more');
       log.info({ allocation: metadata.name }, 'gave back the subnet of one address');
     },
 

@@ -249,6 +249,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     isHeldHere,
     inFlight,
     wired,
+    observe,
     clock,
     random,
     log,

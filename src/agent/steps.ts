@@ -12,6 +12,10 @@ export const ADD_STEPS = [
 
 export const DEL_STEPS = ['del:accepted', 'del:link-down', 'del:release-queued'] as const;
 
-export type Step = (typeof ADD_STEPS)[number] | (typeof DEL_STEPS)[number];
+/** Those that only an address outside the node's own subnets comes by: between the object and the way to it. */
+export const LEADING_STEPS = ['claim:not-led-yet', 'claim:led', 'release:not-led-any-more'] as const;
+
+export type Step =
+  (typeof ADD_STEPS)[number] | (typeof DEL_STEPS)[number] | (typeof LEADING_STEPS)[number];
 
 export type StepObserver = (step: Step) => void;

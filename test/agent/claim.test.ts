@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import { POOL_FINALIZER, type IPPool, type NodeSubnet, type PodReference } from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { claimFor, type ClaimingParts, type ClaimOutcome } from '../../src/agent/claim.ts';
 import {
@@ -11,6 +11,7 @@ import {
 import { formatAddress, parseAddress, type Family } from '../../src/net/index.ts';
 import type { Fault, FakeCall } from '../contract/fake-stores.ts';
 import { createClaimingProcess } from '../ipam/claims.ts';
+import { allElse } from '../ipam/fake-clock.ts';
 import { attachmentOf, subnetOf } from '../ipam/objects.ts';
 
 describe('the pools', () => {
@@ -181,6 +182,114 @@ test('a node without an address of the pool’s families says so', async () => {
   await expect(claim('c')).rejects.toThrow('the node has no address of its families');
 });
 
+describe('a pod with wishes', () => {
+  const pod = { namespace: 'shop', name: 'db-0', uid: 'u' };
+  const named = (ipv4: string) => ({ wishes: { addresses: { ipv4: parseAddress(ipv4) } } });
+  const node = { name: 'n1', labels: {} };
+  const fixed = { fixedAddresses: true };
+
+  test('gets the address that it names, outside the node’s subnets, and is led to', async () => {
+    const { pool, claimFor, secured } = setUp({ claimer: { node, ...named('10.1.0.9') } });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.128/30'], {}, fixed);
+    expect(await claimFor('c', pod)).toEqual(['10.1.0.9']);
+    expect(secured).toEqual(['10.1.0.9']);
+  });
+
+  test('is refused, and told, where it cannot have it', async () => {
+    const { pool, claimFor, told, stores } = setUp({ claimer: { node, ...named('10.1.0.9') } });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/28']);
+    await expect(claimFor('c', pod)).rejects.toThrow('IPPool a does not allow it');
+    expect(told).toEqual(['FixedAddressError']);
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
+  test('of a family that the node has not is refused', async () => {
+    const { pool, claimFor } = setUp({ claimer: { node, ...named('10.1.0.9') }, families: ['ipv6'] });
+    pool('a', ['10.1.0.0/24', 'fd00::/64'], [], {}, fixed);
+    await expect(claimFor('c', pod)).rejects.toThrow('node n1 has no ipv4 address');
+  });
+
+  test('gives back what it claimed if it cannot be led to', async () => {
+    const { pool, claimFor, stores, releases } = setUp({
+      claimer: { node, ...named('10.1.0.9') },
+      onSecure: () => Promise.reject(new SubnetUnavailableError('a', 'ipv4', 'it is going')),
+    });
+    pool('a', ['10.1.0.0/24'], [], {}, fixed);
+    await expect(claimFor('c', pod)).rejects.toThrow('it is going');
+    await releases.settled();
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
+  describe('to keep its addresses', () => {
+    const claimer = { node, wishes: { sticky: 'shop/db-0' } };
+
+    test('draws at first like any other, with one list, and is not led to', async () => {
+      const { pool, claimFor, calls, stores, secured } = setUp({ claimer });
+      pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+      expect(await claimFor('c', pod)).toEqual(['10.1.0.1']);
+      expect(calls.map(({ verb }) => verb)).toEqual(['list', 'create']);
+      expect(stores.stored.IPAllocation.get('10.1.0.1')?.spec.sticky).toBe('shop/db-0');
+      expect(secured).toEqual([]);
+    });
+
+    test('has the same again, and draws what is missing from the same pool', async () => {
+      const { pool, claimFor, keep, secured } = setUp({ claimer });
+      pool('a', ['10.0.0.0/24', 'fd01::/64'], ['10.0.0.0/30', 'fd01::/126']);
+      pool('b', ['10.1.0.0/24', 'fd00::/64'], ['10.1.0.0/30', 'fd00::/126']);
+      await keep('10.1.0.9', 'b');
+      expect(await claimFor('c', pod)).toEqual(['10.1.0.9', 'fd00::1']);
+      expect(secured).toEqual(['10.1.0.9']);
+    });
+
+    test('gets another one where that is being drained, and the old one is freed', async () => {
+      const { pool, claimFor, keep, told, stores, releases } = setUp({ claimer });
+      pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+      await keep('10.9.0.9', 'a');
+      expect(await claimFor('c', pod)).toEqual(['10.1.0.1']);
+      expect(told).toEqual([expect.stringContaining('10.9.0.9, which was kept for it, is not given')]);
+      await allElse();
+      await releases.settled();
+      expect([...stores.stored.IPAllocation.keys()]).toEqual(['10.1.0.1']);
+    });
+
+    test('keeps what the node has no use for, of the other family', async () => {
+      const { pool, claimFor, keep, told, stores } = setUp({ claimer, families: ['ipv4'] });
+      pool('a', ['10.1.0.0/24', 'fd00::/64'], ['10.1.0.0/30']);
+      await keep('10.1.0.9', 'a');
+      await keep('fd00::9', 'a');
+      expect(await claimFor('c', pod)).toEqual(['10.1.0.9']);
+      await allElse();
+      expect(told).toEqual([]);
+      expect(stores.stored.IPAllocation.size).toBe(2);
+    });
+
+    test('lists again as long as nobody answers: else it would get another address', async () => {
+      let lists = 0;
+      const { pool, claimFor, keep } = setUp({
+        claimer,
+        fault: ({ verb }) => (verb === 'list' && ++lists < 3 ? 'fail' : 'none'),
+      });
+      pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+      await keep('10.1.0.9', 'a');
+      expect(await claimFor('c', pod)).toEqual(['10.1.0.9']);
+    });
+
+    test('that are not granted is told so, and draws', async () => {
+      const { pool, claimFor, told } = setUp({ claimer: { node, wishes: { notSticky: 'no StatefulSet' } } });
+      pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+      expect(await claimFor('c', pod)).toEqual(['10.1.0.1']);
+      expect(told).toEqual(['no StatefulSet']);
+    });
+  });
+});
+
+test('an address to which another node has the way is not drawn', async () => {
+  const { pool, claim, exclusive } = setUp();
+  const a = pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+  exclusive.set('10.1.0.1', subnetOf('10.1.0.1/32', a, 'n2', { exclusive: true }));
+  expect(await claim('c1')).toEqual(['10.1.0.2']);
+});
+
 function setUp({
   fault,
   families,
@@ -257,14 +366,36 @@ function setUp({
     told,
     more,
     outcomes,
-    pool(name: string, cidrs: string[], own: string[], extra: Partial<Record<Family, string[]>> = {}) {
-      const pool = stores.applyPool(name, { cidrs }, { finalizers: [POOL_FINALIZER] });
+    exclusive,
+    /** What was led to this node. */
+    secured,
+    releases: process.releases,
+    /** Leaves an address that is kept for db-0. */
+    async keep(address: string, poolName: string) {
+      const holder = { holder: 'sticky', sticky: 'shop/db-0' };
+      await stores.allocations.create({ address: parseAddress(address), pool: poolName, ...holder });
+    },
+    pool(
+      name: string,
+      cidrs: string[],
+      own: string[],
+      extra: Partial<Record<Family, string[]>> = {},
+      spec: object = {},
+    ): IPPool {
+      const pool = stores.applyPool(name, { cidrs, ...spec }, { finalizers: [POOL_FINALIZER] });
       pools.push(pool);
       held.set(
         name,
         own.map((cidr) => subnetOf(cidr, pool)),
       );
       spare.set(name, extra);
+      return pool;
+    },
+    async claimFor(containerID: string, pod: PodReference): Promise<string[]> {
+      const { signal } = new AbortController();
+      const claimant = { attachment: attachmentOf(containerID), pod, pool: undefined };
+      const claimed = await clock.until(claimFor(parts, claimant, signal));
+      return claimed.map(({ spec }) => formatAddress(spec.address));
     },
     async claim(
       containerID: string,

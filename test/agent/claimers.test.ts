@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { ClaimerUnknownError, createFindClaimer } from '../../src/agent/claimers.ts';
 import { InvalidAnnotationError, POOLS_ANNOTATION } from '../../src/ipam/index.ts';
 import type { Namespace, Pod } from '../../src/kube/index.ts';
+import { parseAddress } from '../../src/net/index.ts';
 
 const pod = { namespace: 'shop', name: 'web-0', uid: 'u1' };
 const { signal } = new AbortController();
@@ -63,6 +64,42 @@ describe('who asks', () => {
     expect(claimer.namespace).toEqual({ name: 'shop', labels: { tenant: 'blue' } });
     expect(asked).toEqual([]);
     await expect(find(pod, 'obeyed', signal)).rejects.toThrow(ClaimerUnknownError);
+  });
+
+  describe('wishes', () => {
+    const wishesOf = async (fields: Partial<Pod>) => {
+      const { find } = setUp({ namespaces: [namespaceOf()], pods: [podOf(fields)] });
+      return (await find(pod, 'obeyed', signal)).wishes;
+    };
+    const sticky = { 'ipam.weft.dev/sticky': 'true' };
+
+    test('are none where no annotation says so', async () => {
+      expect(await wishesOf({})).toBeUndefined();
+    });
+
+    test('are the addresses that the pod names', async () => {
+      const annotations = { 'ipam.weft.dev/addresses': '10.0.0.9' };
+      expect(await wishesOf({ annotations })).toEqual({ addresses: { ipv4: parseAddress('10.0.0.9') } });
+    });
+
+    test('are the addresses that it keeps, if a StatefulSet made it', async () => {
+      const controller = { kind: 'StatefulSet', name: 'web' };
+      expect(await wishesOf({ annotations: sticky, controller })).toEqual({ sticky: 'shop/web-0' });
+    });
+
+    test.each([
+      undefined,
+      { kind: 'ReplicaSet', name: 'web' },
+      { kind: 'StatefulSet', name: 'other' },
+    ])('are not granted to what no StatefulSet makes again under its name: %j', async (controller) => {
+      expect(await wishesOf({ annotations: sticky, controller })).toEqual({
+        notSticky: expect.stringContaining('on the pods of a StatefulSet only') as string,
+      });
+    });
+
+    test.each(['ipam.weft.dev/sticky', 'ipam.weft.dev/addresses'])('that cannot be read are an error: %s', async (key) => {
+      await expect(wishesOf({ annotations: { [key]: 'x' } })).rejects.toThrow(`Pod shop/web-0 has the annotation ${key}`);
+    });
   });
 
   test('an annotation that cannot be read is told with its place', async () => {

@@ -216,6 +216,23 @@ describe('nodes that are gone', () => {
     expect(deletes()).toEqual(['delete 10.0.1.0-24']);
   });
 
+  it('gives back the ways to single addresses first, then those addresses: sticky ones stay with their pod', async () => {
+    hold('a', 1);
+    const sticky = allocation(pods, '10.0.9.9', 'a');
+    const kept = { ...sticky, spec: { ...sticky.spec, sticky: 'shop/db-0' } };
+    world.allocations.set('10.0.9.9', indexedAllocation(kept));
+    const way = nodeSubnet(pods, '10.0.9.9/32', 'a');
+    world.subnets.set(way.metadata.name, { ...way, spec: { ...way.spec, exclusive: true } });
+    await settle('a');
+    expect(world.calls.filter((call) => !call.startsWith('get'))).toEqual([
+      'delete 10.0.9.9-32',
+      'delete 10.0.1.1',
+      'empty 10.0.9.9',
+      'delete 10.0.1.0-24',
+    ]);
+    expect(world.allocations.has('10.0.9.9')).toBe(true);
+  });
+
   it('leaves a subnet that is bound to a new Node of that name while it looks', async () => {
     hold('a', 0);
     await reconcile('a', signal);

@@ -44,6 +44,41 @@ describe('of two subnets of different nodes that overlap', () => {
   });
 });
 
+describe('an exclusive subnet', () => {
+  const b = subnet('10.64.0.64/26', 'b', ['192.168.1.2'], EARLY);
+  const exclusive = (cidr: string, nodeName: string) => subnet(cidr, nodeName, ['192.168.1.3'], { ...LATE, exclusive: true });
+
+  it('is routed to its node inside another’s subnet, which is routed too', () => {
+    expect(routed([b, exclusive('10.64.0.70/32', 'c')])).toEqual({
+      to: ['10.64.0.64/26', '10.64.0.70/32'],
+      notes: [],
+    });
+  });
+
+  it('is routed to its node out of this node’s own subnet', () => {
+    const own = subnet('10.64.0.0/26', 'a', ['192.168.1.1'], EARLY);
+    expect(routed([own, exclusive('10.64.0.9/32', 'c')]).to).toEqual(['10.64.0.9/32']);
+  });
+
+  it('of this node has no route: the pod’s own leads there', () => {
+    const state = desiredNodeState(input({ subnets: [b, exclusive('10.64.0.70/32', 'a')] }));
+    expect(state.routes.map(({ destination }) => formatCIDR(destination))).toEqual(['10.64.0.64/26']);
+    expect(state.addresses).toEqual([]);
+  });
+
+  it('does not take the address that a node has in its own subnet', () => {
+    const { to, notes } = routed([b, exclusive('10.64.0.64/32', 'c')]);
+    expect(to).toEqual(['10.64.0.64/26']);
+    expect(notes).toEqual([
+      'no route to 10.64.0.64/32 of node "c": it is the address of node "b" in 10.64.0.64/26',
+    ]);
+  });
+
+  it('does not take the address of a node', () => {
+    expect(routed([b, exclusive('192.168.1.2/32', 'c')]).to).toEqual(['10.64.0.64/26']);
+  });
+});
+
 describe('a subnet that holds the address of a node', () => {
   const b = subnet('10.64.0.64/26', 'b', ['192.168.1.2'], EARLY);
 

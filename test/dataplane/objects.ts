@@ -25,7 +25,12 @@ export function subnet(
   cidr: string,
   nodeName: string,
   nextHops: readonly string[],
-  { pool: poolName = 'main', nodeUID = `uid-${nodeName}`, created = '2026-01-01T00:00:00Z' } = {},
+  {
+    pool: poolName = 'main',
+    nodeUID = `uid-${nodeName}`,
+    created = '2026-01-01T00:00:00Z',
+    exclusive = false,
+  } = {},
 ): NodeSubnet {
   const parsed = parseCIDR(cidr);
   return {
@@ -37,6 +42,7 @@ export function subnet(
       nodeName,
       nodeUID,
       nextHops: nextHops.map(parseAddress),
+      ...(exclusive ? { exclusive } : {}),
     },
   };
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { IPAllocation } from '../../src/api/index.ts';
+import type { IPAllocation, IPAllocationSpec } from '../../src/api/index.ts';
 import { createReleaseQueue, UNKNOWN_SETTLES_MS, type ReleaseQueue } from '../../src/ipam/index.ts';
 import { parseAddress } from '../../src/net/index.ts';
 import { createFakeStores, type FakeOptions, type FakeStores } from '../contract/fake-stores.ts';
@@ -8,6 +8,78 @@ import { attachmentOf } from './objects.ts';
 
 const NAME = '10.0.0.5';
 const mine = attachmentOf('c1');
+
+describe('the release of an address that is the pod’s own', () => {
+  const stored = ({ stores }: SetUp) => stores.stored.IPAllocation.get(NAME)?.spec;
+
+  test('fixed: it comes free without a rest', async () => {
+    const { queue, allocation, stores, verbs, withdrawn } = await setUp({ fixed: true });
+    await queue.release(allocation, { reuseDelayMs: 30_000 });
+    expect(stores.stored.IPAllocation.size).toBe(0);
+    expect(verbs()).toEqual(['delete']);
+    expect(withdrawn).toEqual([`${NAME} with its sandbox`]);
+  });
+
+  test('sticky: it is taken from the sandbox and kept for the pod', async () => {
+    const world = await setUp({ sticky: 'shop/db-0' });
+    await world.queue.release(world.allocation, { reuseDelayMs: 30_000 });
+    expect(stored(world)).toMatchObject({ holder: 'sticky', sticky: 'shop/db-0' });
+    expect(stored(world)?.attachment).toBeUndefined();
+    expect(stored(world)?.nodeName).toBeUndefined();
+    expect(world.withdrawn).toEqual([`${NAME} with its sandbox`]);
+  });
+
+  test('sticky, of a claim that came to nothing: it is deleted', async () => {
+    const { queue, allocation, stores } = await setUp({ sticky: 'shop/db-0' });
+    await queue.release(allocation, { reuseDelayMs: 0, neverUsed: true });
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
+  test('sticky, said late and again, does not touch the next sandbox', async () => {
+    let calls = 0;
+    const world = await setUp({ sticky: 'shop/db-0', fault: () => (++calls === 1 ? 'lose' : 'none') });
+    const { queue, allocation, stores, clock } = world;
+    const release = queue.release(allocation, { reuseDelayMs: 0 });
+    await allElse();
+    const kept = stores.stored.IPAllocation.get(NAME);
+    if (kept?.spec.holder === undefined) throw new Error('it has not been emptied');
+    const pod = { namespace: 'shop', name: 'db-0' };
+    await stores.allocations.bind(kept, { nodeName: 'n2', attachment: attachmentOf('next'), pod });
+    await clock.until(release);
+    await queue.release(allocation, { reuseDelayMs: 0 });
+    expect(stored(world)?.attachment?.containerID).toBe('next');
+  });
+
+  test('does not begin before the way to it is gone', async () => {
+    let isAway = true;
+    const world = await setUp({
+      sticky: 'shop/db-0',
+      withdraw: () => (isAway ? Promise.reject(new Error('away')) : Promise.resolve()),
+    });
+    const release = world.queue.release(world.allocation, { reuseDelayMs: 0 });
+    await world.clock.advance(60_000);
+    expect(stored(world)?.holder).toBeUndefined();
+    isAway = false;
+    await world.clock.until(release);
+    expect(stored(world)?.holder).toBe('sticky');
+  });
+
+  test('is undone by emptying it, also where the update commits late', async () => {
+    const world = await setUp({ sticky: 'shop/db-0' });
+    const { queue, stores, clock, allocation, inFlight } = world;
+    await queue.release(allocation, { reuseDelayMs: 0 });
+    const kept = stores.stored.IPAllocation.get(NAME);
+    if (kept === undefined) throw new Error('it is gone');
+    const next = attachmentOf('next');
+    const undo = queue.undo(NAME, next);
+    await clock.advance(UNKNOWN_SETTLES_MS - 1);
+    const pod = { namespace: 'shop', name: 'db-0' };
+    await stores.allocations.bind(kept, { nodeName: 'n1', attachment: next, pod });
+    await clock.until(undo);
+    expect(stored(world)?.holder).toBe('sticky');
+    expect(inFlight.has(NAME)).toBe(false);
+  });
+});
 
 describe('release', () => {
   test('marks at once, deletes after the delay, and not before', async () => {
@@ -227,29 +299,40 @@ interface SetUp {
   readonly told: string[];
   /** The one that is stored, as the claim answered it. */
   readonly allocation: IPAllocation;
+  /** Of what the subnet was asked to go, and who had the address then. */
+  readonly withdrawn: string[];
   released(): boolean;
   /** What was asked of the apiserver after the set-up. */
   verbs(): string[];
 }
 
 /** A queue, and one allocation of c1 in the store; the faults begin after that. */
-async function setUp({ fault = () => 'none' }: FakeOptions = {}): Promise<SetUp> {
+async function setUp({
+  fault = () => 'none',
+  withdraw = () => Promise.resolve(),
+  ...more
+}: FakeOptions & Partial<IPAllocationSpec> & { withdraw?: () => Promise<void> } = {}): Promise<SetUp> {
   let isReady = false;
   const stores = createFakeStores({ fault: (call) => (isReady ? fault(call) : 'none') });
   const clock = createFakeClock();
   const inFlight = new Set<string>();
   const retried: string[] = [];
   const told: string[] = [];
+  const withdrawn: string[] = [];
   const queue = createReleaseQueue({
     store: stores.allocations,
     clock,
     random: Math.random,
     inFlight,
     reuseDelayMs: () => 30_000,
+    withdrawSubnet: async ({ metadata: { name } }) => {
+      await withdraw();
+      withdrawn.push(`${name} with ${stores.stored.IPAllocation.get(name)?.spec.holder ?? 'its sandbox'}`);
+    },
     onRetry: (name) => retried.push(name),
     observer: { marked: () => told.push('marked'), deleted: () => told.push('deleted') },
   });
-  const spec = { address: parseAddress(NAME), pool: 'p', nodeName: 'n1', attachment: mine };
+  const spec = { address: parseAddress(NAME), pool: 'p', nodeName: 'n1', attachment: mine, ...more };
   const created = await stores.allocations.create(spec);
   if (created.kind !== 'created') throw new Error('the store is new');
   const before = stores.calls.length;
@@ -261,6 +344,7 @@ async function setUp({ fault = () => 'none' }: FakeOptions = {}): Promise<SetUp>
     inFlight,
     retried,
     told,
+    withdrawn,
     allocation: created.object,
     released: () => stores.stored.IPAllocation.get(NAME)?.status?.releasedAt !== undefined,
     verbs: () => stores.calls.slice(before).map(({ verb }) => verb),

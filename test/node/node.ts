@@ -45,6 +45,7 @@ export interface TestNode {
 export interface ObjectMetadata {
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
+  readonly ownerReferences?: readonly object[];
 }
 
 export interface PodEvent {
