@@ -26,6 +26,13 @@ test('so is an address from the next pool', () => {
   expect(events[0]?.message).toBe('the pod has an address of IPPool b: IPPool a is full');
 });
 
+test('so is a wish that is not granted', () => {
+  const events: EventRecord[] = [];
+  const announce = createAnnounce({ record: (event) => events.push(event) }, () => undefined);
+  announce.notGranted({ namespace: 'shop', name: 'web-0', uid: 'u' }, 'no StatefulSet made it');
+  expect(events[0]).toMatchObject({ type: 'Warning', reason: 'IPAddressNotKept', message: 'no StatefulSet made it' });
+});
+
 test('nobody is told where there is no pod, or none that can be named', () => {
   const events: EventRecord[] = [];
   const announce = createAnnounce({ record: (event) => events.push(event) }, () => undefined);

@@ -7,6 +7,7 @@ import { createRingCursor, SubnetUnavailableError, type Claimer } from '../../sr
 import { formatCIDR, parseAddress, parseCIDR, type CIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
 import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
+import { subnetOf } from '../ipam/objects.ts';
 
 const GIVE_BACK_MS = 600_000;
 const QUARANTINE_MS = 300_000;
@@ -538,6 +539,42 @@ async function twoOfWhichOneLeaves(
   expect(agent.drawable(pool)).toHaveLength(1);
 }
 
+describe('exclusive subnets of this node', () => {
+  const exclusive = (p: IPPool, cidr: string, nodeUID = 'uid-n1') =>
+    subnetOf(cidr, p, 'n1', { exclusive: true, nodeUID, nextHops: [parseAddress('192.0.2.1')] }).spec;
+
+  test('are not drawn from, not given back as empty, and cover no other address', async () => {
+    const { agent, run, pool, stores, clock } = setUp();
+    const p = pool('p', ['10.0.0.0/24']);
+    await stores.subnets.create(exclusive(p, '10.0.0.9/32'));
+    await stores.subnets.create(exclusive(p, '10.0.0.10/32', 'uid-earlier'));
+    for (let i = 0; i < 4; i++) {
+      await run(agent.maintain);
+      await clock.advance(GIVE_BACK_MS + 1_000);
+    }
+    expect([...stores.stored.NodeSubnet.keys()]).toEqual(expect.arrayContaining(['10.0.0.9-32', '10.0.0.10-32']));
+    const [drawn, ...others] = agent.drawable(p);
+    expect(others).toEqual([]);
+    expect(drawn?.spec.cidr.prefixLength).toBe(26);
+    expect(agent.covers({ family: 'ipv4', value: (drawn?.spec.cidr.first ?? 0n) + 1n })).toBe(true);
+    expect(agent.covers(parseAddress('10.0.1.9'))).toBe(false);
+  });
+
+  test('are bound to a Node made anew where the pod’s interface stands, and follow its addresses', async () => {
+    const { agent, run, pool, stores, node, wired } = setUp();
+    const p = pool('p', ['10.0.0.0/24']);
+    await stores.subnets.create(exclusive(p, '10.0.0.9/32', 'uid-earlier'));
+    await stores.subnets.create(exclusive(p, '10.0.0.10/32', 'uid-earlier'));
+    wired.wired({ containerID: 'c', ifName: 'eth0' }, { ipv4: parseAddress('10.0.0.9') });
+    await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.get('10.0.0.9-32')?.spec).toMatchObject({
+      nodeUID: 'uid-n1',
+      nextHops: node.addresses,
+    });
+    expect(stores.stored.NodeSubnet.get('10.0.0.10-32')?.spec.nodeUID).toBe('uid-earlier');
+  });
+});
+
 function setUp({
   fault,
   inForceLater = false,
@@ -567,6 +604,7 @@ function setUp({
     labels: {} as Record<string, string>,
     addresses: [parseAddress('192.0.2.1'), parseAddress('2001:db8::1')],
   };
+  const wired = createWiredAddresses();
   let ghosts: NodeSubnet[] = [];
   const subnets = () => [...stores.stored.NodeSubnet.values()];
   const start = () =>
@@ -589,7 +627,7 @@ function setUp({
       },
       inFlight,
       serviceCIDRs: () => serviceCIDRs,
-      wired: createWiredAddresses(),
+      wired,
       hasMarkedRoute: (cidr) =>
         markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
       settings: {
@@ -624,6 +662,7 @@ function setUp({
     /** Who is bound to the node and has no address yet. */
     waiting,
     markedRoutes,
+    wired,
     serviceCIDRs,
     inForce,
     logged,

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { waitingClaimers } from '../../src/agent/waiting-pods.ts';
-import { POOLS_ANNOTATION } from '../../src/ipam/index.ts';
+import { ADDRESSES_ANNOTATION, POOLS_ANNOTATION } from '../../src/ipam/index.ts';
 import type { Namespace, Pod } from '../../src/kube/index.ts';
 import { allocationOf, RELEASED } from '../ipam/objects.ts';
 
@@ -16,6 +16,7 @@ test.each<{ name: string; pod: Partial<Pod>; waits: boolean }>([
   { name: 'one that has an address', pod: { name: 'served' }, waits: false },
   { name: 'one whose name had an address that rests', pod: { name: 'rested' }, waits: true },
   { name: 'one of an unknown namespace', pod: { namespace: 'other' }, waits: false },
+  { name: 'one that names its address', pod: { annotations: { [ADDRESSES_ANNOTATION]: '10.0.0.9' } }, waits: false },
   { name: 'one with a broken annotation', pod: { annotations: { [POOLS_ANNOTATION]: '!' } }, waits: false },
 ])('$name: $waits', ({ pod, waits }) => {
   const found = waitingClaimers({

@@ -14,6 +14,8 @@ describe('cniErrorObject', () => {
     [new LinkExistsError('eth0', 'pod', undefined), 106],
     [new ipam.NoPoolError([], { nodeName: 'n1' }), 11],
     [new ipam.InvalidAnnotationError('Pod a/b', 'x/y', 'z', 'it is no name'), 105],
+    [new ipam.FixedAddressError({ family: 'ipv4', value: 1n }, 'it is reserved'), 105],
+    [new ipam.AddressTakenError({ family: 'ipv4', value: 1n }, "is another's"), 11],
     [new ipam.ClaimDeadlineError('default', 1, undefined), 11],
     [new ipam.SubnetUnavailableError('default', 'ipv4', 'it is full'), 11],
     [new TypeError('x'), 999],

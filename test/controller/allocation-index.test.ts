@@ -23,6 +23,22 @@ describe('the index of allocations', () => {
     expect(index.poolNames()).toEqual(['pods']);
   });
 
+  it('knows what is kept for the pods of a StatefulSet, as long as no sandbox has it', () => {
+    const index = createAllocationIndex();
+    const bound = allocation(pods, '10.0.0.1', 'a');
+    const sticky = 'shop/db-0';
+    const before = indexedAllocation({ ...bound, spec: { ...bound.spec, sticky } });
+    const held = allocation(pods, '10.0.0.1', 'a', { holder: 'sticky' });
+    const after = indexedAllocation({ ...held, spec: { ...held.spec, sticky } });
+    index.change(undefined, before);
+    expect(index.statefulSets()).toEqual([]);
+    index.change(before, after);
+    expect(index.statefulSets()).toEqual(['shop/db']);
+    expect(named(index.keptFor('shop/db'))).toEqual(['10.0.0.1']);
+    index.change(after, before);
+    expect(index.keptFor('shop/db')).toEqual([]);
+  });
+
   it('knows what rests, and what a person holds', () => {
     const resting = allocation(pods, '10.0.0.1', 'a', { releasedAt: '2026-01-01T00:00:00Z' });
     expect(indexedAllocation(resting)).toMatchObject({

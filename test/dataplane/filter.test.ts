@@ -46,6 +46,14 @@ describe('the sets of a node', () => {
     });
   });
 
+  it('know the one address of an exclusive subnet as a pod’s, masqueraded on its node, never as a node’s', () => {
+    const exclusive = (cidr: string, nodeName: string) => subnet(cidr, nodeName, ['192.168.1.9'], { exclusive: true });
+    const held = [exclusive('10.64.0.70/32', 'a'), exclusive('10.64.0.71/32', 'b')];
+    const { nodes, natSources } = sets({ subnets: held });
+    expect(nodes).toEqual(['192.168.1.9']);
+    expect(natSources).toEqual(['10.64.0.70']);
+  });
+
   it('keep a drained CIDR among the pools while a subnet of it is held', () => {
     const drained = sets({ pools: [pool('main', ['10.65.0.0/16'])], subnets: subnets.slice(0, 1) });
     expect(drained.pools).toEqual(['10.64.0.0-10.64.0.63', '10.65.0.0-10.65.255.255']);
