@@ -127,7 +127,11 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
       pod: caches.pods.get,
       getPod: (pod, until) => getPod(client, pod, until),
     }),
-    announce: { refused: () => undefined, overflowed: () => undefined },
+    announce: { refused: () => undefined, overflowed: () => undefined, notGranted: () => undefined },
+    // The pods here wish for nothing.
+    exclusiveSubnets: { of: () => undefined, secure: () => Promise.resolve() },
+    listSticky: stores.allocations.listSticky,
+    log,
     allocations: caches.allocations,
     wired,
     subnetSource: nodeSubnets,

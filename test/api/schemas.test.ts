@@ -12,6 +12,7 @@ describe('the schemas', () => {
       nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
       priority: 0,
       disabled: false,
+      fixedAddresses: false,
       natOutgoing: true,
       reuseDelaySeconds: 30,
     });

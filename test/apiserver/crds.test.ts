@@ -305,6 +305,84 @@ describe('an IPAllocation', () => {
   });
 });
 
+describe('a sticky IPAllocation', () => {
+  const pod = { namespace: 'shop', name: 'db-0' };
+  const STICKY = 'shop/db-0';
+  const message =
+    "an IPAllocation's spec is immutable: release the address and claim it anew. A sticky one keeps address, pool and sticky";
+  const bound = (address: string): Spec => ({ ...allocation(address), pod, sticky: STICKY });
+  const kept = (address: string): Spec => {
+    const { attachment: _, nodeName: __, ...rest } = bound(address);
+    return { ...rest, holder: 'sticky' };
+  };
+
+  it('is emptied and bound again, to another sandbox on another node', async () => {
+    await create(IP_ALLOCATION, '10.6.0.1', bound('10.6.0.1'), false);
+    await replace(IP_ALLOCATION, '10.6.0.1', kept('10.6.0.1'));
+    await replace(IP_ALLOCATION, '10.6.0.1', { ...bound('10.6.0.1'), nodeName: 'node-2' });
+  });
+
+  it('never changes its address, its pool or its pod', async () => {
+    await create(IP_ALLOCATION, '10.6.0.2', kept('10.6.0.2'), false);
+    const whole = bound('10.6.0.2');
+    const { sticky: _, ...without } = whole;
+    for (const spec of [without, { ...whole, sticky: 'shop/db-1' }, { ...whole, pool: 'other' }]) {
+      expect(await refusal(replace(IP_ALLOCATION, '10.6.0.2', spec))).toContain(message);
+    }
+    expect(await refusal(replace(IP_ALLOCATION, '10.6.0.2', { ...whole, address: '10.6.0.3' }))).toContain(message);
+  });
+
+  it('is what no other becomes, and no other is emptied', async () => {
+    const other: Spec = { ...allocation('10.6.0.4'), pod };
+    await create(IP_ALLOCATION, '10.6.0.4', other, false);
+    expect(await refusal(replace(IP_ALLOCATION, '10.6.0.4', bound('10.6.0.4')))).toContain(message);
+    expect(await refusal(replace(IP_ALLOCATION, '10.6.0.4', { ...other, fixed: true }))).toContain(message);
+    const { attachment: _, ...rest } = other;
+    expect(await refusal(replace(IP_ALLOCATION, '10.6.0.4', { ...rest, holder: 'me' }))).toContain(message);
+  });
+
+  it('alone may be held by "sticky": people use other words', async () => {
+    const { sticky: _, ...rest } = kept('10.6.0.5');
+    expect(await refusal(create(IP_ALLOCATION, '10.6.0.5', rest))).toContain(
+      "the holder sticky is weft's own word, for addresses with spec.sticky",
+    );
+  });
+});
+
+describe('an exclusive NodeSubnet', () => {
+  const exclusive = (cidr: string) => ({ ...subnet(cidr), exclusive: true });
+
+  it.each([
+    ['10.9.1.9/32', true],
+    ['fd00::9/128', true],
+    ['10.9.1.0/31', false],
+    ['10.9.1.0/26', false],
+    ['fd00::/127', false],
+  ])('of %s: %s', async (cidr, isOne) => {
+    const creating = create(NODE_SUBNET, nodeSubnetName(parseCIDR(cidr)), exclusive(cidr));
+    if (isOne) await creating;
+    else expect(await refusal(creating)).toContain('an exclusive NodeSubnet is one address: /32 or /128');
+  });
+
+  it('stays so, and no other becomes one', async () => {
+    const message = 'a NodeSubnet is immutable but for nodeUID and nextHops';
+    await create(NODE_SUBNET, '10.9.1.1-32', exclusive('10.9.1.1/32'), false);
+    await create(NODE_SUBNET, '10.9.1.2-32', subnet('10.9.1.2/32'), false);
+    await create(NODE_SUBNET, '10.9.1.3-32', { ...subnet('10.9.1.3/32'), exclusive: false }, false);
+    const tries: [string, Spec][] = [
+      ['10.9.1.1-32', { ...subnet('10.9.1.1/32'), exclusive: false }],
+      ['10.9.1.1-32', subnet('10.9.1.1/32')],
+      ['10.9.1.2-32', exclusive('10.9.1.2/32')],
+      ['10.9.1.3-32', exclusive('10.9.1.3/32')],
+      ['10.9.1.3-32', subnet('10.9.1.3/32')],
+    ];
+    for (const [name, spec] of tries) {
+      expect(await refusal(replace(NODE_SUBNET, name, spec)), JSON.stringify(spec)).toContain(message);
+    }
+    await replace(NODE_SUBNET, '10.9.1.1-32', { ...exclusive('10.9.1.1/32'), nextHops: ['192.0.2.9'] });
+  });
+});
+
 describe('a NodeSubnet', () => {
   it.each(['10.244.1.0/26', '10.0.0.9/32', 'fd00::/122', 'fd00:10:244::40/122', '2001:db8::/64'])(
     'of %s is accepted under its name',
@@ -444,6 +522,14 @@ describe('kubectl', () => {
     }
   });
 
+  it('finds the addresses that are kept for a pod', async () => {
+    const spec = { address: '10.7.0.2', pool: 'elsewhere', holder: 'sticky', sticky: 'shop/cache-0' };
+    await create(IP_ALLOCATION, '10.7.0.2', spec, false);
+    const selector = '--field-selector=spec.sticky=shop/cache-0';
+    const found = await mustSucceed(server().kubectl(['get', 'ipallocations', '-o', 'name', selector]));
+    expect(found).toBe('ipallocation.ipam.weft.dev/10.7.0.2');
+  });
+
   it('shows node subnets, and finds them by node and pool', async () => {
     await create(
       NODE_SUBNET,
@@ -527,7 +613,7 @@ describe('the schema revision', () => {
     );
     await annotate('-');
     await expect(requireSchemaRevision(server().client)).rejects.toThrow(SchemaRevisionError);
-    await annotate('=2');
+    await annotate(`=${SCHEMA_REVISION}`);
     await requireSchemaRevision(server().client);
   });
 });

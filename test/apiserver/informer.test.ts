@@ -217,3 +217,39 @@ describe('an informer', () => {
     expect(log.lines.some(({ message }) => message.includes('listener'))).toBe(true);
   });
 });
+
+describe('a sticky allocation that its node empties and binds again', () => {
+  it('is gone from the cache at once and there again at once, however far the watch is', async () => {
+    const informer = await watching();
+    const ours = allocationStore(server().client, informer);
+    const attachment = { network: 'weft', containerID: 'c', ifName: 'eth0', kind: 'Interface' as const };
+    const pod = { namespace: 'shop', name: 'db-0' };
+    const spec = { address: parseAddress('10.9.0.1'), pool: 'p', nodeName: 'node-1', attachment, sticky: 'shop/db-0' };
+    const created = await ours.create(spec);
+    if (created.kind !== 'created') throw new Error(created.kind);
+    let seen = created.object;
+    for (const watchComesFirst of [false, true, false, true]) {
+      expect(await ours.empty(seen)).toBe('done');
+      expect(informer.has('10.9.0.1')).toBe(false);
+      // Something later that the watch shows: then it has shown this, too.
+      if (watchComesFirst) await shownAfter(informer);
+      expect(informer.has('10.9.0.1')).toBe(false);
+      const kept = await ours.get('10.9.0.1');
+      if (kept === undefined) throw new Error('it is gone');
+      const bound = await ours.bind(kept, { nodeName: 'node-1', attachment, pod });
+      if (bound.kind !== 'done') throw new Error(bound.kind);
+      expect(informer.get('10.9.0.1')?.spec.pod).toEqual(pod);
+      if (watchComesFirst) await shownAfter(informer);
+      expect(informer.get('10.9.0.1')?.metadata.resourceVersion).toBe(bound.object.metadata.resourceVersion);
+      seen = bound.object;
+    }
+  });
+
+  let last = 10;
+  /** Lets the watch come as far as an object that is made now. */
+  async function shownAfter(informer: Informer<IPAllocation>): Promise<void> {
+    const name = `10.9.1.${last++}`;
+    await store().create(held(name));
+    await informer.waitDelivered(name, within(10_000));
+  }
+});

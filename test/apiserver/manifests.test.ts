@@ -224,6 +224,8 @@ describe('what the accounts may do', () => {
     [CONTROLLER, 'patch', 'ippools.ipam.weft.dev status'],
     [CONTROLLER, 'delete', 'ipallocations.ipam.weft.dev'],
     [CONTROLLER, 'delete', 'nodesubnets.ipam.weft.dev'],
+    [CONTROLLER, 'patch', 'ipallocations.ipam.weft.dev'],
+    [CONTROLLER, 'get', 'statefulsets.apps'],
     [CONTROLLER, 'get', 'customresourcedefinitions.apiextensions.k8s.io/ippools.ipam.weft.dev'],
   ] as const;
   const refuse = [
@@ -254,6 +256,9 @@ describe('what the accounts may do', () => {
     [CONTROLLER, 'create', 'nodesubnets.ipam.weft.dev'],
     [CONTROLLER, 'patch', 'nodesubnets.ipam.weft.dev'],
     [CONTROLLER, 'patch', 'nodes status'],
+    [CONTROLLER, 'patch', 'statefulsets.apps'],
+    [CONTROLLER, 'list', 'statefulsets.apps'],
+    [AGENT, 'get', 'statefulsets.apps'],
     [CONTROLLER, 'list', 'pods'],
     [CONTROLLER, 'create', 'events'],
   ] as const;
@@ -335,6 +340,70 @@ describe('the admission policies', () => {
       expect(tried.exitCode).not.toBe(0);
       expect(String(tried.all)).toContain(text);
     }
+  });
+
+  describe('and addresses that go from node to node', () => {
+    const STICKY = 'default/db-0';
+    const attachment = { network: 'weft', containerID: 'c', ifName: 'eth0', kind: 'Interface' };
+    const allocation = (octet: number, spec: object) => ({
+      apiVersion: 'ipam.weft.dev/v1alpha1',
+      kind: 'IPAllocation',
+      metadata: { name: `10.62.0.${octet}` },
+      spec: { address: `10.62.0.${octet}`, pool: 'pods', ...spec },
+    });
+    const make = (object: object) => mustSucceed(apiserver().kubectl(['create', '-f', '-'], object));
+    const patch = (octet: number, nodeName: string, spec: object) =>
+      apiserver().kubectl([
+        ...['patch', 'ipallocation', `10.62.0.${octet}`, '--type=merge', ...as(nodeName)],
+        ...['-p', JSON.stringify({ spec })],
+      ]);
+    const bind = (nodeName: string) => ({ nodeName, attachment, holder: null });
+    const EMPTIED = { nodeName: null, attachment: null, holder: 'sticky' };
+    const refused = 'may write only what belongs to its own node';
+
+    it('let an agent empty a sticky one of its own node, and the next agent bind it', async () => {
+      await make(allocation(1, { nodeName: 'b', attachment, sticky: STICKY }));
+      expect(String((await patch(1, 'a', EMPTIED)).all)).toContain(refused);
+      await mustSucceed(patch(1, 'b', EMPTIED));
+      expect(String((await patch(1, 'a', bind('b'))).all)).toContain(refused);
+      await mustSucceed(patch(1, 'a', bind('a')));
+      expect(String((await patch(1, 'b', bind('b'))).all)).toContain(refused);
+    });
+
+    it('let an agent neither hand its own to another node, nor change or delete one that waits', async () => {
+      await make(allocation(2, { nodeName: 'a', attachment, sticky: STICKY }));
+      expect(String((await patch(2, 'a', bind('b'))).all)).toContain(refused);
+      expect(String((await patch(2, 'a', { nodeName: null })).all)).toContain(refused);
+      await mustSucceed(patch(2, 'a', EMPTIED));
+      expect(String((await patch(2, 'a', { pod: { namespace: 'x', name: 'y' } })).all)).toContain(refused);
+      const deleting = apiserver().kubectl(['delete', 'ipallocation', '10.62.0.2', ...as('a')]);
+      expect(String((await deleting).all)).toContain(refused);
+    });
+
+    it('let no agent have what a person holds, nor make what waits for a pod', async () => {
+      await make(allocation(3, { holder: 'printer', sticky: STICKY }));
+      expect(String((await patch(3, 'a', bind('a'))).all)).toContain(refused);
+      const making = apiserver().kubectl(
+        ['create', ...as('a'), '-f', '-'],
+        allocation(4, { holder: 'sticky', sticky: STICKY }),
+      );
+      expect(String((await making).all)).toContain(refused);
+    });
+
+    it('let an agent delete the exclusive subnet that another node left, and change or make none', async () => {
+      const exclusive = (octet: number) => {
+        const its = subnet('b', 5);
+        const cidr = `10.60.5.${octet}/32`;
+        return { ...its, metadata: { name: `10.60.5.${octet}-32` }, spec: { ...its.spec, cidr, exclusive: true } };
+      };
+      await make(exclusive(1));
+      const change = ['--type=merge', '-p', '{"spec":{"nodeUID":"v"}}'];
+      const changing = apiserver().kubectl(['patch', 'nodesubnet', '10.60.5.1-32', ...change, ...as('a')]);
+      expect(String((await changing).all)).toContain(refused);
+      const making = apiserver().kubectl(['create', ...as('a'), '-f', '-'], exclusive(2));
+      expect(String((await making).all)).toContain(refused);
+      await mustSucceed(apiserver().kubectl(['delete', 'nodesubnet', '10.60.5.1-32', ...as('a')]));
+    });
   });
 
   it('refuse a token that names no node', async () => {
