@@ -324,6 +324,66 @@ describe('nodes that are gone', () => {
   });
 });
 
+describe('sticky addresses', () => {
+  const attachment = { network: 'weft', containerID: 'c', ifName: 'eth0', kind: 'Interface' as const };
+  const bound = (address: string, pod: string) => ({
+    address: parseAddress(address),
+    pool: 'pods',
+    nodeName: 'goes',
+    attachment,
+    pod: { namespace: 'default', name: pod },
+    sticky: `default/${pod}`,
+  });
+
+  it('of a gone node are taken from it and kept, and the way to them is gone first', async () => {
+    await makePool('pods', ['10.26.0.0/24']);
+    await makeNode('goes');
+    const allocations = allocationStore(apiserver().client);
+    await allocations.create(bound('10.26.0.9', 'db-0'));
+    const subnets = nodeSubnetStore(apiserver().client);
+    const around = await claimSubnet('pods', '10.26.0.64/26', 'goes');
+    const cidr = parseCIDR('10.26.0.9/32');
+    await subnets.create({ ...around.spec, cidr, exclusive: true });
+    await makeStatefulSet('db', 1);
+    startController('one', ['--sticky-keep-seconds=1']);
+    await mustSucceed(apiserver().kubectl(['delete', 'node', 'goes']));
+    await vi.waitFor(async () => {
+      const found = await allocations.get('10.26.0.9');
+      expect(found?.spec).toMatchObject({ holder: 'sticky', sticky: 'default/db-0' });
+      expect(found?.spec.nodeName).toBeUndefined();
+      expect(await names('nodesubnets')).toEqual([]);
+    }, soon);
+  });
+
+  it('are freed when their StatefulSet is smaller for a while, and none else is', async () => {
+    await makePool('pods', ['10.27.0.0/24']);
+    const allocations = allocationStore(apiserver().client);
+    for (const [address, pod] of [
+      ['10.27.0.9', 'shrunk-0'],
+      ['10.27.0.10', 'shrunk-1'],
+      ['10.27.0.11', 'absent-0'],
+    ] as const) {
+      const created = await allocations.create(bound(address, pod));
+      if (created.kind === 'created') await allocations.empty(created.object);
+    }
+    await makeStatefulSet('shrunk', 1);
+    startController('one', ['--sticky-keep-seconds=2']);
+    await vi.waitFor(async () => {
+      expect(await names('ipallocations')).toEqual(['10.27.0.9']);
+    }, soon);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    expect(await names('ipallocations')).toEqual(['10.27.0.9']);
+  });
+
+  async function makeStatefulSet(name: string, replicas: number): Promise<void> {
+    const labels = { app: name };
+    const template = { metadata: { labels }, spec: { containers: [{ name: 'c', image: 'none' }] } };
+    const spec = { serviceName: name, replicas, selector: { matchLabels: labels }, template };
+    const object = { apiVersion: 'apps/v1', kind: 'StatefulSet', metadata: { name }, spec };
+    await mustSucceed(apiserver().kubectl(['create', '-n', 'default', '-f', '-'], object));
+  }
+});
+
 describe('a leader that acts on what it saw a while ago', () => {
   it('frees nothing that has come to be of another since', async () => {
     await makePool('pods', ['10.27.0.0/24']);

@@ -129,7 +129,7 @@ function makeNode(
   };
 }
 
-function makePod(
+export function makePod(
   make: ReturnType<typeof useThrowaways>['make'],
   node: Pick<FabricNode, 'name' | 'throwaway' | 'first'>,
   index: number,
