@@ -147,8 +147,7 @@ async function claimFromPool(
         allocations: parts.allocations,
         alsoInUse: {
           // What another node has the way to is that node's, although it lies in a subnet of this one.
-          has: (name, address) =>
-            parts.wired.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+          has: (name, address) => parts.wired.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,

@@ -5,10 +5,13 @@ import {
   parseSticky,
   statefulSetOf,
   STICKY_ANNOTATION,
+  InvalidAnnotationError,
+  type AddressMarks,
   type AddressWishes,
   type Claimer,
 } from '../ipam/index.ts';
 import { isPodOf, type Namespace, type Pod } from '../kube/index.ts';
+import { sameAddress, type IPAddress } from '../net/index.ts';
 
 /** Where namespaces and pods are read: the caches, and the apiserver itself for what they do not show. */
 export interface ClaimerSources {
@@ -63,6 +66,20 @@ export function createFindClaimer(sources: ClaimerSources): FindClaimer {
       ...wishesOf(its),
     };
   };
+}
+
+/** What the object of a living pod's address is marked with, where it was lost and is made again. */
+export function marksOf(pod: Pod, address: IPAddress): AddressMarks {
+  try {
+    const { wishes } = wishesOf(pod);
+    if (wishes?.sticky !== undefined) return { sticky: wishes.sticky };
+    const named = wishes?.addresses?.[address.family];
+    return named !== undefined && sameAddress(named, address) ? { fixed: true } : {};
+  } catch (error) {
+    // It has been changed since the pod got its address: then it wishes for nothing.
+    if (error instanceof InvalidAnnotationError) return {};
+    throw error;
+  }
 }
 
 /** Only a StatefulSet makes the same pod again: for any other the address would be kept for nobody. */

@@ -166,7 +166,10 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
     const allocation = parts.allocations.get(name);
     if (allocation === undefined) return;
     await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, poolOf(allocation), signal);
-    log.warn({ address: name }, "a living pod's address lay in no subnet of this node; it has one of its own now");
+    log.warn(
+      { address: name },
+      "a living pod's address lay in no subnet of this node; it has one of its own now",
+    );
   }
 
   /** One that fails must not keep the others waiting; the next call tries it again. */

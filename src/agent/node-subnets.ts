@@ -171,8 +171,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     return parts
       .subnets()
       .filter(
-        (subnet) =>
-          subnet.spec.nodeName === name && subnet.spec.nodeUID !== uid && !isExclusive(subnet),
+        (subnet) => subnet.spec.nodeName === name && subnet.spec.nodeUID !== uid && !isExclusive(subnet),
       );
   }
 

@@ -26,6 +26,7 @@ import {
   eventRecorder,
   getNamespace,
   getPod,
+  isPodOf,
   loadConnection,
   nodeSubnetStore,
   patchNodeNetworkAvailable,
@@ -41,7 +42,7 @@ import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
 import { watchObjects } from './caches.ts';
 import { createCheck } from './check.ts';
-import { createFindClaimer } from './claimers.ts';
+import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
 import {
@@ -308,6 +309,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       store: stores.allocations,
       namespaceState,
       podOf: caches.podOf,
+      marksOf: (podUID, address) => {
+        const pod = caches.pods.list().find((one) => isPodOf(one, podUID));
+        return pod === undefined ? {} : marksOf(pod, address);
+      },
       nowMs: () => clock.nowMs(),
       onConflict: alarm.conflict,
     }),

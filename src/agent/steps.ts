@@ -15,7 +15,6 @@ export const DEL_STEPS = ['del:accepted', 'del:link-down', 'del:release-queued']
 /** Those that only an address outside the node's own subnets comes by: between the object and the way to it. */
 export const LEADING_STEPS = ['claim:not-led-yet', 'claim:led', 'release:not-led-any-more'] as const;
 
-export type Step =
-  (typeof ADD_STEPS)[number] | (typeof DEL_STEPS)[number] | (typeof LEADING_STEPS)[number];
+export type Step = (typeof ADD_STEPS)[number] | (typeof DEL_STEPS)[number] | (typeof LEADING_STEPS)[number];
 
 export type StepObserver = (step: Step) => void;

@@ -6,6 +6,7 @@ import {
   judgeSweep,
   poolOfAddress,
   SupersededError,
+  type AddressMarks,
   type LiveAttachment,
   type NamespaceState,
   type SweepConflict,
@@ -30,6 +31,7 @@ export interface SweepFacts {
   readonly store: Pick<AllocationStore, 'create' | 'get'>;
   readonly namespaceState: (netns: { readonly path: string; readonly inode: number }) => NamespaceState;
   readonly podOf: (podUID: string) => PodReference | undefined;
+  readonly marksOf: (podUID: string, address: IPAddress) => AddressMarks;
   /** Monotonic. */
   readonly nowMs: () => number;
   /** The address of a living sandbox is another's by the book, or no pool's; told by each sweep that finds it. */
@@ -88,6 +90,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       nodeName: parts.nodeName,
       poolOf: (address) => poolOfAddress(address, parts.pools(), parts.subnets())?.poolName,
       podOf: facts.podOf,
+      marksOf: facts.marksOf,
     });
     memory = judgement.memory;
     let released = 0;

@@ -87,7 +87,10 @@ function refuseOtherFamilies(
   for (const family of FAMILIES) {
     const address = addresses[family];
     if (address === undefined || families.includes(family)) continue;
-    throw new FixedAddressError(address, `node ${nodeName} has no ${family} address, so nobody would find the pod`);
+    throw new FixedAddressError(
+      address,
+      `node ${nodeName} has no ${family} address, so nobody would find the pod`,
+    );
   }
 }
 
@@ -129,6 +132,9 @@ async function letGo(parts: ClaimingParts, claimant: Claimant, allocation: IPAll
     const bound = await store.bind(allocation, { nodeName: parts.nodeName, attachment, pod });
     if (bound.kind === 'done') await releases.release(bound.object, { reuseDelayMs: 0, neverUsed: true });
   } catch (error) {
-    parts.log.warn({ err: error, address: allocation.metadata.name }, 'could not free an outdated sticky address');
+    parts.log.warn(
+      { err: error, address: allocation.metadata.name },
+      'could not free an outdated sticky address',
+    );
   }
 }

@@ -50,11 +50,15 @@ export const IPAllocationSpec = z
       .min(3)
       .max(317)
       .exactOptional()
-      .describe('The pod of a StatefulSet that keeps the address, as namespace/name, also while it does not run.'),
+      .describe(
+        'The pod of a StatefulSet that keeps the address, as namespace/name, also while it does not run.',
+      ),
     fixed: z
       .boolean()
       .exactOptional()
-      .describe('The pod asked for this very address. It comes free without a rest, for the next pod that does.'),
+      .describe(
+        'The pod asked for this very address. It comes free without a rest, for the next pod that does.',
+      ),
   })
   .meta(
     celRules(

@@ -57,9 +57,7 @@ export function desiredFilter(input: FilterInput): FilterState {
     pools: addressSet([...pools.flatMap(({ spec }) => spec.cidrs), ...subnetCIDRs]),
     nodes: addressSet([
       // That of an exclusive one is a pod's.
-      ...subnets.flatMap(({ spec }) =>
-        spec.exclusive === true ? [] : hostCIDR(firstAddress(spec.cidr)),
-      ),
+      ...subnets.flatMap(({ spec }) => (spec.exclusive === true ? [] : hostCIDR(firstAddress(spec.cidr)))),
       ...subnets.flatMap(({ spec }) => spec.nextHops.map(hostCIDR)),
     ]),
     directNodes: addressSet(directNodes.map(hostCIDR)),

@@ -74,10 +74,7 @@ const LONGEST_SPELLING = 45;
  * Whether the pod's addresses are to be kept for it.
  * @throws InvalidAnnotationError
  */
-export function parseSticky(
-  annotations: Readonly<Record<string, string>>,
-  place: AnnotationPlace,
-): boolean {
+export function parseSticky(annotations: Readonly<Record<string, string>>, place: AnnotationPlace): boolean {
   const text = annotations[STICKY_ANNOTATION];
   if (text === undefined || text === 'true' || text === 'false') return text === 'true';
   throw new InvalidAnnotationError(place, STICKY_ANNOTATION, text, 'expected "true" or "false"');

@@ -29,8 +29,7 @@ export function isExclusive({ spec }: NodeSubnet): boolean {
 /** The subnets that a node draws from: those that carry its name and its Node's present UID. */
 export function ownSubnets(subnets: readonly NodeSubnet[], nodeName: string, nodeUID: string): NodeSubnet[] {
   return subnets.filter(
-    (subnet) =>
-      subnet.spec.nodeName === nodeName && subnet.spec.nodeUID === nodeUID && !isExclusive(subnet),
+    (subnet) => subnet.spec.nodeName === nodeName && subnet.spec.nodeUID === nodeUID && !isExclusive(subnet),
   );
 }
 

@@ -56,7 +56,11 @@ export interface SweepInput {
   /** The name of the pool that an address belongs to (poolOfAddress). */
   readonly poolOf: (address: IPAddress) => string | undefined;
   readonly podOf: (podUID: string) => PodReference | undefined;
+  /** What the pod's address is marked with, for objects that were lost: that it keeps it, or asked for it. */
+  readonly marksOf?: (podUID: string, address: IPAddress) => AddressMarks;
 }
+
+export type AddressMarks = Pick<IPAllocationSpec, 'sticky' | 'fixed'>;
 
 /** A living attachment whose address is another's by the book, or no pool's. For people: nothing is changed. */
 export interface SweepConflict {
@@ -186,7 +190,7 @@ function recoveredSpec(
   address: IPAddress,
   pool: string,
   { network, containerID, ifName, podUID }: LiveAttachment,
-  { nodeName, podOf }: SweepInput,
+  { nodeName, podOf, marksOf }: SweepInput,
 ): IPAllocationSpec {
   const pod = podUID === undefined ? undefined : podOf(podUID);
   return {
@@ -195,5 +199,6 @@ function recoveredSpec(
     nodeName,
     attachment: { network, containerID, ifName, kind: 'Interface' },
     ...(pod === undefined ? {} : { pod }),
+    ...(podUID === undefined ? {} : marksOf?.(podUID, address)),
   };
 }

@@ -30,7 +30,11 @@ test('so is a wish that is not granted', () => {
   const events: EventRecord[] = [];
   const announce = createAnnounce({ record: (event) => events.push(event) }, () => undefined);
   announce.notGranted({ namespace: 'shop', name: 'web-0', uid: 'u' }, 'no StatefulSet made it');
-  expect(events[0]).toMatchObject({ type: 'Warning', reason: 'IPAddressNotKept', message: 'no StatefulSet made it' });
+  expect(events[0]).toMatchObject({
+    type: 'Warning',
+    reason: 'IPAddressNotKept',
+    message: 'no StatefulSet made it',
+  });
 });
 
 test('nobody is told where there is no pod, or none that can be named', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ClaimerUnknownError, createFindClaimer } from '../../src/agent/claimers.ts';
+import { ClaimerUnknownError, createFindClaimer, marksOf } from '../../src/agent/claimers.ts';
 import { InvalidAnnotationError, POOLS_ANNOTATION } from '../../src/ipam/index.ts';
 import type { Namespace, Pod } from '../../src/kube/index.ts';
 import { parseAddress } from '../../src/net/index.ts';
@@ -87,19 +87,23 @@ describe('who asks', () => {
       expect(await wishesOf({ annotations: sticky, controller })).toEqual({ sticky: 'shop/web-0' });
     });
 
-    test.each([
-      undefined,
-      { kind: 'ReplicaSet', name: 'web' },
-      { kind: 'StatefulSet', name: 'other' },
-    ])('are not granted to what no StatefulSet makes again under its name: %j', async (controller) => {
-      expect(await wishesOf({ annotations: sticky, controller })).toEqual({
-        notSticky: expect.stringContaining('on the pods of a StatefulSet only') as string,
-      });
-    });
+    test.each([undefined, { kind: 'ReplicaSet', name: 'web' }, { kind: 'StatefulSet', name: 'other' }])(
+      'are not granted to what no StatefulSet makes again under its name: %j',
+      async (controller) => {
+        expect(await wishesOf({ annotations: sticky, controller })).toEqual({
+          notSticky: expect.stringContaining('on the pods of a StatefulSet only') as string,
+        });
+      },
+    );
 
-    test.each(['ipam.weft.dev/sticky', 'ipam.weft.dev/addresses'])('that cannot be read are an error: %s', async (key) => {
-      await expect(wishesOf({ annotations: { [key]: 'x' } })).rejects.toThrow(`Pod shop/web-0 has the annotation ${key}`);
-    });
+    test.each(['ipam.weft.dev/sticky', 'ipam.weft.dev/addresses'])(
+      'that cannot be read are an error: %s',
+      async (key) => {
+        await expect(wishesOf({ annotations: { [key]: 'x' } })).rejects.toThrow(
+          `Pod shop/web-0 has the annotation ${key}`,
+        );
+      },
+    );
   });
 
   test('an annotation that cannot be read is told with its place', async () => {
@@ -107,6 +111,29 @@ describe('who asks', () => {
     const { find } = setUp({ namespaces: [namespaceOf()], pods: [broken] });
     await expect(find(pod, 'obeyed', signal)).rejects.toThrow(InvalidAnnotationError);
     await expect(find(pod, 'obeyed', signal)).rejects.toThrow('Pod shop/web-0 has the annotation');
+  });
+});
+
+describe('the marks of an address whose object was lost', () => {
+  const address = parseAddress('10.0.0.9');
+  const controller = { kind: 'StatefulSet', name: 'web' };
+
+  test.each<[string, Partial<Pod>, object]>([
+    [
+      'is the pod’s to keep',
+      { annotations: { 'ipam.weft.dev/sticky': 'true' }, controller },
+      { sticky: 'shop/web-0' },
+    ],
+    ['was asked for', { annotations: { 'ipam.weft.dev/addresses': '10.0.0.9' } }, { fixed: true }],
+    ['is another than was asked for', { annotations: { 'ipam.weft.dev/addresses': '10.0.0.8' } }, {}],
+    ['was drawn', {}, {}],
+    [
+      'has a pod whose annotation cannot be read any more',
+      { annotations: { 'ipam.weft.dev/sticky': '!' } },
+      {},
+    ],
+  ])('that %s', (_, fields, marks) => {
+    expect(marksOf(podOf(fields), address)).toEqual(marks);
   });
 });
 

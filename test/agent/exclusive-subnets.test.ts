@@ -35,17 +35,21 @@ describe('securing an address', () => {
     expect(inForce()).toBe(1);
   });
 
-  test.each([true, false])('removes what another node left as the way to it: inside %s', async (isCovered) => {
-    const { care, run, stores, leave } = setUp({ isCovered });
-    await leave('n2');
-    await run(care.secure(allocation()));
-    expect(stores.stored.NodeSubnet.get(NAME)?.spec.nodeName).toBe(isCovered ? undefined : 'n1');
-  });
+  test.each([true, false])(
+    'removes what another node left as the way to it: inside %s',
+    async (isCovered) => {
+      const { care, run, stores, leave } = setUp({ isCovered });
+      await leave('n2');
+      await run(care.secure(allocation()));
+      expect(stores.stored.NodeSubnet.get(NAME)?.spec.nodeName).toBe(isCovered ? undefined : 'n1');
+    },
+  );
 
   test('said again is done already, also when the answer was lost', async () => {
     let creates = 0;
     const { care, run, stores } = setUp({
-      fault: ({ kind, verb }) => (kind === 'NodeSubnet' && verb === 'create' && ++creates === 1 ? 'lose' : 'none'),
+      fault: ({ kind, verb }) =>
+        kind === 'NodeSubnet' && verb === 'create' && ++creates === 1 ? 'lose' : 'none',
     });
     await run(care.secure(allocation()));
     const made = stores.stored.NodeSubnet.get(NAME);
@@ -63,7 +67,9 @@ describe('securing an address', () => {
   test('that is a whole subnet of another node fails, and leaves that', async () => {
     const { care, run, leave } = setUp();
     await leave('n2', {});
-    await expect(run(care.secure(allocation()))).rejects.toThrow('a subnet of another node is that one address');
+    await expect(run(care.secure(allocation()))).rejects.toThrow(
+      'a subnet of another node is that one address',
+    );
   });
 });
 
@@ -103,16 +109,19 @@ describe('maintaining', () => {
     expect(stores.stored.NodeSubnet.size).toBe(0);
   });
 
-  test.each(['by the book', 'in the kernel', 'in flight'])('keeps what is in use %s, and what is another’s', async (how) => {
-    const { care, run, stores, book, wire, inFlight, leave } = setUp();
-    await run(care.secure(allocation()));
-    if (how === 'by the book') book();
-    else if (how === 'in the kernel') wire();
-    else inFlight.add(ADDRESS);
-    await leave('n2', { exclusive: true }, '10.0.0.10/32');
-    for (let i = 0; i < 3; i++) await run(care.maintain());
-    expect(stores.stored.NodeSubnet.size).toBe(2);
-  });
+  test.each(['by the book', 'in the kernel', 'in flight'])(
+    'keeps what is in use %s, and what is another’s',
+    async (how) => {
+      const { care, run, stores, book, wire, inFlight, leave } = setUp();
+      await run(care.secure(allocation()));
+      if (how === 'by the book') book();
+      else if (how === 'in the kernel') wire();
+      else inFlight.add(ADDRESS);
+      await leave('n2', { exclusive: true }, '10.0.0.10/32');
+      for (let i = 0; i < 3; i++) await run(care.maintain());
+      expect(stores.stored.NodeSubnet.size).toBe(2);
+    },
+  );
 
   test('leads to a living pod that lies in none of the node’s subnets, when it was seen twice', async () => {
     const { care, run, stores, book, wire } = setUp();

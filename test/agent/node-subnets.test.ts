@@ -552,7 +552,9 @@ describe('exclusive subnets of this node', () => {
       await run(agent.maintain);
       await clock.advance(GIVE_BACK_MS + 1_000);
     }
-    expect([...stores.stored.NodeSubnet.keys()]).toEqual(expect.arrayContaining(['10.0.0.9-32', '10.0.0.10-32']));
+    expect([...stores.stored.NodeSubnet.keys()]).toEqual(
+      expect.arrayContaining(['10.0.0.9-32', '10.0.0.10-32']),
+    );
     const [drawn, ...others] = agent.drawable(p);
     expect(others).toEqual([]);
     expect(drawn?.spec.cidr.prefixLength).toBe(26);

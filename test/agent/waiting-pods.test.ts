@@ -16,7 +16,11 @@ test.each<{ name: string; pod: Partial<Pod>; waits: boolean }>([
   { name: 'one that has an address', pod: { name: 'served' }, waits: false },
   { name: 'one whose name had an address that rests', pod: { name: 'rested' }, waits: true },
   { name: 'one of an unknown namespace', pod: { namespace: 'other' }, waits: false },
-  { name: 'one that names its address', pod: { annotations: { [ADDRESSES_ANNOTATION]: '10.0.0.9' } }, waits: false },
+  {
+    name: 'one that names its address',
+    pod: { annotations: { [ADDRESSES_ANNOTATION]: '10.0.0.9' } },
+    waits: false,
+  },
   { name: 'one with a broken annotation', pod: { annotations: { [POOLS_ANNOTATION]: '!' } }, waits: false },
 ])('$name: $waits', ({ pod, waits }) => {
   const found = waitingClaimers({

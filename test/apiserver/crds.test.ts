@@ -329,7 +329,9 @@ describe('a sticky IPAllocation', () => {
     for (const spec of [without, { ...whole, sticky: 'shop/db-1' }, { ...whole, pool: 'other' }]) {
       expect(await refusal(replace(IP_ALLOCATION, '10.6.0.2', spec))).toContain(message);
     }
-    expect(await refusal(replace(IP_ALLOCATION, '10.6.0.2', { ...whole, address: '10.6.0.3' }))).toContain(message);
+    expect(await refusal(replace(IP_ALLOCATION, '10.6.0.2', { ...whole, address: '10.6.0.3' }))).toContain(
+      message,
+    );
   });
 
   it('is what no other becomes, and no other is emptied', async () => {

@@ -224,7 +224,13 @@ describe('a sticky allocation that its node empties and binds again', () => {
     const ours = allocationStore(server().client, informer);
     const attachment = { network: 'weft', containerID: 'c', ifName: 'eth0', kind: 'Interface' as const };
     const pod = { namespace: 'shop', name: 'db-0' };
-    const spec = { address: parseAddress('10.9.0.1'), pool: 'p', nodeName: 'node-1', attachment, sticky: 'shop/db-0' };
+    const spec = {
+      address: parseAddress('10.9.0.1'),
+      pool: 'p',
+      nodeName: 'node-1',
+      attachment,
+      sticky: 'shop/db-0',
+    };
     const created = await ours.create(spec);
     if (created.kind !== 'created') throw new Error(created.kind);
     let seen = created.object;

@@ -394,7 +394,11 @@ describe('the admission policies', () => {
       const exclusive = (octet: number) => {
         const its = subnet('b', 5);
         const cidr = `10.60.5.${octet}/32`;
-        return { ...its, metadata: { name: `10.60.5.${octet}-32` }, spec: { ...its.spec, cidr, exclusive: true } };
+        return {
+          ...its,
+          metadata: { name: `10.60.5.${octet}-32` },
+          spec: { ...its.spec, cidr, exclusive: true },
+        };
       };
       await make(exclusive(1));
       const change = ['--type=merge', '-p', '{"spec":{"nodeUID":"v"}}'];

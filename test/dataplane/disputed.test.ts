@@ -46,7 +46,8 @@ describe('of two subnets of different nodes that overlap', () => {
 
 describe('an exclusive subnet', () => {
   const b = subnet('10.64.0.64/26', 'b', ['192.168.1.2'], EARLY);
-  const exclusive = (cidr: string, nodeName: string) => subnet(cidr, nodeName, ['192.168.1.3'], { ...LATE, exclusive: true });
+  const exclusive = (cidr: string, nodeName: string) =>
+    subnet(cidr, nodeName, ['192.168.1.3'], { ...LATE, exclusive: true });
 
   it('is routed to its node inside another’s subnet, which is routed too', () => {
     expect(routed([b, exclusive('10.64.0.70/32', 'c')])).toEqual({

@@ -47,7 +47,8 @@ describe('the sets of a node', () => {
   });
 
   it('know the one address of an exclusive subnet as a pod’s, masqueraded on its node, never as a node’s', () => {
-    const exclusive = (cidr: string, nodeName: string) => subnet(cidr, nodeName, ['192.168.1.9'], { exclusive: true });
+    const exclusive = (cidr: string, nodeName: string) =>
+      subnet(cidr, nodeName, ['192.168.1.9'], { exclusive: true });
     const held = [exclusive('10.64.0.70/32', 'a'), exclusive('10.64.0.71/32', 'b')];
     const { nodes, natSources } = sets({ subnets: held });
     expect(nodes).toEqual(['192.168.1.9']);

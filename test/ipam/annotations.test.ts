@@ -69,7 +69,9 @@ describe('parseAddresses', () => {
     const parse = () => parseAddresses({ [ADDRESSES_ANNOTATION]: text }, 'Pod a/b');
     expect(parse).toThrow(InvalidAnnotationError);
     expect(parse).toThrow(reason);
-    expect(parse).toThrow(/^Pod a\/b has the annotation ipam\.weft\.dev\/addresses: .* such as "10\.244\.0\.10,/);
+    expect(parse).toThrow(
+      /^Pod a\/b has the annotation ipam\.weft\.dev\/addresses: .* such as "10\.244\.0\.10,/,
+    );
   });
 
   test('shows no more of a long value than helps', () => {

@@ -59,10 +59,19 @@ describe('one address in every place of a pool', () => {
 
   test('counts once: as the address that it is', () => {
     const own = subnetOf('10.0.0.0/26', pool, 'n1');
-    const allocations = [allocationOf('10.0.0.9', { nodeName: 'n2' }), allocationOf('10.0.0.70', { nodeName: 'n2' })];
+    const allocations = [
+      allocationOf('10.0.0.9', { nodeName: 'n2' }),
+      allocationOf('10.0.0.70', { nodeName: 'n2' }),
+    ];
     const usage = poolUsage({ pool, pools: [pool], subnets: [own, ...scattered], allocations }).ipv4;
     expect(usage).toEqual(poolUsage({ pool, pools: [pool], subnets: [own], allocations }).ipv4);
-    expect(usage).toMatchObject({ capacity: '128', allocated: 2, nodeSubnets: 1, freeSubnets: '1', free: '124' });
+    expect(usage).toMatchObject({
+      capacity: '128',
+      allocated: 2,
+      nodeSubnets: 1,
+      freeSubnets: '1',
+      free: '124',
+    });
   });
 
   test('does not make a pool serve whose ranges are an older one’s', () => {

@@ -49,7 +49,8 @@ describe('the pool of the addresses that a pod names', () => {
 });
 
 describe('an address that is kept', () => {
-  const kept = (address: string) => allocationOf(address, { pool: 'open', holder: 'sticky', sticky: 'd/p-0' });
+  const kept = (address: string) =>
+    allocationOf(address, { pool: 'open', holder: 'sticky', sticky: 'd/p-0' });
 
   test('is given as long as a pool that serves the pod has it and does not reserve it', () => {
     expect(isStillGiven(kept('10.0.0.9'), [strict, open])).toBe(true);

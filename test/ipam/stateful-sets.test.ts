@@ -14,6 +14,12 @@ test.each([
 
 test('a StatefulSet has the ordinals from its start on', () => {
   const set = { start: 2, replicas: 3 };
-  expect([0, 1, 2, 4, 5].map((ordinal) => hasOrdinal(set, ordinal))).toEqual([false, false, true, true, false]);
+  expect([0, 1, 2, 4, 5].map((ordinal) => hasOrdinal(set, ordinal))).toEqual([
+    false,
+    false,
+    true,
+    true,
+    false,
+  ]);
   expect(hasOrdinal(undefined, 2)).toBe(false);
 });

@@ -103,7 +103,12 @@ describe('a kept address', () => {
     const [allocation] = await claimKept('c1', kept);
     expect(calls()).toEqual(['update 10.0.0.9']);
     expect(allocation?.metadata.uid).toBe(kept.metadata.uid);
-    expect(allocation?.spec).toMatchObject({ nodeName: 'n1', attachment: attachmentOf('c1'), pod, sticky: STICKY });
+    expect(allocation?.spec).toMatchObject({
+      nodeName: 'n1',
+      attachment: attachmentOf('c1'),
+      pod,
+      sticky: STICKY,
+    });
     expect(allocation?.spec.holder).toBeUndefined();
     expect(stores.stored.IPAllocation.get(NAME)?.spec).toEqual(allocation?.spec);
   });
@@ -130,7 +135,11 @@ describe('a kept address', () => {
   test('that this very sandbox had in an earlier ADD is emptied first: a late release would empty the new one', async () => {
     const { claimKept, keep, clock, stores, verbs } = setUp();
     const kept = await keep();
-    const earlier = await stores.allocations.bind(kept, { nodeName: 'n1', attachment: attachmentOf('c1'), pod });
+    const earlier = await stores.allocations.bind(kept, {
+      nodeName: 'n1',
+      attachment: attachmentOf('c1'),
+      pod,
+    });
     if (earlier.kind !== 'done') throw new Error(earlier.kind);
     const [allocation] = await clock.until(claimKept('c1', earlier.object));
     expect(verbs().slice(-3)).toEqual(['update', 'get', 'update']);
