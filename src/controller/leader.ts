@@ -43,7 +43,7 @@ import { createRateLimit } from './rate.ts';
 /** Is told what the leader does. */
 export interface LeaderObserver {
   readonly pools: PoolObserver;
-  readonly queues: { readonly pools: QueueObserver; readonly nodes: QueueObserver };
+  readonly queues: Readonly<Record<'pools' | 'nodes' | 'statefulSets', QueueObserver>>;
   freed(freed: { readonly allocations: number; readonly subnets: readonly string[] }): void;
   /** It leads no longer: what it knew of the pools is the next leader's to tell. */
   deposed(): void;
@@ -124,12 +124,14 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
     clock,
     random,
     onFailure,
+    observer: observer.queues.statefulSets,
     reconcile: createKeptAddresses({
       cluster: keptAddressesCluster(parts),
       clock,
       keepMs: settings.stickyKeepMs,
       mayDelete: createRateLimit(settings.deletesPerSecond, clock),
       onFreed: (freed) => {
+        observer.freed({ allocations: 1, subnets: [] });
         log.info(freed, 'freed a sticky address for which no pod will come');
       },
     }),

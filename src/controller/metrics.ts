@@ -163,7 +163,7 @@ function poolGauges(registry: MetricsRegistry): Map<string, IPPoolStatus> {
   return statuses;
 }
 
-const QUEUES = ['pools', 'nodes'] as const;
+const QUEUES = ['pools', 'nodes', 'statefulsets'] as const;
 
 function queueObservers(registry: MetricsRegistry): LeaderObserver['queues'] {
   const depths = new Map<string, number>(QUEUES.map((queue) => [queue, 0]));
@@ -200,5 +200,9 @@ function queueObservers(registry: MetricsRegistry): LeaderObserver['queues'] {
       durations(queue)(ms / 1000);
     },
   });
-  return { pools: observer('pools'), nodes: observer('nodes') };
+  return {
+    pools: observer('pools'),
+    nodes: observer('nodes'),
+    statefulSets: observer('statefulsets'),
+  };
 }

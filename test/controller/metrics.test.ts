@@ -20,7 +20,7 @@ it('has every counter with 0 from the start, by every value that is known', asyn
   const { series, value } = await start().scrape();
   const told = [...series].filter(([name]) => !/^(process_|weft_build_info)/.test(name));
   expect(told.filter(([, its]) => its !== 0)).toEqual([]);
-  for (const queue of ['pools', 'nodes']) {
+  for (const queue of ['pools', 'nodes', 'statefulsets']) {
     expect(value('weft_workqueue_depth', { queue })).toBe(0);
     expect(value('weft_workqueue_adds_total', { queue })).toBe(0);
     expect(value('weft_workqueue_retries_total', { queue })).toBe(0);
