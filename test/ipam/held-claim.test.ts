@@ -92,7 +92,7 @@ describe('claimHeldAddresses', () => {
   it('does not repeat what is refused', async () => {
     const { sent, request } = requester({ create: endless('fail') }, { isRefusal: () => true });
     await expect(clock.until(request('me'))).rejects.toThrow(InjectedError);
-    expect(sent).toEqual({ create: 1, get: 0, update: 0, delete: 0 });
+    expect(sent).toEqual({ create: 1, get: 0, list: 0, update: 0, delete: 0 });
   });
 
   it('ends with the caller’s reason, and takes back what it has', async () => {
@@ -162,7 +162,7 @@ const endless = (fault: Fault): Fault[] => Array.from({ length: 1_000 }, () => f
 /** A process that requests; others use the stores without its faults beside it. */
 function requester(faults: Faults = {}, { isRefusal = () => false }: { isRefusal?: () => boolean } = {}) {
   const stores = createFakeStores();
-  const calls = { create: 0, get: 0, update: 0, delete: 0 };
+  const calls = { create: 0, get: 0, list: 0, update: 0, delete: 0 };
   const own = new Set<string>();
   const through = async <T>(verb: FakeCall['verb'], act: () => Promise<T>): Promise<T> => {
     const fault = faults[verb]?.[calls[verb]++] ?? 'none';
@@ -173,6 +173,7 @@ function requester(faults: Faults = {}, { isRefusal = () => false }: { isRefusal
   };
   const { allocations } = stores;
   const store: AllocationStore = {
+    ...allocations,
     create: async (spec, signal) => {
       signal?.throwIfAborted();
       return through('create', async () => {
@@ -182,7 +183,6 @@ function requester(faults: Faults = {}, { isRefusal = () => false }: { isRefusal
       });
     },
     get: (name, signal) => through('get', () => allocations.get(name, signal)),
-    markReleased: allocations.markReleased,
     delete: (seen, signal) => through('delete', () => allocations.delete(seen, signal)),
   };
   const request = async (holder: string, options: Partial<HeldClaimRequest> = {}): Promise<string[]> => {
