@@ -1,6 +1,6 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { LEADING_STEPS } from '../../src/agent/steps.ts';
 import { ip, UPLINK } from './namespaces.ts';
 import {
@@ -196,6 +196,13 @@ describe('an address that another node has the way to', () => {
 });
 
 describe('a StatefulSet’s pod with the annotation', () => {
+  /** What was drawn in the test before rests for a second. */
+  beforeEach(async () => {
+    await eventually('nothing to be left', async () =>
+      (await node.allocations()).length === 0 ? true : undefined,
+    );
+  });
+
   test('has its addresses again when it is made again, and nobody has them meanwhile', async () => {
     const first = addressesOf(await add('db-0', { sticky: true }));
     expect(first).toHaveLength(2);
