@@ -50,6 +50,13 @@ afterAll(async () => {
   await node.stop();
 });
 
+/** What was drawn in the test before rests for a second. */
+beforeEach(async () => {
+  await eventually('nothing to be left', async () =>
+    (await node.allocations()).some(({ released }) => released) ? undefined : true,
+  );
+});
+
 describe('a pod that names its address', () => {
   test('gets it in a subnet of its node, without a subnet of its own', async () => {
     const wanted = await inOwnSubnet(9);
@@ -196,13 +203,6 @@ describe('an address that another node has the way to', () => {
 });
 
 describe('a StatefulSet’s pod with the annotation', () => {
-  /** What was drawn in the test before rests for a second. */
-  beforeEach(async () => {
-    await eventually('nothing to be left', async () =>
-      (await node.allocations()).length === 0 ? true : undefined,
-    );
-  });
-
   test('has its addresses again when it is made again, and nobody has them meanwhile', async () => {
     const first = addressesOf(await add('db-0', { sticky: true }));
     expect(first).toHaveLength(2);
