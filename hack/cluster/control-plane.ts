@@ -70,6 +70,11 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     await stop();
     throw error;
   }
+  const restartApiserver = async () => {
+    await end('apiserver');
+    await begin('apiserver');
+    await ready();
+  };
   const data = join(options.dir, 'etcd');
   let backups = 0;
   return {
@@ -79,6 +84,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     binaries,
     ...credentials,
     stop,
+    restartApiserver,
     async backUpStore() {
       const copy = join(options.dir, `etcd-backup-${++backups}`);
       await end('etcd');
@@ -87,13 +93,13 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await ready();
       return copy;
     },
-    async restoreStore(copy, { restartApiserver }) {
-      if (restartApiserver) await end('apiserver');
+    async restoreStore(copy, options) {
+      if (options.restartApiserver) await end('apiserver');
       await end('etcd');
       await rm(data, { recursive: true });
       await cp(copy, data, { recursive: true });
       await begin('etcd');
-      if (restartApiserver) await begin('apiserver');
+      if (options.restartApiserver) await begin('apiserver');
       await ready();
     },
   };
@@ -115,6 +121,7 @@ export type ControlPlane = ControlPlaneCredentials & {
   readonly kubeconfig: string;
   readonly etcdUrl: string;
   readonly binaries: string;
+  restartApiserver(): Promise<void>;
   /** Stops etcd for a moment and copies its data; answers the copy's folder. */
   backUpStore(): Promise<string>;
   /** Puts etcd back to such a copy, as a person does who restores a snapshot. */

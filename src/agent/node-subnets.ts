@@ -22,6 +22,7 @@ import {
   type Random,
   type RingCursor,
   type SubnetClaimObserver,
+  type SubnetHold,
 } from '../ipam/index.ts';
 import { addressOfAllocationName } from '../api/index.ts';
 import { cidrHasAddress, formatCIDR, sameAddress, type CIDR, type Family } from '../net/index.ts';
@@ -54,6 +55,8 @@ export interface NodeSubnetsParts {
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
   /** The Services' ranges, as far as they are known: no subnet comes from a CIDR that overlaps them. */
   readonly serviceCIDRs?: () => readonly CIDR[];
+  /** Whether the leader holds claims of subnets. */
+  readonly hold?: SubnetHold;
   readonly settings: {
     readonly subnetWaitMs: number;
     readonly giveBackMs: number;

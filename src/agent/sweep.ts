@@ -1,6 +1,7 @@
-import type { IPAllocation, IPAllocationSpec, PodReference } from '../api/index.ts';
+import { allocationName, type IPAllocation, type IPAllocationSpec, type PodReference } from '../api/index.ts';
 import {
   EMPTY_SWEEP_MEMORY,
+  isOf,
   isResting,
   judgeSweep,
   poolOfAddress,
@@ -126,7 +127,7 @@ async function attempt<T>(parts: AgentParts, what: string, work: () => Promise<T
 }
 
 /** Half-made links have none. */
-function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
+export function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
   return links.flatMap(({ attachment }) => attachment ?? []);
 }
 
@@ -175,10 +176,13 @@ async function readopt(
         { address, attachment },
         'a living sandbox had lost its IPAllocation; it was created again',
       );
-    } else {
-      parts.log.error({ address, attachment }, 'the address of a living sandbox belongs to another by now');
+      return 'created';
     }
-    return outcome.kind;
+    // Ours after all, and only the cache does not show it.
+    const found = await facts.store.get(allocationName(spec.address));
+    if (found !== undefined && isOf(found, attachment)) return undefined;
+    parts.log.error({ address, attachment }, 'the address of a living sandbox belongs to another by now');
+    return 'taken';
   });
 }
 

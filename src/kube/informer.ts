@@ -1,5 +1,5 @@
 import { jitteredBackOff, type Clock, type Random } from '../ipam/clock.ts';
-import type { KubeClient } from './client.ts';
+import { PARTIAL_METADATA, type KubeClient } from './client.ts';
 import { GoneError, NotFoundError, ServerError } from './errors.ts';
 import { listAll } from './list.ts';
 import { compareRevisions, identityOf } from './objects.ts';
@@ -276,7 +276,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
 
   async function getOrUndefined(key: string, signal: AbortSignal): Promise<unknown> {
     try {
-      const accept = source.accept === undefined ? {} : { accept: source.accept };
+      const accept = source.metadataOnly === true ? { accept: PARTIAL_METADATA } : {};
       return await client.request({ method: 'GET', path: `${path}/${key}`, ...accept, signal });
     } catch (error) {
       if (error instanceof NotFoundError) return undefined;
