@@ -1,7 +1,13 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { API_VERSION, IP_ALLOCATION, NODE_SUBNET, SUBNET_HOLD_ANNOTATION } from '../api/index.ts';
+import {
+  API_VERSION,
+  IP_ALLOCATION,
+  NODE_SUBNET,
+  SUBNET_HOLD_ANNOTATION,
+  type NodeSubnet,
+} from '../api/index.ts';
 import { serveHealth } from '../health.ts';
 import {
   createAttachmentLocks,
@@ -41,6 +47,7 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
+import { formatCIDR } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
@@ -72,6 +79,7 @@ import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
 import { attachmentsOf, createSweep } from './sweep.ts';
 import { startNodeSync } from './sync.ts';
+import { createTwoOwners } from './two-owners.ts';
 
 /** What the agent is made with besides its flags. */
 export interface AgentEnvironment {
@@ -193,12 +201,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
-    onTwoOwners({ metadata, spec }) {
-      const message = `pods of node ${nodeName} live in this subnet, which is node ${spec.nodeName}'s by the book: restart them`;
-      log.error({ subnet: metadata.name, owner: spec.nodeName }, message);
-      const object = { apiVersion: API_VERSION, kind: NODE_SUBNET.kind, ...nameAndUID(metadata) };
-      events.record({ object, type: 'Warning', reason: 'TwoOwners', message });
-    },
+    onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
+    log,
+  });
+  const twoOwners = createTwoOwners({
+    store: stores.allocations,
+    nodeName,
+    subnets: caches.subnets.list,
+    onTwoOwners: tellOfTwoOwners,
     log,
   });
   const sync = startNodeSync({
@@ -245,6 +255,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
     serviceCIDRs: services.list,
+    isDisputed: twoOwners.isDisputed,
     hold: createSubnetHold({
       read: async (until) =>
         (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
@@ -302,7 +313,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       random,
       cursor,
       inFlight,
-      taken: createTakenNames(clock),
+      taken: createTakenNames(clock, twoOwners.taken),
       releases,
       observer: metrics.claims,
     },
@@ -399,6 +410,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       },
       async () => {
         await recovery.settled(signal);
+        await twoOwners.look(signal);
         await care.maintain(signal);
         await serving.announce(caches.pools.list().some((pool) => nodeSubnets.drawable(pool).length > 0));
         if (caches.networkUnavailable()) {
@@ -428,6 +440,15 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   await scrapes.close();
   health.close();
   lock.release();
+
+  function tellOfTwoOwners({ metadata, spec }: NodeSubnet, livesOn: string): void {
+    const message =
+      `pods of node ${livesOn} live in this subnet, which is node ${spec.nodeName}'s by the book: neither draws ` +
+      `from it; restart the pods of node ${livesOn} whose addresses lie in ${formatCIDR(spec.cidr)}`;
+    log.error({ subnet: metadata.name, owner: spec.nodeName, livesOn }, message);
+    const object = { apiVersion: API_VERSION, kind: NODE_SUBNET.kind, ...nameAndUID(metadata) };
+    events.record({ object, type: 'Warning', reason: 'TwoOwners', message });
+  }
 
   function notYet(error: unknown): void {
     log.error({ err: error }, 'not done at the start: it is tried again');

@@ -327,6 +327,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
         {
           onOpen: () => {
             openedAtMs = heardAtMs = clock.nowMs();
+            wakeWaiters();
           },
           onEvent({ type, object }) {
             const entry = entryOf(object);

@@ -90,6 +90,12 @@ describe('an informer', () => {
     expect(informer.isAlive()).toBe(false);
   });
 
+  it('tells who waits for it that its watch lives', async () => {
+    const { informer } = start({ items: [], resourceVersion: '100' });
+    await informer.waitFor(() => informer.isAlive(), AbortSignal.timeout(2_000));
+    await informer.stop();
+  });
+
   it('waits its jitter before it lists again after a 410', async () => {
     const script: Script = {
       items: [{ name: 'a', uid: 'u1', resourceVersion: '90' }],

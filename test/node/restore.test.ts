@@ -9,7 +9,7 @@ import {
   nodeSubnetStore,
   type KubeClient,
 } from '../../src/kube/index.ts';
-import { parseAddress } from '../../src/net/index.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { ip, UPLINK } from './namespaces.ts';
@@ -33,6 +33,7 @@ type Restore = (typeof RESTORES)[number];
 
 /** The addresses of the sandboxes that live, by what ADD answered and DEL was told. */
 const living = new Map<string, readonly string[]>();
+const sandboxes = new Set<string>();
 
 beforeAll(async () => {
   node = await startNode();
@@ -58,7 +59,8 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await agent.kill();
-  for (const id of living.keys()) await node.removeSandbox(id);
+  for (const id of sandboxes) await node.removeSandbox(id);
+  sandboxes.clear();
   living.clear();
   // One that was kept running serves what is no more until then.
   await node.plane.restartApiserver();
@@ -110,6 +112,8 @@ describe.each(RESTORES)('etcd back at an older snapshot, $what', (restore) => {
       const owners = await Promise.all(before.map(async ({ spec }) => ownerOfSubnet(spec.cidr)));
       return owners.every((owner) => owner === NODE_NAME) ? true : undefined;
     });
+    // Not claimed: that would only by chance have come to the same.
+    for (const { spec } of before) expect(recreated()).toContain(nodeSubnetName(spec.cidr));
     for (const { spec } of before) {
       const claim = { ...spec, nodeName: 'far-node', nodeUID: 'far-uid' };
       expect(await nodeSubnetStore(client).create(claim)).toEqual({ kind: 'taken' });
@@ -147,6 +151,46 @@ test('a subnet that another node has claimed by then is told of, and its address
   expect(await ip('route', 'show', 'type', 'unreachable')).toContain('10.16.0.');
 });
 
+test('a subnet of this node in which pods of another live is drawn from by neither', async () => {
+  await node.apply(
+    pool('disputed', { cidrs: ['10.17.0.0/28'], nodeSubnetPrefixLength: { ipv4: 29 }, reuseDelaySeconds: 1 }),
+  );
+  const [first] = await eventually('a subnet of that pool', async () => {
+    const names = await node.subnets('disputed');
+    return names.length === 1 ? names : undefined;
+  });
+  const { value, family } = parseCIDRStart(first ?? '');
+  // What a node does whose subnet was forgotten and claimed by another: its pods' addresses first.
+  await allocationStore(client).create({
+    address: { family, value: value + 2n },
+    pool: 'disputed',
+    nodeName: 'far-node',
+    attachment: { network: 'weft', containerID: 'far', ifName: 'eth0', kind: 'Interface' },
+  });
+  const draw = async (id: string) => {
+    const netns = await node.makeSandbox(id);
+    sandboxes.add(id);
+    const config = { ...CONFIG, pool: 'disputed' };
+    const { answer, stdout } = await node.cni({ command: 'ADD', containerID: id, netns, config });
+    expect(answer?.ips, stdout).toHaveLength(1);
+    return parseAddress(answer?.ips?.[0]?.address.replace('/32', '') ?? '').value;
+  };
+  // The ring comes to the foreign address at the second draw.
+  expect(await draw('first')).toBe(value + 1n);
+  expect(await draw('second')).toBe(value + 3n);
+  const told = new RegExp(`Warning +TwoOwners +nodesubnet/${first ?? ''}`);
+  await eventually('an Event about it', async () =>
+    told.test(await node.kubectl('get', 'events', '-n', 'default')) ? true : undefined,
+  );
+  const elsewhere = await draw('third');
+  expect(elsewhere < value || elsewhere > value + 7n).toBe(true);
+});
+
+function parseCIDRStart(subnetName: string) {
+  const { family, first } = parseCIDR(subnetName.replace('-', '/'));
+  return { family, value: first };
+}
+
 async function backTo(copy: string, restore: Restore): Promise<void> {
   if (restore.restartAgent) await agent.kill();
   await node.plane.restoreStore(copy, restore);
@@ -156,6 +200,7 @@ async function backTo(copy: string, restore: Restore): Promise<void> {
 /** No address is ever on two living sandboxes, whatever the book says. */
 async function add(containerID: string): Promise<void> {
   const netns = await node.makeSandbox(containerID);
+  sandboxes.add(containerID);
   const { answer, stdout } = await node.cni({
     command: 'ADD',
     containerID,
@@ -179,6 +224,7 @@ async function remove(containerID: string): Promise<void> {
     );
   }
   await node.removeSandbox(containerID);
+  sandboxes.delete(containerID);
 }
 
 /** The living sandbox that has the address. */
@@ -212,6 +258,15 @@ async function subnetsOfNode(): Promise<NodeSubnet[]> {
 
 async function ownerOfSubnet(cidr: NodeSubnet['spec']['cidr']): Promise<string | undefined> {
   return (await nodeSubnetStore(client).get(nodeSubnetName(cidr)))?.spec.nodeName;
+}
+
+/** The subnets that the agent says it has created again. */
+function recreated(): string[] {
+  return agent
+    .log()
+    .split('\n')
+    .filter((line) => line.includes('a subnet with living pods was created again'))
+    .map((line) => nodeSubnetName(parseCIDR((JSON.parse(line) as { subnet: string }).subnet)));
 }
 
 /** As if the node had never held one. Only without an agent. */
