@@ -29,6 +29,8 @@ const LOOK_MS = 250;
 export function createOwnObjectsCheck(parts: OwnObjectsParts): (signal: AbortSignal) => Promise<void> {
   const { clock } = parts;
   let asked = new Set<string>();
+  /** Shown at the call before: what came since needs no asking, and an ADD under way is left alone. */
+  let shown: ReadonlySet<string> = new Set();
 
   return async (signal) => {
     const object = next();
@@ -48,7 +50,9 @@ export function createOwnObjectsCheck(parts: OwnObjectsParts): (signal: AbortSig
   };
 
   function next(): OwnObject | undefined {
-    const objects = [...parts.objects()].sort(youngestFirst);
+    const all = [...parts.objects()].sort(youngestFirst);
+    const objects = all.filter(({ metadata }) => shown.has(metadata.uid));
+    shown = new Set(all.map(({ metadata }) => metadata.uid));
     const left = objects.filter(({ metadata }) => !asked.has(metadata.uid));
     // Those that have gone are forgotten with each turn.
     if (left.length === 0) asked = new Set();
