@@ -146,7 +146,7 @@ test('while the controller’s Lease says that claims are held no subnet is clai
   });
   await node.apply(pool('held', { cidrs: ['10.18.0.0/24'] }));
   await eventually('the agent to say why it claims none', () =>
-    /IPPool held: claims of node subnets are held/.test(agent.log()) ? true : undefined,
+    agent.log().includes('IPPool held: claims of node subnets are held') ? true : undefined,
   );
   expect(await node.subnets('held')).toEqual([]);
   await node.kubectl('annotate', 'lease', lease.name, '-n', lease.namespace, `${SUBNET_HOLD_ANNOTATION}-`);
