@@ -46,6 +46,12 @@ const SETTINGS = {
     unit: 1000,
     about: 'how long a Node must be gone before what it held is freed',
   },
+  subnetHoldMs: {
+    flag: 'subnet-hold-seconds',
+    value: 90,
+    unit: 1000,
+    about: 'how long no node subnet is claimed after etcd went back to an older state',
+  },
   statusMs: {
     flag: 'status-seconds',
     value: 30,

@@ -118,6 +118,8 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
   });
   const claiming = {
     nodeName,
+    // Nobody puts its etcd back.
+    recovery: { settled: () => Promise.resolve(false) },
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     findClaimer: createFindClaimer({

@@ -8,6 +8,7 @@ import {
   PoolExhaustedError,
   SubnetUnavailableError,
 } from '../ipam/index.ts';
+import { cidrHasAddress } from '../net/index.ts';
 import type { AgentParts } from './parts.ts';
 
 /**
@@ -35,6 +36,7 @@ export type ClaimingParts = Pick<
   | 'wired'
   | 'subnetSource'
   | 'claims'
+  | 'recovery'
   | 'settings'
   | 'announce'
   | 'onClaimEnded'
@@ -67,6 +69,7 @@ async function claimFromFirst(
   claimant: Claimant,
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
+  await parts.recovery.settled(signal);
   const { pool: requestedPool } = claimant;
   const annotations = requestedPool === undefined ? 'obeyed' : 'ignored';
   const claimer = await parts.findClaimer(claimant.pod, annotations, signal);
@@ -108,7 +111,7 @@ async function claimFromPool(
   const startedMs = parts.claims.clock.nowMs();
   for (;;) {
     try {
-      return await claimAddresses(parts.claims, {
+      const claimed = await claimAddresses(parts.claims, {
         pool,
         subnets: parts.subnetSource.drawable(pool),
         stillDrawable: ({ metadata }) =>
@@ -122,12 +125,40 @@ async function claimFromPool(
         deadlineMs: parts.settings.addDeadlineMs,
         signal,
       });
+      if (await standsAfterRecovery(parts, pool, claimed, signal)) return claimed;
     } catch (error) {
       if (!(error instanceof PoolExhaustedError)) throw error;
       if (parts.claims.clock.nowMs() - startedMs > parts.settings.subnetWaitMs) throw error;
       await oneMoreSubnet(parts, pool, error, signal);
     }
   }
+}
+
+/**
+ * Whether the addresses may be used. Where a recovery was under way by the end of the claim, its subnets may have
+ * turned out to be another node's; then the addresses, which nobody has used, are given back.
+ */
+async function standsAfterRecovery(
+  parts: ClaimingParts,
+  pool: IPPool,
+  claimed: readonly IPAllocation[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const giveBack = () => {
+    for (const allocation of claimed) void parts.claims.releases.release(allocation, { reuseDelayMs: 0 });
+  };
+  try {
+    if (!(await parts.recovery.settled(signal))) return true;
+  } catch (error) {
+    giveBack();
+    throw error;
+  }
+  const subnets = parts.subnetSource.drawable(pool);
+  const stands = claimed.every(({ spec }) =>
+    subnets.some((subnet) => cidrHasAddress(subnet.spec.cidr, spec.address)),
+  );
+  if (!stands) giveBack();
+  return stands;
 }
 
 /** A node that is full gets another subnet; where the pool has none left, being full is the error to show. */

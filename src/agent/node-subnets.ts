@@ -22,6 +22,7 @@ import {
   type Random,
   type RingCursor,
   type SubnetClaimObserver,
+  type SubnetHold,
 } from '../ipam/index.ts';
 import { addressOfAllocationName } from '../api/index.ts';
 import { cidrHasAddress, formatCIDR, sameAddress, type CIDR, type Family } from '../net/index.ts';
@@ -54,6 +55,10 @@ export interface NodeSubnetsParts {
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
   /** The Services' ranges, as far as they are known: no subnet comes from a CIDR that overlaps them. */
   readonly serviceCIDRs?: () => readonly CIDR[];
+  /** Whether pods of another node live in it (TwoOwners). */
+  readonly isDisputed?: (subnet: NodeSubnet) => boolean;
+  /** Whether the leader holds claims of subnets. */
+  readonly hold?: SubnetHold;
   readonly settings: {
     readonly subnetWaitMs: number;
     readonly giveBackMs: number;
@@ -102,7 +107,10 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     const { unconfirmed } = state;
     const subnets = parts.subnets();
     return drawableSubnets({ pool, subnets, nodeName, nodeUID, nodeLabels, unconfirmed }).filter(
-      ({ metadata }) => inForce.has(metadata.uid) && !leaving.has(metadata.uid),
+      (subnet) =>
+        inForce.has(subnet.metadata.uid) &&
+        !leaving.has(subnet.metadata.uid) &&
+        parts.isDisputed?.(subnet) !== true,
     );
   };
   const view = () => ({ pools: parts.pools(), subnets: parts.subnets() });

@@ -1,12 +1,22 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import {
+  API_VERSION,
+  IP_ALLOCATION,
+  NODE_SUBNET,
+  SUBNET_HOLD_ANNOTATION,
+  type NodeSubnet,
+} from '../api/index.ts';
 import { serveHealth } from '../health.ts';
 import {
   createAttachmentLocks,
   createReleaseQueue,
   createRingCursor,
+  createSubnetHold,
   createTakenNames,
+  isResting,
+  ownSubnets,
   type Clock,
   type Random,
 } from '../ipam/index.ts';
@@ -14,6 +24,7 @@ import {
   createCommandRunner,
   deleteLinkGroup,
   DYING_LINK_GROUP,
+  findPodLinks,
   findSysctlRoot,
   openNetlinkSocket,
   openOwnNamespace,
@@ -29,12 +40,14 @@ import {
   loadConnection,
   nodeSubnetStore,
   patchNodeNetworkAvailable,
+  readLeaseAnnotations,
   repeatedly,
   poolStore,
   requireSchemaRevision,
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
+import { formatCIDR } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
@@ -46,12 +59,16 @@ import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
-import { hasMarkedRoute } from './marked-routes.ts';
+import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
+import { hasMarkedRoute, markedSubnets } from './marked-routes.ts';
 import { createAgentMetrics } from './metrics.ts';
 import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
+import { createOwnObjectsCheck } from './own-objects.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 import { createReaper } from './reaper.ts';
+import { createRecovery } from './recovery.ts';
+import { rereadOwnObjects } from './reread.ts';
 import { serveCni } from './server.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServing } from './serving.ts';
@@ -62,8 +79,9 @@ import { whenChanged } from './when-changed.ts';
 import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
-import { createSweep } from './sweep.ts';
+import { attachmentsOf, createSweep } from './sweep.ts';
 import { startNodeSync } from './sync.ts';
+import { createTwoOwners } from './two-owners.ts';
 
 /** What the agent is made with besides its flags. */
 export interface AgentEnvironment {
@@ -176,6 +194,26 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     () => deleteLinkGroup(burial, DYING_LINK_GROUP),
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
+  const lostSubnets = createLostSubnets({
+    store: stores.subnets,
+    pools: caches.pools.list,
+    subnets: caches.subnets.list,
+    node: caches.node,
+    markedSubnets: () => markedSubnets(host),
+    addressesInUse: () => [
+      ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
+      ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
+    ],
+    onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
+    log,
+  });
+  const twoOwners = createTwoOwners({
+    store: stores.allocations,
+    nodeName,
+    subnets: caches.subnets.list,
+    onTwoOwners: tellOfTwoOwners,
+    log,
+  });
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
@@ -183,7 +221,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     sysctlRoot,
     sources: caches.nodeSources,
     config: { ...flags.vxlan, natExempt: flags.natExempt },
-    beforeRemovingSubnetRoute: () => 'remove',
+    beforeRemovingSubnetRoute: (cidr) => (lostSubnets.routeMayGo(cidr) ? 'remove' : 'keep'),
     onDrift(objects) {
       metrics.driftRepaired(objects.length);
       log.warn({ objects }, "someone else had changed the node's network; repaired");
@@ -221,11 +259,39 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
     serviceCIDRs: services.list,
+    isDisputed: twoOwners.isDisputed,
+    hold: createSubnetHold({
+      read: async (until) =>
+        (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
+      clock,
+      holdMs: settings.subnetHoldMs,
+    }),
     settings,
     clock,
     random,
     log,
     observer: metrics.subnets,
+  });
+  const care = createSubnetCare(nodeSubnets, lostSubnets);
+  const recovery = createRecovery({
+    async recover(until) {
+      await caches.listedAfresh(until);
+      wired.read(attachmentsOf(findPodLinks(host)));
+      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired }, until);
+      await care.recover(until);
+      await caches.allocations.living(AbortSignal.any([until, AbortSignal.timeout(FIRST_STEPS_MS)]));
+      log.info(await sweep(), 'swept after an etcd that went back');
+    },
+    onSign(sign) {
+      const message = `etcd is back at an older state, and this node's addresses are recovered from its kernel: ${sign}`;
+      log.error({ sign }, message);
+      const object = { apiVersion: 'v1', kind: 'Node', ...nameAndUID(caches.node()) };
+      events.record({ object, type: 'Warning', reason: 'EtcdWentBack', message });
+    },
+    clock,
+    random,
+    log,
+    signal,
   });
   const parts: AgentParts = {
     nodeName,
@@ -251,13 +317,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       random,
       cursor,
       inFlight,
-      taken: createTakenNames(clock),
+      taken: createTakenNames(clock, twoOwners.taken),
       releases,
       observer: metrics.claims,
     },
     releases,
     locks: createAttachmentLocks(),
     reaper,
+    recovery,
     ages: createAttachmentAges(() => clock.nowMs()),
     wired,
     settings,
@@ -283,9 +350,31 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       onConflict: alarm.conflict,
     }),
   );
+  const askForOneOfOurs = createOwnObjectsCheck({
+    objects: () => [
+      ...ownSubnets(caches.subnets.list(), nodeName, caches.node().uid).map(({ metadata }) => ({
+        kind: NODE_SUBNET.kind,
+        metadata,
+        read: async (until: AbortSignal) => (await stores.subnets.get(metadata.name, until))?.metadata.uid,
+      })),
+      ...[...caches.allocations.values()].map(({ metadata }) => ({
+        kind: IP_ALLOCATION.kind,
+        metadata,
+        read: async (until: AbortSignal) =>
+          (await stores.allocations.get(metadata.name, until))?.metadata.uid,
+      })),
+    ],
+    onWentBack: caches.wentBack,
+    clock,
+  });
+  caches.onWentBack(recovery.begin);
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
+  serving.waitsFor("this node's subnets to be recovered");
+  wired.read(attachmentsOf(findPodLinks(host)));
+  // Before another node could claim them; where that fails no subnet is claimed before it is done.
+  await care.recover(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   serving.waitsFor('what an earlier boot left to be freed');
   await caches.allocations
     .living(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)]))
@@ -293,8 +382,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   // Where that fails the next sweep does it.
   await sweep().catch(notYet);
   serving.waitsFor("the claims of this node's subnets");
-  const subnets = createSubnetCare(nodeSubnets);
-  await subnets(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
+  await care.maintain(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   signal.throwIfAborted();
 
   const server = await serveCni({
@@ -334,7 +422,9 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         caches.onPodBound(listener);
       },
       async () => {
-        await subnets(signal);
+        await recovery.settled(signal);
+        await twoOwners.look(signal);
+        await care.maintain(signal);
         await serving.announce(caches.pools.list().some((pool) => nodeSubnets.drawable(pool).length > 0));
         if (caches.networkUnavailable()) {
           await patchNodeNetworkAvailable(client, nodeName, clock.wallTime(), signal);
@@ -346,6 +436,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       () => undefined,
       async () => {
         log.debug(await sweep(), 'swept');
+        await askForOneOfOurs(signal);
       },
       { everyMs: settings.sweepMs, clock, log, signal },
     ),
@@ -363,17 +454,43 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   health.close();
   lock.release();
 
+  function tellOfTwoOwners({ metadata, spec }: NodeSubnet, livesOn: string): void {
+    const message =
+      `pods of node ${livesOn} live in this subnet, which is node ${spec.nodeName}'s by the book: neither draws ` +
+      `from it; restart the pods of node ${livesOn} whose addresses lie in ${formatCIDR(spec.cidr)}`;
+    log.error({ subnet: metadata.name, owner: spec.nodeName, livesOn }, message);
+    const object = { apiVersion: API_VERSION, kind: NODE_SUBNET.kind, ...nameAndUID(metadata) };
+    events.record({ object, type: 'Warning', reason: 'TwoOwners', message });
+  }
+
   function notYet(error: unknown): void {
     log.error({ err: error }, 'not done at the start: it is tried again');
   }
 }
 
-/** What an earlier process began is completed before anything else, as often as that takes. */
-function createSubnetCare(nodeSubnets: NodeSubnets): (signal: AbortSignal) => Promise<void> {
+/** The node's subnets as the loop and the recovery see to them. */
+interface SubnetCare {
+  /** What was lost, and what an earlier process began, is completed before anything else, as often as that takes. */
+  recover(signal: AbortSignal): Promise<void>;
+  maintain(signal: AbortSignal): Promise<void>;
+}
+
+function createSubnetCare(nodeSubnets: NodeSubnets, lostSubnets: LostSubnets): SubnetCare {
   let recovered = false;
-  return async (signal) => {
+  const recover = async (signal: AbortSignal) => {
+    if ((await lostSubnets.recreate(signal)).length > 0) recovered = false;
     if (!recovered) await nodeSubnets.recover(signal);
     recovered = true;
-    await nodeSubnets.maintain(signal);
   };
+  return {
+    recover,
+    async maintain(signal) {
+      await recover(signal);
+      await nodeSubnets.maintain(signal);
+    },
+  };
+}
+
+function nameAndUID({ name, uid }: { readonly name: string; readonly uid: string }) {
+  return { name, uid };
 }

@@ -136,7 +136,7 @@ async function attempt<T>(parts: AgentParts, what: string, work: () => Promise<T
 }
 
 /** Half-made links have none. */
-function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
+export function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
   return links.flatMap(({ attachment }) => attachment ?? []);
 }
 

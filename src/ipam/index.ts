@@ -1,6 +1,7 @@
 /** Which pool, which address, which subnet: policy, and claim and release over the stores declared here. */
 export * from './store.ts';
 export * from './clock.ts';
+export * from './deadline.ts';
 export * from './errors.ts';
 export * from './annotations.ts';
 export * from './selectors.ts';
@@ -13,6 +14,7 @@ export * from './definite-create.ts';
 export * from './claim.ts';
 export * from './release.ts';
 export * from './attachment-lock.ts';
+export * from './subnet-hold.ts';
 export * from './subnet-claim.ts';
 export * from './sweep.ts';
 export * from './usage.ts';

@@ -93,6 +93,7 @@ export function watchAllocationsOfNode(parts: InformerParts, nodeName: string): 
     path: PATH,
     fieldSelector: `spec.nodeName=${nodeName}`,
     parse: (object) => IPAllocation.parse(object),
+    selects: ({ spec }) => spec.nodeName === nodeName,
   });
 }
 

@@ -17,6 +17,8 @@ export interface Overlay<T> {
   removed(uid: string, key: string): void;
   /** The watch, or a list, is as far as this revision: own writes up to it have been shown. */
   reached(revision: string): string[];
+  /** The watch has shown this one object at that revision: what was written before is no news. */
+  delivered(key: string, revision: string): void;
   /** The watch has shown the end of this object. */
   ended(uid: string): void;
   /** A complete list has been read, and these uids are all there are. */
@@ -60,6 +62,11 @@ export function createOverlay<T>(): Overlay<T> {
       return shown.map(({ key }) => key);
     },
 
+    delivered(key, revision) {
+      const own = written.get(key);
+      if (own !== undefined && compareRevisions(own.resourceVersion, revision) <= 0) written.delete(key);
+    },
+
     ended(uid) {
       removedUIDs.delete(uid);
       endedUIDs.add(uid);
@@ -78,6 +85,8 @@ export function createOverlay<T>(): Overlay<T> {
     forget() {
       written.clear();
       removedUIDs.clear();
+      // What had ended since then may be there again.
+      endedUIDs.clear();
     },
 
     over(key, shown) {

@@ -181,6 +181,46 @@ test('a node without an address of the pool’s families says so', async () => {
   await expect(claim('c')).rejects.toThrow('the node has no address of its families');
 });
 
+describe('a recovery from an etcd that went back', () => {
+  test('keeps claims from beginning', async () => {
+    const recovering = Promise.withResolvers<boolean>();
+    const { pool, claim, calls } = setUp({ recovery: () => recovering.promise });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+    // It waits for something else than time.
+    await expect(claim('c')).rejects.toThrow('nobody sleeps');
+    expect(calls).toEqual([]);
+    recovering.resolve(true);
+    await expect(claim('d')).resolves.toHaveLength(1);
+  });
+
+  test('that came by the claim’s own create: what is still this node’s is used', async () => {
+    const { pool, claim, stores } = setUp({ recovery: () => Promise.resolve(true) });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+    const [address] = await claim('c');
+    expect([...stores.stored.IPAllocation.keys()]).toEqual([address]);
+  });
+
+  test('that came by the claim’s own create: what is another node’s by now is given back, and claimed elsewhere', async () => {
+    let asked = 0;
+    const { pool, claim, held, stores, clock } = setUp({
+      recovery: () => {
+        // Before the claim, and after it: by then the node has another subnet.
+        if (++asked !== 2) return Promise.resolve(false);
+        const [subnets, other] = [held.get('a') ?? [], held.get('b') ?? []];
+        held.set('a', other);
+        expect(subnets).toHaveLength(1);
+        return Promise.resolve(true);
+      },
+    });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+    pool('b', ['10.1.0.0/24'], ['10.1.0.4/30']);
+    const [address] = await claim('c', 'a');
+    expect(address).toMatch(/^10\.1\.0\.[567]$/);
+    await clock.advance(1_000);
+    expect([...stores.stored.IPAllocation.keys()]).toEqual([address]);
+  });
+});
+
 function setUp({
   fault,
   families,
@@ -188,6 +228,7 @@ function setUp({
   claimMoreIsOfNoUse = false,
   isBlind = false,
   claimer = { node: { name: 'n1', labels: {} } },
+  recovery = () => Promise.resolve(false),
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
@@ -195,6 +236,8 @@ function setUp({
   claimMoreIsOfNoUse?: boolean;
   isBlind?: boolean;
   claimer?: Claimer;
+  /** Asked before and after a claim: whether a recovery was under way. */
+  recovery?: () => Promise<boolean>;
 } = {}) {
   const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
@@ -230,6 +273,7 @@ function setUp({
       },
     },
     claims: process.parts,
+    recovery: { settled: () => recovery() },
     settings: { addDeadlineMs: 45_000, subnetWaitMs: 5_000, graceMs: 120_000 },
     onClaimEnded: (outcome) => outcomes.push(outcome),
   };
