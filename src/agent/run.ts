@@ -15,6 +15,7 @@ import {
   deleteLinkGroup,
   DYING_LINK_GROUP,
   findSysctlRoot,
+  listAddresses,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -35,6 +36,7 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
+import { cidrHasAddress } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
@@ -220,6 +222,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       }),
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
+    hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
     serviceCIDRs: services.list,
     settings,
     clock,
