@@ -38,6 +38,8 @@ import {
 import { serveMetrics } from '../metrics/index.ts';
 import { cidrHasAddress } from '../net/index.ts';
 import { createAdd } from './add.ts';
+import { createAddressAdd } from './address-add.ts';
+import { createAddressCheck } from './address-check.ts';
 import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
@@ -304,8 +306,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     socketPath: join(flags.runDirectory, 'agent.sock'),
     verbs: {
       add: createAdd(parts),
+      addAddresses: createAddressAdd(parts),
       del,
       check: createCheck(parts),
+      checkAddresses: createAddressCheck(parts),
       gc: createGc(parts),
       status: createStatus(() => serving.facts(sync.broken())),
     },
