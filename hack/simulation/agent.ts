@@ -111,6 +111,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     waiting: () => [],
     cursor,
     hasMarkedRoute: machine.hasMarkedRoute,
+    hasAddressIn: () => false,
     settings,
     clock,
     random,

@@ -1,4 +1,5 @@
-import type { IPAllocation } from '../api/index.ts';
+import type { Attachment, IPAllocation } from '../api/index.ts';
+import type { RequestedAttachment } from '../cni/index.ts';
 import { attachmentID, isResting, type AttachmentKey } from '../ipam/index.ts';
 import {
   dyingPodLink,
@@ -52,13 +53,37 @@ export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | 
   }
 }
 
-/** Gives back all addresses of the attachment, each resting as long as its pool says. Does not wait. */
-export function releaseAll(parts: AgentParts, key: AttachmentKey): void {
-  for (const allocation of allocationsOf(parts.allocations, key)) {
-    void parts.releases.release(allocation, {
-      reuseDelayMs: reuseDelayMs(parts.pools(), allocation.spec.pool),
-    });
+/**
+ * Gives back the addresses of the attachment, each resting as long as its pool says. Does not wait. Of an interface that
+ * another plugin makes only what was drawn on that network, and of weft's own only what is weft's: a sandbox may refuse a
+ * second interface of one name, and the DEL that follows must not free what the first one lives by.
+ */
+export function releaseAll(
+  parts: AgentParts,
+  attachment: RequestedAttachment,
+  kind: Attachment['kind'],
+): void {
+  const held =
+    kind === 'AddressOnly' ? addressesOnly(parts.allocations, attachment) : ownOnly(parts, attachment);
+  const leastMs = kind === 'AddressOnly' ? OUTLIVES_DEL_MS : 0;
+  for (const allocation of held) {
+    const delayMs = reuseDelayMs(parts.pools(), allocation.spec.pool);
+    void parts.releases.release(allocation, { reuseDelayMs: Math.max(delayMs, leastMs) });
   }
+}
+
+/** Some plugins give the addresses back before they delete their interface: so long it may live on with them. */
+const OUTLIVES_DEL_MS = 5_000;
+
+/** The allocations of an interface that another plugin makes, of that network alone. */
+export function addressesOnly(allocations: OwnAllocations, attachment: RequestedAttachment): IPAllocation[] {
+  return allocationsOf(allocations, attachment).filter(
+    ({ spec }) => spec.attachment?.kind === 'AddressOnly' && spec.attachment.network === attachment.network,
+  );
+}
+
+function ownOnly({ allocations }: AgentParts, key: AttachmentKey): IPAllocation[] {
+  return allocationsOf(allocations, key).filter(({ spec }) => spec.attachment?.kind === 'Interface');
 }
 
 function openIfThere(parts: AgentParts, netns: string | undefined): NamespaceSocket | undefined {

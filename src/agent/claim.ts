@@ -8,7 +8,7 @@ import {
   PoolExhaustedError,
   SubnetUnavailableError,
 } from '../ipam/index.ts';
-import { cidrHasAddress } from '../net/index.ts';
+import { cidrHasAddress, formatCIDR } from '../net/index.ts';
 import type { AgentParts } from './parts.ts';
 
 /**
@@ -23,6 +23,8 @@ export interface Claimant {
   readonly pod: PodReference | undefined;
   /** The pool that the network configuration names, if it names one. */
   readonly pool: string | undefined;
+  /** Whether the node may claim one more subnet where its own are full; default: yes. Not under a bridge. */
+  readonly mayGrow?: boolean;
 }
 
 /** What a claim needs of the agent. */
@@ -77,6 +79,7 @@ async function claimFromFirst(
     pools: parts.pools(),
     subnets: parts.subnets(),
     claimer,
+    asks: claimant.attachment.kind,
     ...(requestedPool === undefined ? {} : { requestedPool }),
   });
   let refusal: unknown;
@@ -128,6 +131,7 @@ async function claimFromPool(
       if (await standsAfterRecovery(parts, pool, claimed, signal)) return claimed;
     } catch (error) {
       if (!(error instanceof PoolExhaustedError)) throw error;
+      if (claimant.mayGrow === false && error.subnets.length > 0) throw bridgeIsFull(error);
       if (parts.claims.clock.nowMs() - startedMs > parts.settings.subnetWaitMs) throw error;
       await oneMoreSubnet(parts, pool, error, signal);
     }
@@ -180,6 +184,18 @@ function outcomeOf(error: unknown): ClaimOutcome {
   if (isFull(error)) return 'exhausted';
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
+}
+
+/** The way out is another one than for a pool that is full. */
+function bridgeIsFull(full: PoolExhaustedError): SubnetUnavailableError {
+  return new SubnetUnavailableError(
+    full.pool,
+    full.family,
+    `a bridge has room for one of each family, and its ${full.subnets.map(formatCIDR).join(', ')} is full: of ` +
+      `${full.usable} usable addresses ${full.inUse} are in use and ${full.resting} rest. Use a pool with larger pieces ` +
+      '(nodeSubnetPrefixLength), or the plugin ptp',
+    { cause: full },
+  );
 }
 
 /** What the pod's or the pool's people can mend; the rest is the cluster's trouble, and in the ADD's error. */

@@ -26,6 +26,7 @@ import {
   DYING_LINK_GROUP,
   findPodLinks,
   findSysctlRoot,
+  listAddresses,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -47,8 +48,10 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
-import { formatCIDR } from '../net/index.ts';
+import { cidrHasAddress, formatCIDR } from '../net/index.ts';
 import { createAdd } from './add.ts';
+import { createAddressAdd } from './address-add.ts';
+import { createAddressCheck } from './address-check.ts';
 import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
@@ -258,6 +261,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       }),
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
+    hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
     serviceCIDRs: services.list,
     isDisputed: twoOwners.isDisputed,
     hold: createSubnetHold({
@@ -389,8 +393,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     socketPath: join(flags.runDirectory, 'agent.sock'),
     verbs: {
       add: createAdd(parts),
+      addAddresses: createAddressAdd(parts),
       del,
       check: createCheck(parts),
+      checkAddresses: createAddressCheck(parts),
       gc: createGc(parts),
       status: createStatus(() => serving.facts(sync.broken())),
     },

@@ -1,4 +1,10 @@
-import { allocationName, type IPAllocation, type IPAllocationSpec, type PodReference } from '../api/index.ts';
+import {
+  allocationName,
+  type Attachment,
+  type IPAllocation,
+  type IPAllocationSpec,
+  type PodReference,
+} from '../api/index.ts';
 import {
   attachmentID,
   EMPTY_SWEEP_MEMORY,
@@ -156,7 +162,8 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
   const { attachment } = judged.spec;
   if (attachment === undefined) return false;
   return parts.locks.run(attachment, async () => {
-    if (standsWith(parts, judged.spec.address, attachment)) return false;
+    if (standsWith(parts, judged.spec.address, attachment) || isInhabited(parts, facts, attachment))
+      return false;
     const found = await facts.store.get(judged.metadata.name);
     if (found?.metadata.uid !== judged.metadata.uid || isResting(found)) return false;
     parts.log.info(
@@ -166,6 +173,12 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
     void parts.releases.release(found, { reuseDelayMs: reuseDelayMs(parts.pools(), found.spec.pool) });
     return true;
   });
+}
+
+/** Whether the sandbox of another plugin's interface may be there (the table in ipam/sweep.ts). */
+function isInhabited(parts: AgentParts, facts: SweepFacts, { kind, netns }: Attachment): boolean {
+  if (kind === 'Interface') return false;
+  return netns === undefined || (netns.bootID === parts.bootID && facts.namespaceState(netns) !== 'dead');
 }
 
 /** `needless`: the sandbox has gone, or the object has come back. Otherwise whose the address is by now. */

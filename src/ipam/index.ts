@@ -7,6 +7,7 @@ export * from './annotations.ts';
 export * from './selectors.ts';
 export * from './pools.ts';
 export * from './demand.ts';
+export * from './uses.ts';
 export * from './subnets.ts';
 export * from './candidates.ts';
 export * from './taken-names.ts';

@@ -299,7 +299,7 @@ async function createSubnet(
     poolUID: pool.metadata.uid,
     nodeName: node.name,
     nodeUID: node.uid,
-    nextHops: [...node.addresses],
+    nextHops: nextHopsIn(pool, node),
   };
   state.unconfirmed.add(name);
   state.created.add(name);
@@ -338,6 +338,11 @@ const HELD =
   'claims of node subnets are held for a while, because etcd is back at an older state and other nodes claim again ' +
   'what it has forgotten. Try again';
 
+/** Where others send a subnet's traffic: nowhere, where it is a part of a LAN. Then nobody routes it. */
+export function nextHopsIn(pool: IPPool, node: Pick<ClaimingNode, 'addresses'>): IPAddress[] {
+  return pool.spec.use === 'Lan' ? [] : [...node.addresses];
+}
+
 /** The addresses of nodes, as far as the objects tell: ours, and those of all that hold a subnet. */
 function nodeAddresses({ node, subnets }: SubnetClaimParts): IPAddress[] {
   return [...node.addresses, ...subnets().flatMap(({ spec }) => spec.nextHops)];
@@ -346,8 +351,8 @@ function nodeAddresses({ node, subnets }: SubnetClaimParts): IPAddress[] {
 function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string {
   const isFamily = (cidr: CIDR) => cidr.family === family;
   const listed = pool.spec.cidrs.filter(isFamily);
-  const inTheWay = nodeAddresses(parts).find((address) =>
-    listed.some((cidr) => cidrHasAddress(cidr, address)),
+  const inTheWay = nodeAddresses(parts).find(
+    (address) => pool.spec.use !== 'Lan' && listed.some((cidr) => cidrHasAddress(cidr, address)),
   );
   const length = pool.spec.nodeSubnetPrefixLength[family];
   if (inTheWay !== undefined) {

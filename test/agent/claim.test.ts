@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { POOL_FINALIZER, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import { POOL_FINALIZER, type Attachment, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { claimFor, type ClaimingParts, type ClaimOutcome } from '../../src/agent/claim.ts';
 import {
@@ -175,6 +175,40 @@ describe('how a claim ended is told', () => {
   });
 });
 
+test('a bridge draws from what it has: full is full, and the way out is another', async () => {
+  const { pool, claim, more } = setUp();
+  pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
+  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+  expect(await claim('c1', 'b', undefined, bridge)).toEqual(['10.2.0.2']);
+  await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow(
+    'this node gets no ipv4 subnet of IPPool b: a bridge has room for one of each family, and its 10.2.0.0/30 is full: ' +
+      'of 1 usable addresses 1 are in use and 0 rest. Use a pool with larger pieces',
+  );
+  expect(more).toEqual([]);
+  expect(await claim('c2', 'b', undefined, { kind: 'AddressOnly' })).toEqual(['10.2.0.6']);
+});
+
+test('another plugin draws for a pod from a pool that admits its namespace, and from no other', async () => {
+  const node = { name: 'n1', labels: {} };
+  for (const tenant of ['a', 'b']) {
+    const { pool, claim, told } = setUp({
+      claimer: { node, namespace: { name: 'shop', labels: { tenant } } },
+    });
+    const selector = { namespaceSelector: { matchLabels: { tenant: 'a' } } };
+    pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge', ...selector });
+    const claiming = claim('c1', 'b', undefined, { kind: 'AddressOnly' });
+    if (tenant === 'a') expect(await claiming).toEqual(['10.2.0.2']);
+    else await expect(claiming).rejects.toThrow('tenant=a does not match namespace shop');
+    expect(told).toEqual(tenant === 'a' ? [] : ['NoPoolError']);
+  }
+});
+
+test('a bridge gets its first subnet', async () => {
+  const { pool, claim } = setUp();
+  pool('b', ['10.2.0.0/24'], [], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
+  expect(await claim('c1', 'b', undefined, { kind: 'AddressOnly', mayGrow: false })).toEqual(['10.2.0.6']);
+});
+
 test('a node without an address of the pool’s families says so', async () => {
   const { pool, claim } = setUp({ families: [] });
   pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
@@ -287,8 +321,14 @@ function setUp({
     told,
     more,
     outcomes,
-    pool(name: string, cidrs: string[], own: string[], extra: Partial<Record<Family, string[]>> = {}) {
-      const pool = stores.applyPool(name, { cidrs }, { finalizers: [POOL_FINALIZER] });
+    pool(
+      name: string,
+      cidrs: string[],
+      own: string[],
+      extra: Partial<Record<Family, string[]>> = {},
+      spec: object = {},
+    ) {
+      const pool = stores.applyPool(name, { cidrs, ...spec }, { finalizers: [POOL_FINALIZER] });
       pools.push(pool);
       held.set(
         name,
@@ -300,8 +340,9 @@ function setUp({
       containerID: string,
       pool?: string,
       signal = new AbortController().signal,
+      { kind = 'Interface', mayGrow = true }: Partial<Pick<Attachment, 'kind'> & { mayGrow: boolean }> = {},
     ): Promise<string[]> {
-      const claimant = { attachment: attachmentOf(containerID), pod: undefined, pool };
+      const claimant = { attachment: attachmentOf(containerID, { kind }), pod: undefined, pool, mayGrow };
       const claimed = await clock.until(claimFor(parts, claimant, signal));
       return claimed.map(({ spec }) => formatAddress(spec.address));
     },

@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet } from '../../api/index.ts';
+import { nodeAddressIn, type IPPool, type NodeSubnet } from '../../api/index.ts';
 import {
   ADDRESS_BITS,
   cidrHasAddress,
@@ -35,7 +35,7 @@ export function auditAddresses(book: Book): Finding[] {
   return judgedAllocations(book).flatMap((allocation) => {
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
-      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address));
+      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address), pools.get(spec.pool));
       return wrong.length > 0 ? wrong : reserved(allocation, reservedOf.get(spec.pool));
     }
     if (attachment === undefined) {
@@ -61,6 +61,7 @@ function wrongSubnet(
   allocation: AuditedAllocation,
   nodeName: string,
   holding: readonly NodeSubnet[],
+  itsPool: IPPool | undefined,
 ): Finding[] {
   const { address, pool } = allocation.spec;
   const [longest] = holding;
@@ -103,14 +104,14 @@ function wrongSubnet(
       }),
     ];
   }
-  return isNodesOwn(address, own)
+  return isNodesOwn(address, own, itsPool)
     ? [
         findingOn(allocation, {
           invariant: 5,
           severity: 'critical',
           reason: 'AddressOfTheNode',
           message:
-            `${title} is the first address of ${formatCIDR(own.spec.cidr)}, which is the node's own and never handed ` +
+            `${title} is the node's own address in ${formatCIDR(own.spec.cidr)}, which is never handed ` +
             'out. Delete the object, and start a pod that has it anew',
         }),
       ]
@@ -137,10 +138,11 @@ function reserved(
   ];
 }
 
-/** A subnet of one address is its pod's whole subnet. */
-function isNodesOwn(address: IPAddress, { spec }: NodeSubnet): boolean {
-  const { family, first, prefixLength } = spec.cidr;
-  return address.value === first && prefixLength < ADDRESS_BITS[family];
+/** A subnet of one address is its pod's whole subnet, and in a piece of a LAN, which nobody routes, no node has one. */
+function isNodesOwn(address: IPAddress, { spec }: NodeSubnet, pool: IPPool | undefined): boolean {
+  const { family, prefixLength } = spec.cidr;
+  if (spec.nextHops.length === 0 || prefixLength === ADDRESS_BITS[family]) return false;
+  return address.value === nodeAddressIn(spec.cidr, pool?.spec.use).value;
 }
 
 function outsidePool(
