@@ -52,6 +52,12 @@ const SETTINGS = {
     unit: 1000,
     about: 'how long a sticky address is kept after its StatefulSet has gone or become smaller',
   },
+  subnetHoldMs: {
+    flag: 'subnet-hold-seconds',
+    value: 90,
+    unit: 1000,
+    about: 'how long no node subnet is claimed after etcd went back to an older state',
+  },
   statusMs: {
     flag: 'status-seconds',
     value: 30,

@@ -1,5 +1,5 @@
 import { createServer } from 'node:net';
-import { mkdir, readFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, rm } from 'node:fs/promises';
 import { get } from 'node:https';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -49,21 +49,60 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     credentials.authority,
     credentials.admin,
   );
-  const running: ProcessRecord[] = [];
+  const commands = { etcd: etcdCommand(layout), apiserver: apiserverCommand(layout, credentials) };
+  const running = new Map<keyof typeof commands, ProcessRecord>();
+  const begin = async (part: keyof typeof commands) => {
+    running.set(part, await startProcess({ ...commands[part], survives: false }));
+  };
+  const end = async (part: keyof typeof commands) => {
+    const record = running.get(part);
+    running.delete(part);
+    if (record !== undefined) await stopProcess(record, 5_000);
+  };
+  const ready = () => apiserverReady(url, [...running.values()], options.dir);
   const stop = async () => {
-    for (const record of running.splice(0).reverse()) await stopProcess(record, 5_000);
+    for (const part of ['apiserver', 'etcd'] as const) await end(part);
   };
   try {
-    for (const part of [etcdCommand(layout), apiserverCommand(layout, credentials)]) {
-      running.push(await startProcess({ ...part, survives: false }));
-    }
-    await apiserverReady(url, running, options.dir);
+    for (const part of ['etcd', 'apiserver'] as const) await begin(part);
+    await ready();
   } catch (error) {
     await stop();
     throw error;
   }
-  const etcdUrl = `http://127.0.0.1:${clientPort}`;
-  return { url, kubeconfig, etcdUrl, binaries, ...credentials, stop };
+  const restartApiserver = async () => {
+    await end('apiserver');
+    await begin('apiserver');
+    await ready();
+  };
+  const data = join(options.dir, 'etcd');
+  let backups = 0;
+  return {
+    url,
+    kubeconfig,
+    etcdUrl: `http://127.0.0.1:${clientPort}`,
+    binaries,
+    ...credentials,
+    stop,
+    restartApiserver,
+    async backUpStore() {
+      const copy = join(options.dir, `etcd-backup-${++backups}`);
+      await end('etcd');
+      await cp(data, copy, { recursive: true });
+      await begin('etcd');
+      await ready();
+      return copy;
+    },
+    async restoreStore(copy, options) {
+      if (options.restartApiserver) await end('apiserver');
+      await end('etcd');
+      await rm(data, { recursive: true });
+      await cp(copy, data, { recursive: true });
+      await begin('etcd');
+      if (options.restartApiserver) await begin('apiserver');
+      await ready();
+    },
+  };
 }
 
 export type ControlPlaneOptions = {
@@ -82,6 +121,11 @@ export type ControlPlane = ControlPlaneCredentials & {
   readonly kubeconfig: string;
   readonly etcdUrl: string;
   readonly binaries: string;
+  restartApiserver(): Promise<void>;
+  /** Stops etcd for a moment and copies its data; answers the copy's folder. */
+  backUpStore(): Promise<string>;
+  /** Puts etcd back to such a copy, as a person does who restores a snapshot. */
+  restoreStore(copy: string, options: { readonly restartApiserver: boolean }): Promise<void>;
   stop(): Promise<void>;
 };
 

@@ -111,6 +111,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     waiting: () => [],
     cursor,
     hasMarkedRoute: machine.hasMarkedRoute,
+    hasAddressIn: () => false,
     settings,
     clock,
     random,
@@ -118,6 +119,8 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
   });
   const claiming = {
     nodeName,
+    // Nobody puts its etcd back.
+    recovery: { settled: () => Promise.resolve(false) },
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     findClaimer: createFindClaimer({

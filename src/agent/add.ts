@@ -135,7 +135,7 @@ function clearLeftovers(parts: AgentParts, request: AddRequest, pod: NamespaceSo
   if (getLink(pod.socket, { name: attachment.ifName }) !== undefined) {
     throw new LinkExistsError(attachment.ifName, 'pod', undefined);
   }
-  void releaseAll(parts, attachment);
+  void releaseAll(parts, attachment, 'Interface');
 }
 
 function attachmentOf(parts: AgentParts, request: AddRequest, pod: NamespaceSocket): Attachment {

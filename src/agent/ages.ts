@@ -5,6 +5,8 @@ export interface AttachmentAges {
   /** An ADD has made it. */
   born(key: AttachmentKey): void;
   forget(key: AttachmentKey): void;
+  /** Whether this process made it, and has not taken it down since. */
+  isBornHere(key: AttachmentKey): boolean;
   /** Milliseconds since it was made, or since this process started where an earlier one made it. */
   ageMs(key: AttachmentKey): number;
 }
@@ -20,6 +22,7 @@ export function createAttachmentAges(nowMs: () => number): AttachmentAges {
     forget(key) {
       bornMs.delete(attachmentID(key));
     },
+    isBornHere: (key) => bornMs.has(attachmentID(key)),
     ageMs: (key) => nowMs() - (bornMs.get(attachmentID(key)) ?? startedMs),
   };
 }

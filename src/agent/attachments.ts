@@ -1,4 +1,5 @@
-import type { IPAllocation } from '../api/index.ts';
+import type { Attachment, IPAllocation } from '../api/index.ts';
+import type { RequestedAttachment } from '../cni/index.ts';
 import { attachmentID, isKept, isResting, type AttachmentKey } from '../ipam/index.ts';
 import {
   dyingPodLink,
@@ -53,18 +54,40 @@ export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | 
 }
 
 /**
- * Gives back all addresses of the attachment, each resting as long as its pool says. Does not wait.
+ * Gives back the addresses of the attachment, each resting as long as its pool says. Does not wait. Of an interface that
+ * another plugin makes only what was drawn on that network, and of weft's own only what is weft's: a sandbox may refuse a
+ * second interface of one name, and the DEL that follows must not free what the first one lives by.
  * @returns the releases of those that the pod's successor waits for
  */
-export function releaseAll(parts: AgentParts, key: AttachmentKey): readonly Promise<unknown>[] {
+export function releaseAll(
+  parts: AgentParts,
+  attachment: RequestedAttachment,
+  kind: Attachment['kind'],
+): readonly Promise<unknown>[] {
+  const held =
+    kind === 'AddressOnly' ? addressesOnly(parts.allocations, attachment) : ownOnly(parts, attachment);
+  const leastMs = kind === 'AddressOnly' ? OUTLIVES_DEL_MS : 0;
   const kept: Promise<unknown>[] = [];
-  for (const allocation of allocationsOf(parts.allocations, key)) {
-    const released = parts.releases.release(allocation, {
-      reuseDelayMs: reuseDelayMs(parts.pools(), allocation.spec.pool),
-    });
+  for (const allocation of held) {
+    const delayMs = reuseDelayMs(parts.pools(), allocation.spec.pool);
+    const released = parts.releases.release(allocation, { reuseDelayMs: Math.max(delayMs, leastMs) });
     if (isKept(allocation)) kept.push(released);
   }
   return kept;
+}
+
+/** Some plugins give the addresses back before they delete their interface: so long it may live on with them. */
+const OUTLIVES_DEL_MS = 5_000;
+
+/** The allocations of an interface that another plugin makes, of that network alone. */
+export function addressesOnly(allocations: OwnAllocations, attachment: RequestedAttachment): IPAllocation[] {
+  return allocationsOf(allocations, attachment).filter(
+    ({ spec }) => spec.attachment?.kind === 'AddressOnly' && spec.attachment.network === attachment.network,
+  );
+}
+
+function ownOnly({ allocations }: AgentParts, key: AttachmentKey): IPAllocation[] {
+  return allocationsOf(allocations, key).filter(({ spec }) => spec.attachment?.kind === 'Interface');
 }
 
 function openIfThere(parts: AgentParts, netns: string | undefined): NamespaceSocket | undefined {

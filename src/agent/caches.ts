@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet, PodReference } from '../api/index.ts';
+import type { IPAllocation, IPPool, NodeSubnet, PodReference } from '../api/index.ts';
 import type { ClaimingNode } from '../ipam/index.ts';
 import {
   isPodOf,
@@ -13,7 +13,6 @@ import {
   type Namespace,
   type Node,
   type Pod,
-  type WriteFeed,
 } from '../kube/index.ts';
 import type { OwnAllocations } from './parts.ts';
 import type { NodeSources } from './sync.ts';
@@ -27,7 +26,7 @@ export interface AgentCaches {
   readonly subnets: Informer<NodeSubnet>;
   readonly allocations: OwnAllocations & {
     /** Where own writes are laid over the cache. */
-    readonly feed: WriteFeed;
+    readonly feed: Informer<IPAllocation>;
     /** Whether the cache is complete and its watch lives. */
     isLiving(): boolean;
     /** Resolves when it does. */
@@ -50,6 +49,12 @@ export interface AgentCaches {
   onNodeChange(listener: () => void): void;
   /** Calls the listener when a pod has been bound to this node. */
   onPodBound(listener: () => void): void;
+  /** Calls the listener with each sign that etcd has gone back to an older state; by then all is listed again. */
+  onWentBack(listener: (sign: string) => void): void;
+  /** Resolves when the lists for that have been read. They may be of the state before, all the same (Informer). */
+  listedAfresh(signal: AbortSignal): Promise<void>;
+  /** A sign that no cache can see by itself. */
+  wentBack(sign: string): void;
   stop(): Promise<void>;
 }
 
@@ -62,7 +67,13 @@ export class NodeUnknownError extends Error {
   }
 }
 
-export function watchObjects(parts: InformerParts, nodeName: string): AgentCaches {
+export function watchObjects(given: InformerParts, nodeName: string): AgentCaches {
+  const signListeners: ((sign: string) => void)[] = [];
+  const wentBack = (sign: string) => {
+    for (const informer of all) informer.startAfresh();
+    for (const listener of signListeners) listener(sign);
+  };
+  const parts = { ...given, onWentBack: wentBack };
   const pools = watchPools(parts);
   const subnets = watchNodeSubnets(parts);
   const nodes = watchNode(parts, nodeName);
@@ -128,6 +139,11 @@ export function watchObjects(parts: InformerParts, nodeName: string): AgentCache
         if (before === undefined) listener();
       });
     },
+    onWentBack: (listener) => void signListeners.push(listener),
+    async listedAfresh(signal) {
+      for (const informer of all) await informer.waitFor(() => !informer.isStartingAfresh, signal);
+    },
+    wentBack,
     async stop() {
       await Promise.all(all.map((informer) => informer.stop()));
     },

@@ -42,7 +42,8 @@ function check(parts: AgentParts, request: CheckRequest): void {
   }
 }
 
-function comparePreviousResult(
+/** @throws CheckFailedError if the result has other addresses than weft gave */
+export function comparePreviousResult(
   where: string,
   previous: readonly IPAddress[],
   addresses: readonly IPAddress[],

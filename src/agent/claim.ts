@@ -11,6 +11,7 @@ import {
   SubnetUnavailableError,
   type ClaimRequest,
 } from '../ipam/index.ts';
+import { cidrHasAddress, formatCIDR } from '../net/index.ts';
 import type { AgentParts } from './parts.ts';
 import { claimWished } from './wished-claim.ts';
 
@@ -26,6 +27,8 @@ export interface Claimant {
   readonly pod: PodReference | undefined;
   /** The pool that the network configuration names, if it names one. */
   readonly pool: string | undefined;
+  /** Whether the node may claim one more subnet where its own are full; default: yes. Not under a bridge. */
+  readonly mayGrow?: boolean;
 }
 
 /** The very addresses that must be had, and for whom what is claimed is kept. */
@@ -42,6 +45,7 @@ export type ClaimingParts = Pick<
   | 'wired'
   | 'subnetSource'
   | 'claims'
+  | 'recovery'
   | 'settings'
   | 'announce'
   | 'onClaimEnded'
@@ -77,6 +81,7 @@ async function claimFromFirst(
   claimant: Claimant,
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
+  await parts.recovery.settled(signal);
   const { pool: requestedPool } = claimant;
   const annotations = requestedPool === undefined ? 'obeyed' : 'ignored';
   const claimer = await parts.findClaimer(claimant.pod, annotations, signal);
@@ -84,6 +89,7 @@ async function claimFromFirst(
     pools: parts.pools(),
     subnets: parts.subnets(),
     claimer,
+    asks: claimant.attachment.kind,
     ...(requestedPool === undefined ? {} : { requestedPool }),
   });
   const { wishes } = claimer;
@@ -135,7 +141,7 @@ async function claimFromPool(
   const startedMs = parts.claims.clock.nowMs();
   for (;;) {
     try {
-      return await claimAddresses(parts.claims, {
+      const claimed = await claimAddresses(parts.claims, {
         pool,
         subnets: parts.subnetSource.drawable(pool),
         stillDrawable: ({ metadata }) =>
@@ -153,12 +159,49 @@ async function claimFromPool(
         deadlineMs: parts.settings.addDeadlineMs,
         signal,
       });
+      if (await standsAfterRecovery(parts, pool, claimed, terms, signal)) return claimed;
     } catch (error) {
       if (!(error instanceof PoolExhaustedError)) throw error;
+      if (claimant.mayGrow === false && error.subnets.length > 0) throw bridgeIsFull(error);
       if (parts.claims.clock.nowMs() - startedMs > parts.settings.subnetWaitMs) throw error;
       await oneMoreSubnet(parts, pool, error, signal);
     }
   }
+}
+
+/**
+ * Whether the addresses may be used. Where a recovery was under way by the end of the claim, its subnets may have
+ * turned out to be another node's; then the addresses, which nobody has used, are given back. An address that must be
+ * had needs no subnet: it stands for as long as its object is this claim's.
+ */
+async function standsAfterRecovery(
+  parts: ClaimingParts,
+  pool: IPPool,
+  claimed: readonly IPAllocation[],
+  { wanted }: ClaimTerms,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const giveBack = () => {
+    for (const allocation of claimed) {
+      const { uid } = allocation.metadata;
+      const neverUsed = wanted?.[allocation.spec.address.family]?.kept?.metadata.uid !== uid;
+      void parts.claims.releases.release(allocation, { reuseDelayMs: 0, neverUsed });
+    }
+  };
+  try {
+    if (!(await parts.recovery.settled(signal))) return true;
+  } catch (error) {
+    giveBack();
+    throw error;
+  }
+  const subnets = parts.subnetSource.drawable(pool);
+  const stands = claimed.every(({ metadata, spec }) =>
+    wanted?.[spec.address.family] === undefined
+      ? subnets.some((subnet) => cidrHasAddress(subnet.spec.cidr, spec.address))
+      : parts.allocations.get(metadata.name)?.metadata.uid === metadata.uid,
+  );
+  if (!stands) giveBack();
+  return stands;
 }
 
 /** A node that is full gets another subnet; where the pool has none left, being full is the error to show. */
@@ -181,6 +224,18 @@ function outcomeOf(error: unknown): ClaimOutcome {
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
+}
+
+/** The way out is another one than for a pool that is full. */
+function bridgeIsFull(full: PoolExhaustedError): SubnetUnavailableError {
+  return new SubnetUnavailableError(
+    full.pool,
+    full.family,
+    `a bridge has room for one of each family, and its ${full.subnets.map(formatCIDR).join(', ')} is full: of ` +
+      `${full.usable} usable addresses ${full.inUse} are in use and ${full.resting} rest. Use a pool with larger pieces ` +
+      '(nodeSubnetPrefixLength), or the plugin ptp',
+    { cause: full },
+  );
 }
 
 /** What the pod's or the pool's people can mend; the rest is the cluster's trouble, and in the ADD's error. */

@@ -7,19 +7,20 @@ import type { AgentParts } from './parts.ts';
  * DEL: takes the interface down, and then gives the addresses back. An ADD in flight for the attachment is ended
  * first. What is not there is done already, and the answer waits for the kernel, not for the apiserver: the
  * release follows by itself, and the sweep finishes what a crash leaves. For an address that the next pod of that name is
- * to have it waits a little: that pod may be on another node in a moment.
+ * to have it waits a little: that pod may be on another node in a moment. Where another plugin made the interface only
+ * its addresses are given back.
  */
 export function createDel(parts: AgentParts): (request: DelRequest, signal: AbortSignal) => Promise<void> {
-  return ({ attachment, netns }) =>
+  return ({ asks, attachment, netns }) =>
     // Not tied to the caller's patience: a DEL that was begun is worth finishing.
     parts.locks.run(
       attachment,
       async () => {
         parts.observe('del:accepted');
-        takeDown(parts, attachment, netns);
+        if (asks === 'Interface') takeDown(parts, attachment, netns);
         parts.observe('del:link-down');
         parts.ages.forget(attachment);
-        const released = releaseAll(parts, attachment);
+        const released = releaseAll(parts, attachment, asks);
         parts.observe('del:release-queued');
         if (released.length > 0) await atMost(parts.claims.clock, SUCCESSOR_HEAD_START_MS, released);
       },

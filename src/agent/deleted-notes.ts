@@ -34,6 +34,7 @@ const Note = z.object({
   containerID: z.string().refine(isContainerID),
   ifName: z.string().refine(isInterfaceName),
   netns: z.string(),
+  addressOnly: z.boolean().optional(),
   notedAt: z.string(),
 }) satisfies z.ZodType<DeletedNote>;
 
@@ -57,11 +58,12 @@ async function readNote(path: string, log: DeletedNotesOptions['log']): Promise<
 }
 
 async function carryOut(note: DeletedNote, { del, log }: DeletedNotesOptions): Promise<void> {
-  const { network, containerID, ifName, netns, notedAt } = note;
+  const { network, containerID, ifName, netns, addressOnly, notedAt } = note;
   const attachment = { network, containerID, ifName };
   try {
     await del({
       verb: 'DEL',
+      asks: addressOnly === true ? 'AddressOnly' : 'Interface',
       cniVersion: LATEST_VERSION,
       attachment,
       netns: netns === '' ? undefined : namespacePath(netns),

@@ -16,6 +16,8 @@ export interface AgentFlags {
   readonly probeSocket: string;
   /** Absent: no metrics are served. */
   readonly metricsAddress: MetricsAddress | undefined;
+  /** The controller's Lease, which says when claims of subnets are held. */
+  readonly controllerLease: { readonly namespace: string; readonly name: string };
   readonly vxlan: { readonly vni: number; readonly port: number };
   /** Destinations that are not masqueraded although they lie outside all pools. */
   readonly natExempt: readonly CIDR[];
@@ -36,6 +38,7 @@ export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
   --boot-id FILE         default /proc/sys/kernel/random/boot_id
   --probe-socket FILE    default /run/weft-pod/probe.sock
   --metrics-address A    where /metrics is served; default 127.0.0.1:9144, nothing for nowhere
+  --controller-lease L   default weft-system/weft-controller
   --vxlan-vni N          default 4097
   --vxlan-port N         default 4789
   --nat-exempt CIDR      not masqueraded; may be given several times
@@ -60,6 +63,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       'boot-id': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
       'probe-socket': { type: 'string', default: '/run/weft-pod/probe.sock' },
       'metrics-address': { type: 'string', default: '127.0.0.1:9144' },
+      'controller-lease': { type: 'string', default: 'weft-system/weft-controller' },
       'vxlan-vni': { type: 'string', default: '4097' },
       'vxlan-port': { type: 'string', default: '4789' },
       'nat-exempt': { type: 'string', multiple: true, default: [] },
@@ -81,6 +85,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
     bootIDPath: values['boot-id'],
     probeSocket: values['probe-socket'],
     metricsAddress: parseMetricsAddress(values['metrics-address']),
+    controllerLease: namespacedName('controller-lease', values['controller-lease']),
     vxlan: {
       vni: wholeNumber('vxlan-vni', values['vxlan-vni'], 0xffffff),
       port: wholeNumber('vxlan-port', values['vxlan-port'], 0xffff),
@@ -96,6 +101,14 @@ function wholeNumber(flag: string, text: string, most: number): number {
   const number = /^[0-9]{1,8}$/.test(text) ? Number(text) : 0;
   if (number < 1 || number > most) throw new InvalidFlagError(flag, text, `a whole number from 1 to ${most}`);
   return number;
+}
+
+function namespacedName(flag: string, text: string): { namespace: string; name: string } {
+  const [namespace = '', name = '', more] = text.split('/');
+  if (namespace === '' || name === '' || more !== undefined) {
+    throw new InvalidFlagError(flag, text, 'NAMESPACE/NAME');
+  }
+  return { namespace, name };
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];

@@ -1,3 +1,4 @@
+import type { Attachment } from '../api/index.ts';
 import type { GcRequest } from '../cni/index.ts';
 import { attachmentID, SupersededError, isResting, type AttachmentKey } from '../ipam/index.ts';
 import { findPodLinks } from '../kernel/index.ts';
@@ -7,27 +8,29 @@ import type { AgentParts } from './parts.ts';
 /**
  * GC: what the runtime does not list is torn down and released, even where its interface still stands. Only
  * attachments of the request's network are looked at, and none younger than the grace: the runtime may have read
- * its list before their ADD.
+ * its list before their ADD. What another plugin made is that plugin's to tear down: of it the addresses are released.
  */
 export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortSignal) => Promise<void> {
   return async ({ network, valid: listed }, signal) => {
     const valid = new Set(listed.map(attachmentID));
-    const known = new Map<string, AttachmentKey>();
+    const known = new Map<string, Collectable>();
     const candidates = [
       // What rests is an attachment's no longer.
       ...[...parts.allocations.values()].flatMap((one) => (isResting(one) ? [] : [one.spec.attachment])),
-      ...findPodLinks(parts.host).map(({ attachment }) => attachment),
+      ...findPodLinks(parts.host).map(
+        ({ attachment }) => attachment && { ...attachment, kind: 'Interface' as const },
+      ),
     ];
     for (const attachment of candidates) {
       if (attachment?.network === network) {
-        known.set(attachmentID(attachment), attachment);
+        known.set(`${attachment.kind} ${attachmentID(attachment)}`, attachment);
       }
     }
-    for (const [id, key] of known) {
-      if (valid.has(id) || parts.ages.ageMs(key) < parts.settings.graceMs) continue;
+    for (const attachment of known.values()) {
+      if (valid.has(attachmentID(attachment)) || isYoung(parts, attachment)) continue;
       signal.throwIfAborted();
       await parts.locks
-        .run(key, async () => collect(parts, key))
+        .run(attachment, async () => collect(parts, attachment))
         .catch((error: unknown) => {
           // A DEL has come before: then it is done.
           if (!(error instanceof SupersededError)) throw error;
@@ -36,11 +39,17 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
   };
 }
 
-function collect(parts: AgentParts, key: AttachmentKey): void {
+type Collectable = Pick<Attachment, 'network' | 'containerID' | 'ifName' | 'kind'>;
+
+function collect(parts: AgentParts, attachment: Collectable): void {
   // An ADD may have made it anew while this waited for its turn.
-  if (parts.ages.ageMs(key) < parts.settings.graceMs) return;
-  parts.log.info({ attachment: key }, 'removing an attachment that the runtime does not list');
-  takeDown(parts, key, undefined);
-  parts.ages.forget(key);
-  void releaseAll(parts, key);
+  if (isYoung(parts, attachment)) return;
+  parts.log.info({ attachment }, 'removing an attachment that the runtime does not list');
+  if (attachment.kind === 'Interface') takeDown(parts, attachment, undefined);
+  parts.ages.forget(attachment);
+  void releaseAll(parts, attachment, attachment.kind);
+}
+
+function isYoung(parts: AgentParts, key: AttachmentKey): boolean {
+  return parts.ages.ageMs(key) < parts.settings.graceMs;
 }

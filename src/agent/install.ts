@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { copyFile, lstat, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, link, lstat, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /** What the host must offer for the executable to run there. */
@@ -80,6 +80,35 @@ export async function installExecutable(source: string, directory: string, name:
     await rm(draft, { force: true });
   }
   return true;
+}
+
+/**
+ * Gives the executable in that directory a second name, by rename like the first: a runtime finds the one file under
+ * both, or under the old name its last version.
+ * @returns whether the name was set
+ */
+export async function linkExecutable(directory: string, name: string, alias: string): Promise<boolean> {
+  const source = join(directory, name);
+  const target = join(directory, alias);
+  if (await isSameFile(source, target)) return false;
+  const draft = join(directory, `.${alias}.${randomBytes(6).toString('hex')}`);
+  try {
+    await link(source, draft);
+    await rename(draft, target);
+  } finally {
+    await rm(draft, { force: true });
+  }
+  return true;
+}
+
+async function isSameFile(a: string, b: string): Promise<boolean> {
+  try {
+    const [one, other] = [await stat(a), await lstat(b)];
+    return one.ino === other.ino && one.dev === other.dev;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false;
+    throw error;
+  }
 }
 
 async function digest(path: string): Promise<string | undefined> {

@@ -1,9 +1,10 @@
 import { parseArgs } from 'node:util';
 import { readFileSync } from 'node:fs';
 import { pino } from 'pino';
+import { ADDRESS_PLUGIN } from '../cni/index.ts';
 import { createSystemClock } from '../system-clock.ts';
 import { AGENT_USAGE, parseAgentFlags } from './flags.ts';
-import { installExecutable, requireRunnableHost } from './install.ts';
+import { installExecutable, linkExecutable, requireRunnableHost } from './install.ts';
 import { runAgent } from './run.ts';
 
 /** How long an agent that was told to stop finishes what it does. */
@@ -63,5 +64,7 @@ async function install(argv: readonly string[]): Promise<void> {
   });
   const source = new URL('cni/weft', import.meta.url).pathname;
   const copied = await installExecutable(source, directory, 'weft');
+  const linked = await linkExecutable(directory, 'weft', ADDRESS_PLUGIN);
   process.stdout.write(`${directory}/weft ${copied ? 'installed' : 'is up to date'}\n`);
+  process.stdout.write(`${directory}/${ADDRESS_PLUGIN} ${linked ? 'installed' : 'is up to date'}\n`);
 }

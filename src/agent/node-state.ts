@@ -43,6 +43,7 @@ import {
   type CIDR,
   type IPAddress,
 } from '../net/index.ts';
+import { markedSubnets } from './marked-routes.ts';
 
 /** One thing that was put into the kernel, or taken out of it. */
 export interface Change {
@@ -98,13 +99,6 @@ export async function applyNodeState(
   recorder.attempt(() => dropPeers?.());
   recorder.attempt(() => dropAddresses?.());
   return recorder.outcome();
-}
-
-/** The subnets whose marked route stands in this kernel: proof that they were this node's in this boot. */
-function markedSubnets(host: NetlinkSocket): CIDR[] {
-  return listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL })
-    .filter(({ type }) => type === 'unreachable')
-    .map(({ dst }) => dst);
 }
 
 interface Recorder {

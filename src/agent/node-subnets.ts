@@ -23,6 +23,7 @@ import {
   type Random,
   type RingCursor,
   type SubnetClaimObserver,
+  type SubnetHold,
 } from '../ipam/index.ts';
 import { addressOfAllocationName, allocationName } from '../api/index.ts';
 import {
@@ -61,8 +62,14 @@ export interface NodeSubnetsParts {
   readonly cursor: RingCursor;
   /** Whether this node's kernel still has its marked route for the subnet: same machine, same boot. */
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
+  /** Whether a link of this node has an address in the subnet. */
+  readonly hasAddressIn: (cidr: CIDR) => boolean;
   /** The Services' ranges, as far as they are known: no subnet comes from a CIDR that overlaps them. */
   readonly serviceCIDRs?: () => readonly CIDR[];
+  /** Whether pods of another node live in it (TwoOwners). */
+  readonly isDisputed?: (subnet: NodeSubnet) => boolean;
+  /** Whether the leader holds claims of subnets. */
+  readonly hold?: SubnetHold;
   readonly settings: {
     readonly subnetWaitMs: number;
     readonly giveBackMs: number;
@@ -113,7 +120,10 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     const { unconfirmed } = state;
     const subnets = parts.subnets();
     return drawableSubnets({ pool, subnets, nodeName, nodeUID, nodeLabels, unconfirmed }).filter(
-      ({ metadata }) => inForce.has(metadata.uid) && !leaving.has(metadata.uid),
+      (subnet) =>
+        inForce.has(subnet.metadata.uid) &&
+        !leaving.has(subnet.metadata.uid) &&
+        parts.isDisputed?.(subnet) !== true,
     );
   };
   const view = () => ({ pools: parts.pools(), subnets: parts.subnets() });
@@ -153,7 +163,8 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       await putInForce(signal);
       wanted = wantedFrom(parts.waiting(), view());
       for (const pool of parts.pools()) {
-        if (serves(pool, view())) await claimAhead(pool, signal);
+        // Who draws from the others cannot be foreseen, and a bridge has room for one subnet.
+        if (pool.spec.use === 'Pods' && serves(pool, view())) await claimAhead(pool, signal);
       }
       for (const subnet of held()) await giveBackIfIdle(subnet, signal);
       for (const subnet of earlierMachines()) await giveBackIfIdle(subnet, signal);
@@ -284,13 +295,11 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       const sameNode = subnet.spec.nodeUID === node.uid;
       // An older UID without our route is another machine's, or another boot's: the sweep's and not ours to use.
       if (!sameNode && !isThisMachines(subnet)) continue;
-      if (sameNode && sameAddresses(subnet.spec.nextHops, node.addresses)) continue;
+      // One that was claimed without next hops is a part of a LAN.
+      const nextHops = subnet.spec.nextHops.length === 0 ? [] : [...node.addresses];
+      if (sameNode && sameAddresses(subnet.spec.nextHops, nextHops)) continue;
       try {
-        const outcome = await parts.stores.subnets.rebind(
-          subnet,
-          { nodeUID: node.uid, nextHops: [...node.addresses] },
-          signal,
-        );
+        const outcome = await parts.stores.subnets.rebind(subnet, { nodeUID: node.uid, nextHops }, signal);
         // Changed or gone meanwhile: the next call sees what it is now.
         if (outcome !== 'done') continue;
         parts.log.info({ subnet: subnet.metadata.name }, "bound to the Node's present UID and addresses");
@@ -357,6 +366,8 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   /** Whether the others have enough for what is to come. The last one of a pool for everyone is never surplus. */
   function isSurplus(subnet: NodeSubnet, pool: IPPool | undefined): boolean {
     if (pool === undefined || leaving.has(subnet.metadata.uid)) return true;
+    // A bridge outlives its last container and keeps the gateway: it would draw what another node has by then.
+    if (pool.spec.use !== 'Pods') return pool.spec.use === 'Lan' || !parts.hasAddressIn(subnet.spec.cidr);
     const { family } = subnet.spec.cidr;
     const others = drawable(pool).filter(
       ({ metadata, spec }) => spec.cidr.family === family && metadata.uid !== subnet.metadata.uid,

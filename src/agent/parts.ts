@@ -7,6 +7,7 @@ import type { Announce } from './announce.ts';
 import type { ClaimOutcome } from './claim.ts';
 import type { FindClaimer } from './claimers.ts';
 import type { Reaper } from './reaper.ts';
+import type { Recovery } from './recovery.ts';
 import type { StepObserver } from './steps.ts';
 import type { WiredAddresses } from './wired-addresses.ts';
 
@@ -66,6 +67,7 @@ export interface AgentParts {
   readonly releases: ReleaseQueue;
   readonly locks: AttachmentLocks;
   readonly reaper: Reaper;
+  readonly recovery: Pick<Recovery, 'settled'>;
   readonly ages: AttachmentAges;
   readonly wired: WiredAddresses;
   readonly settings: {

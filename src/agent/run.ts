@@ -1,12 +1,22 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import {
+  API_VERSION,
+  IP_ALLOCATION,
+  NODE_SUBNET,
+  SUBNET_HOLD_ANNOTATION,
+  type NodeSubnet,
+} from '../api/index.ts';
 import { serveHealth } from '../health.ts';
 import {
   createAttachmentLocks,
   createReleaseQueue,
   createRingCursor,
+  createSubnetHold,
   createTakenNames,
+  isResting,
+  ownSubnets,
   type Clock,
   type Random,
 } from '../ipam/index.ts';
@@ -14,7 +24,9 @@ import {
   createCommandRunner,
   deleteLinkGroup,
   DYING_LINK_GROUP,
+  findPodLinks,
   findSysctlRoot,
+  listAddresses,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -30,13 +42,17 @@ import {
   loadConnection,
   nodeSubnetStore,
   patchNodeNetworkAvailable,
+  readLeaseAnnotations,
   repeatedly,
   poolStore,
   requireSchemaRevision,
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
+import { cidrHasAddress, formatCIDR } from '../net/index.ts';
 import { createAdd } from './add.ts';
+import { createAddressAdd } from './address-add.ts';
+import { createAddressCheck } from './address-check.ts';
 import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
@@ -53,12 +69,16 @@ import {
 } from './exclusive-subnets.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
-import { hasMarkedRoute } from './marked-routes.ts';
+import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
+import { hasMarkedRoute, markedSubnets } from './marked-routes.ts';
 import { createAgentMetrics } from './metrics.ts';
 import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
+import { createOwnObjectsCheck } from './own-objects.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 import { createReaper } from './reaper.ts';
+import { createRecovery } from './recovery.ts';
+import { rereadOwnObjects } from './reread.ts';
 import { serveCni } from './server.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServing } from './serving.ts';
@@ -69,8 +89,9 @@ import { whenChanged } from './when-changed.ts';
 import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
-import { createSweep } from './sweep.ts';
+import { attachmentsOf, createSweep } from './sweep.ts';
 import { startNodeSync } from './sync.ts';
+import { createTwoOwners } from './two-owners.ts';
 
 /** What the agent is made with besides its flags. */
 export interface AgentEnvironment {
@@ -186,6 +207,26 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   );
   const wired = createWiredAddresses();
   const isHeldHere = createIsHeldHere(caches.allocations, wired);
+  const lostSubnets = createLostSubnets({
+    store: stores.subnets,
+    pools: caches.pools.list,
+    subnets: caches.subnets.list,
+    node: caches.node,
+    markedSubnets: () => markedSubnets(host),
+    addressesInUse: () => [
+      ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
+      ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
+    ],
+    onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
+    log,
+  });
+  const twoOwners = createTwoOwners({
+    store: stores.allocations,
+    nodeName,
+    subnets: caches.subnets.list,
+    onTwoOwners: tellOfTwoOwners,
+    log,
+  });
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
@@ -196,7 +237,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       return sources && { ...sources, subnets: subnetsForKernel(sources.subnets, nodeName, isHeldHere) };
     },
     config: { ...flags.vxlan, natExempt: flags.natExempt },
-    beforeRemovingSubnetRoute: () => 'remove',
+    beforeRemovingSubnetRoute: (cidr) => (lostSubnets.routeMayGo(cidr) ? 'remove' : 'keep'),
     onDrift(objects) {
       metrics.driftRepaired(objects.length);
       log.warn({ objects }, "someone else had changed the node's network; repaired");
@@ -232,7 +273,15 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       }),
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
+    hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
     serviceCIDRs: services.list,
+    isDisputed: twoOwners.isDisputed,
+    hold: createSubnetHold({
+      read: async (until) =>
+        (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
+      clock,
+      holdMs: settings.subnetHoldMs,
+    }),
     settings,
     clock,
     random,
@@ -254,6 +303,27 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     clock,
     random,
     log,
+  });
+  const care = createSubnetCare(nodeSubnets, exclusiveSubnets, lostSubnets);
+  const recovery = createRecovery({
+    async recover(until) {
+      await caches.listedAfresh(until);
+      wired.read(attachmentsOf(findPodLinks(host)));
+      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired }, until);
+      await care.recover(until);
+      await caches.allocations.living(AbortSignal.any([until, AbortSignal.timeout(FIRST_STEPS_MS)]));
+      log.info(await sweep(), 'swept after an etcd that went back');
+    },
+    onSign(sign) {
+      const message = `etcd is back at an older state, and this node's addresses are recovered from its kernel: ${sign}`;
+      log.error({ sign }, message);
+      const object = { apiVersion: 'v1', kind: 'Node', ...nameAndUID(caches.node()) };
+      events.record({ object, type: 'Warning', reason: 'EtcdWentBack', message });
+    },
+    clock,
+    random,
+    log,
+    signal,
   });
   const parts: AgentParts = {
     nodeName,
@@ -281,13 +351,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       random,
       cursor,
       inFlight,
-      taken: createTakenNames(clock),
+      taken: createTakenNames(clock, twoOwners.taken),
       releases,
       observer: metrics.claims,
     },
     releases,
     locks: createAttachmentLocks(),
     reaper,
+    recovery,
     ages: createAttachmentAges(() => clock.nowMs()),
     wired,
     settings,
@@ -317,9 +388,31 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       onConflict: alarm.conflict,
     }),
   );
+  const askForOneOfOurs = createOwnObjectsCheck({
+    objects: () => [
+      ...ownSubnets(caches.subnets.list(), nodeName, caches.node().uid).map(({ metadata }) => ({
+        kind: NODE_SUBNET.kind,
+        metadata,
+        read: async (until: AbortSignal) => (await stores.subnets.get(metadata.name, until))?.metadata.uid,
+      })),
+      ...[...caches.allocations.values()].map(({ metadata }) => ({
+        kind: IP_ALLOCATION.kind,
+        metadata,
+        read: async (until: AbortSignal) =>
+          (await stores.allocations.get(metadata.name, until))?.metadata.uid,
+      })),
+    ],
+    onWentBack: caches.wentBack,
+    clock,
+  });
+  caches.onWentBack(recovery.begin);
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
+  serving.waitsFor("this node's subnets to be recovered");
+  wired.read(attachmentsOf(findPodLinks(host)));
+  // Before another node could claim them; where that fails no subnet is claimed before it is done.
+  await care.recover(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   serving.waitsFor('what an earlier boot left to be freed');
   await caches.allocations
     .living(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)]))
@@ -327,16 +420,17 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   // Where that fails the next sweep does it.
   await sweep().catch(notYet);
   serving.waitsFor("the claims of this node's subnets");
-  const subnets = createSubnetCare(nodeSubnets, exclusiveSubnets);
-  await subnets(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
+  await care.maintain(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   signal.throwIfAborted();
 
   const server = await serveCni({
     socketPath: join(flags.runDirectory, 'agent.sock'),
     verbs: {
       add: createAdd(parts),
+      addAddresses: createAddressAdd(parts),
       del,
       check: createCheck(parts),
+      checkAddresses: createAddressCheck(parts),
       gc: createGc(parts),
       status: createStatus(() => serving.facts(sync.broken())),
     },
@@ -368,7 +462,9 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         caches.onPodBound(listener);
       },
       async () => {
-        await subnets(signal);
+        await recovery.settled(signal);
+        await twoOwners.look(signal);
+        await care.maintain(signal);
         await serving.announce(caches.pools.list().some((pool) => nodeSubnets.drawable(pool).length > 0));
         if (caches.networkUnavailable()) {
           await patchNodeNetworkAvailable(client, nodeName, clock.wallTime(), signal);
@@ -380,6 +476,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       () => undefined,
       async () => {
         log.debug(await sweep(), 'swept');
+        await askForOneOfOurs(signal);
       },
       { everyMs: settings.sweepMs, clock, log, signal },
     ),
@@ -397,21 +494,48 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   health.close();
   lock.release();
 
+  function tellOfTwoOwners({ metadata, spec }: NodeSubnet, livesOn: string): void {
+    const message =
+      `pods of node ${livesOn} live in this subnet, which is node ${spec.nodeName}'s by the book: neither draws ` +
+      `from it; restart the pods of node ${livesOn} whose addresses lie in ${formatCIDR(spec.cidr)}`;
+    log.error({ subnet: metadata.name, owner: spec.nodeName, livesOn }, message);
+    const object = { apiVersion: API_VERSION, kind: NODE_SUBNET.kind, ...nameAndUID(metadata) };
+    events.record({ object, type: 'Warning', reason: 'TwoOwners', message });
+  }
+
   function notYet(error: unknown): void {
     log.error({ err: error }, 'not done at the start: it is tried again');
   }
 }
 
-/** What an earlier process began is completed before anything else, as often as that takes. */
+/** The node's subnets as the loop and the recovery see to them. */
+interface SubnetCare {
+  /** What was lost, and what an earlier process began, is completed before anything else, as often as that takes. */
+  recover(signal: AbortSignal): Promise<void>;
+  maintain(signal: AbortSignal): Promise<void>;
+}
+
 function createSubnetCare(
   nodeSubnets: NodeSubnets,
   exclusiveSubnets: ExclusiveSubnetCare,
-): (signal: AbortSignal) => Promise<void> {
+  lostSubnets: LostSubnets,
+): SubnetCare {
   let recovered = false;
-  return async (signal) => {
+  const recover = async (signal: AbortSignal) => {
+    if ((await lostSubnets.recreate(signal)).length > 0) recovered = false;
     if (!recovered) await nodeSubnets.recover(signal);
     recovered = true;
-    await nodeSubnets.maintain(signal);
-    await exclusiveSubnets.maintain(signal);
   };
+  return {
+    recover,
+    async maintain(signal) {
+      await recover(signal);
+      await nodeSubnets.maintain(signal);
+      await exclusiveSubnets.maintain(signal);
+    },
+  };
+}
+
+function nameAndUID({ name, uid }: { readonly name: string; readonly uid: string }) {
+  return { name, uid };
 }

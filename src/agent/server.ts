@@ -12,6 +12,8 @@ import {
   VerbDeadlineError,
   type AddRequest,
   type AddResult,
+  type AddressAddRequest,
+  type AddressCheckRequest,
   type CallAnswer,
   type CallRequest,
   type CheckRequest,
@@ -28,8 +30,10 @@ import {
  */
 export interface Verbs {
   add(request: AddRequest, signal: AbortSignal): Promise<AddResult>;
+  addAddresses(request: AddressAddRequest, signal: AbortSignal): Promise<AddResult>;
   del(request: DelRequest, signal: AbortSignal): Promise<void>;
   check(request: CheckRequest, signal: AbortSignal): Promise<void>;
+  checkAddresses(request: AddressCheckRequest, signal: AbortSignal): Promise<void>;
   status(request: StatusRequest, signal: AbortSignal): Promise<void>;
   gc(request: GcRequest, signal: AbortSignal): Promise<void>;
 }
@@ -167,13 +171,19 @@ async function run(options: ServeOptions, request: CniRequest, end: AbortControl
 /** What the verb prints when it succeeds; only ADD prints anything. */
 async function dispatch(verbs: Verbs, request: CniRequest, signal: AbortSignal): Promise<string> {
   switch (request.verb) {
-    case 'ADD':
-      return JSON.stringify(renderAdd(await verbs.add(request, signal), request.cniVersion));
+    case 'ADD': {
+      const result =
+        request.asks === 'AddressOnly'
+          ? await verbs.addAddresses(request, signal)
+          : await verbs.add(request, signal);
+      return JSON.stringify(renderAdd(result, request.cniVersion));
+    }
     case 'DEL':
       await verbs.del(request, signal);
       return '';
     case 'CHECK':
-      await verbs.check(request, signal);
+      if (request.asks === 'AddressOnly') await verbs.checkAddresses(request, signal);
+      else await verbs.check(request, signal);
       return '';
     case 'STATUS':
       await verbs.status(request, signal);

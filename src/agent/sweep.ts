@@ -1,4 +1,11 @@
-import { allocationName, type IPAllocation, type IPAllocationSpec, type PodReference } from '../api/index.ts';
+import {
+  allocationName,
+  STICKY_HOLDER,
+  type Attachment,
+  type IPAllocation,
+  type IPAllocationSpec,
+  type PodReference,
+} from '../api/index.ts';
 import {
   attachmentID,
   EMPTY_SWEEP_MEMORY,
@@ -28,7 +35,7 @@ import { reuseDelayMs, type AgentParts } from './parts.ts';
 export interface SweepFacts {
   /** Whether the cache of allocations is complete and its watch lives: otherwise nothing is judged. */
   readonly cacheIsLiving: () => boolean;
-  readonly store: Pick<AllocationStore, 'create' | 'get'>;
+  readonly store: Pick<AllocationStore, 'create' | 'get' | 'bind'>;
   readonly namespaceState: (netns: { readonly path: string; readonly inode: number }) => NamespaceState;
   readonly podOf: (podUID: string) => PodReference | undefined;
   readonly marksOf: (podUID: string, address: IPAddress) => AddressMarks;
@@ -139,7 +146,7 @@ async function attempt<T>(parts: AgentParts, what: string, work: () => Promise<T
 }
 
 /** Half-made links have none. */
-function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
+export function attachmentsOf(links: readonly FoundPodLink[]): AttachmentAlias[] {
   return links.flatMap(({ attachment }) => attachment ?? []);
 }
 
@@ -159,7 +166,8 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
   const { attachment } = judged.spec;
   if (attachment === undefined) return false;
   return parts.locks.run(attachment, async () => {
-    if (standsWith(parts, judged.spec.address, attachment)) return false;
+    if (standsWith(parts, judged.spec.address, attachment) || isInhabited(parts, facts, attachment))
+      return false;
     const found = await facts.store.get(judged.metadata.name);
     if (found?.metadata.uid !== judged.metadata.uid || isResting(found)) return false;
     parts.log.info(
@@ -169,6 +177,12 @@ async function release(parts: AgentParts, facts: SweepFacts, judged: IPAllocatio
     void parts.releases.release(found, { reuseDelayMs: reuseDelayMs(parts.pools(), found.spec.pool) });
     return true;
   });
+}
+
+/** Whether the sandbox of another plugin's interface may be there (the table in ipam/sweep.ts). */
+function isInhabited(parts: AgentParts, facts: SweepFacts, { kind, netns }: Attachment): boolean {
+  if (kind === 'Interface') return false;
+  return netns === undefined || (netns.bootID === parts.bootID && facts.namespaceState(netns) !== 'dead');
 }
 
 /** `needless`: the sandbox has gone, or the object has come back. Otherwise whose the address is by now. */
@@ -189,8 +203,26 @@ async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationS
       return 'created';
     }
     const takenBy = await facts.store.get(allocationName(spec.address));
+    if (takenBy !== undefined && (await bindAgain(parts, facts, takenBy, spec))) return 'created';
     return takenBy === undefined || isSameClaim(takenBy.spec, spec) ? 'needless' : { takenBy };
   });
+}
+
+/** A sticky address that waits for its pod, which has it: an older state has come back. It is bound as at an ADD. */
+async function bindAgain(
+  { log, nodeName }: AgentParts,
+  { store }: SweepFacts,
+  found: IPAllocation,
+  { address, attachment, pod, sticky }: IPAllocationSpec,
+): Promise<boolean> {
+  const waits = found.spec.holder === STICKY_HOLDER && found.spec.sticky === sticky;
+  if (!waits || attachment === undefined || pod === undefined) return false;
+  if ((await store.bind(found, { nodeName, attachment, pod })).kind !== 'done') return false;
+  log.warn(
+    { address: formatAddress(address), attachment },
+    'a living sandbox had lost its sticky address; it was bound again',
+  );
+  return true;
 }
 
 function isSameClaim(a: IPAllocationSpec, b: IPAllocationSpec): boolean {

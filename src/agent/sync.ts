@@ -8,7 +8,14 @@ import {
 } from '../dataplane/index.ts';
 import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
 import { ensureAccepted, repairPodLinks, type CommandRunner, type NetlinkSocket } from '../kernel/index.ts';
-import { FAMILIES, formatAddress, sameAddress, type Family, type IPAddress } from '../net/index.ts';
+import {
+  FAMILIES,
+  formatAddress,
+  formatCIDR,
+  sameAddress,
+  type Family,
+  type IPAddress,
+} from '../net/index.ts';
 import { createFilterTable } from './filter-table.ts';
 import { ensureForwarding, isForwarding, kernelFamilies } from './forwarding.ts';
 import { kernelDifferences, type KernelDifferences } from './kernel-differences.ts';
@@ -144,7 +151,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       if (previous?.state.families.join() === state.families.join()) drift.push(...changed);
     });
     await attempt(async () => {
-      if (state.vxlan === undefined && sources.pools.length + sources.subnets.length > 0) {
+      if (state.vxlan === undefined && state.families.length > 0) {
         throw new UnknownUplinkError(sources.node.name, sources.node.addresses[0]);
       }
       const applied = await applyNodeState(host, state, {
@@ -186,11 +193,13 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     state: NodeState,
     { verify, drift }: { verify: boolean; drift: string[] },
   ): Promise<void> {
-    const traffic = { vxlanPort: state.vxlan?.port, families: state.families };
-    const same = accepted === JSON.stringify(traffic);
+    const { families, bridged } = state;
+    const traffic = { vxlanPort: state.vxlan?.port, families, bridged };
+    const wanted = [traffic.vxlanPort, ...families, ...bridged.map(formatCIDR)].join();
+    const same = accepted === wanted;
     if (same && !verify) return;
     const { inserted, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
-    accepted = JSON.stringify(traffic);
+    accepted = wanted;
     if (same) drift.push(...inserted);
     else if (inserted.length > 0) log.info({ inserted }, 'let pods through filters that drop');
     if (unhandled.join() !== foreignDrops && unhandled.length > 0) parts.onForeignDrop(unhandled);

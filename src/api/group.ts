@@ -6,6 +6,12 @@ export const API_VERSION = `${GROUP}/${VERSION}`;
 /** Holds a deleted IPPool until no NodeSubnet of it is left. */
 export const POOL_FINALIZER = `${GROUP}/node-subnets`;
 
+/**
+ * Annotation on the controller's Lease: claims of node subnets are held, because etcd is back at an older state. The
+ * value is different for each time.
+ */
+export const SUBNET_HOLD_ANNOTATION = `${GROUP}/subnet-claims-held`;
+
 /** Annotation on each CRD: the revision of the schema. Processes refuse to start under an older one. */
 export const SCHEMA_REVISION_ANNOTATION = `${GROUP}/schema-revision`;
 export const SCHEMA_REVISION = 3;

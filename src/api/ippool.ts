@@ -1,11 +1,16 @@
 import * as z from 'zod';
 import type { Resource } from './group.ts';
-import { AddressOrCIDRField, PoolCIDRField } from './fields.ts';
+import { AddressOrCIDRField, GatewayField, PoolCIDRField } from './fields.ts';
 import { Condition, StoredMetadata } from './metadata.ts';
+import { refuseMisuse, USE_RULES } from './pool-use.ts';
 import { celRules, DISJOINT, HOLDS_A_NODE_SUBNET, immutable } from './rules.ts';
 import { LabelSelector } from './selector.ts';
 
 export const IP_POOL: Resource = { kind: 'IPPool', plural: 'ippools', singular: 'ippool' };
+
+/** Who draws from a pool, and how its addresses are reached (ipam/uses.ts). */
+export const PoolUse = z.enum(['Pods', 'Bridge', 'Lan']);
+export type PoolUse = z.output<typeof PoolUse>;
 
 /** What a person writes and keeps in git. Nobody else writes it. */
 export const IPPoolSpec = z
@@ -22,14 +27,27 @@ export const IPPoolSpec = z
       }),
     nodeSubnetPrefixLength: z
       .object({
-        ipv4: z.int().min(16).max(30).default(26),
-        ipv6: z.int().min(64).max(126).default(122),
+        ipv4: z.int().min(16).max(32).default(26),
+        ipv6: z.int().min(64).max(128).default(122),
       })
       .prefault({})
       .meta({
         ...celRules(immutable('nodeSubnetPrefixLength is immutable: create a new pool for another size')),
         description: 'The size of the piece that a node claims, as a prefix length. Immutable.',
       }),
+    use: PoolUse.default('Pods').meta({
+      ...celRules(immutable('use is immutable: create a new pool for another use')),
+      description:
+        'Pods: for the interfaces that weft makes. Bridge: drawn by weft-ipam under bridge or ptp, routed to the ' +
+        'node. Lan: drawn by weft-ipam under macvlan and the like, for an existing LAN: neither routed nor ' +
+        'translated nor filtered. Immutable.',
+    }),
+    gateway: z
+      .object({ ipv4: GatewayField.ipv4.optional(), ipv6: GatewayField.ipv6.optional() })
+      .optional()
+      .describe(
+        "The LAN's router, of each family that cidrs lists. Of use Lan only: a bridge's gateway is its node's own.",
+      ),
     reserved: z
       .array(AddressOrCIDRField)
       .max(256)
@@ -73,7 +91,8 @@ export const IPPoolSpec = z
       .default(30)
       .describe('How long a released address rests before it may be handed out again.'),
   })
-  .meta(celRules(HOLDS_A_NODE_SUBNET));
+  .check(refuseMisuse)
+  .meta(celRules(HOLDS_A_NODE_SUBNET, ...USE_RULES));
 export type IPPoolSpec = z.output<typeof IPPoolSpec>;
 
 /** A count that may pass 2^63: an integer of that size is refused, a float loses digits. */

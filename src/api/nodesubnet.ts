@@ -1,6 +1,8 @@
 import * as z from 'zod';
+import { firstAddress, type CIDR, type IPAddress } from '../net/index.ts';
 import type { Resource } from './group.ts';
 import { AddressField, PoolCIDRField } from './fields.ts';
+import type { PoolUse } from './ippool.ts';
 import { StoredMetadata } from './metadata.ts';
 import { celRules, EXCLUSIVE_IS_ONE_ADDRESS, NO_WIDER_THAN_A_PIECE } from './rules.ts';
 
@@ -16,10 +18,10 @@ export const NodeSubnetSpec = z
     nodeUID: z.string().min(1).max(64).describe('The UID of the Node when its agent last bound the subnet.'),
     nextHops: z
       .array(AddressField)
-      .min(1)
       .max(16)
       .describe(
-        "The node's InternalIPs in the order of its Node object: where other nodes send this subnet's traffic.",
+        "The node's InternalIPs in the order of its Node object: where other nodes send this subnet's traffic. " +
+          'Empty: nobody routes the subnet, it is part of a LAN.',
       ),
     exclusive: z
       .boolean()
@@ -40,6 +42,15 @@ export const NodeSubnetSpec = z
     }),
   );
 export type NodeSubnetSpec = z.output<typeof NodeSubnetSpec>;
+
+/**
+ * The node's own address in a subnet, by which it speaks to the pods there: of pods' the first, which stands on a link of
+ * weft's; of a bridge's the second, its gateway, since the first is the network's. A subnet whose pool is not known counts
+ * as one of pods. Never handed out.
+ */
+export function nodeAddressIn(cidr: CIDR, use: PoolUse = 'Pods'): IPAddress {
+  return use === 'Bridge' ? { family: cidr.family, value: cidr.first + 1n } : firstAddress(cidr);
+}
 
 export const NodeSubnet = z.object({ metadata: StoredMetadata, spec: NodeSubnetSpec });
 export type NodeSubnet = z.output<typeof NodeSubnet>;

@@ -1,3 +1,5 @@
+import type { Family } from '../net/index.ts';
+
 /**
  * One CEL rule of a schema, as the apiserver reads it under `x-kubernetes-validations`. Each has a zod or parser
  * twin in this folder or in net: what the apiserver accepts, weft must be able to read.
@@ -42,6 +44,15 @@ export const CANONICAL_ADDRESS: readonly Rule[] = [
     message: 'must be a canonical IP address: lower case and the shortest spelling',
   },
 ];
+
+/** Over an address. */
+export function ofFamily(family: Family): Rule {
+  const number = family === 'ipv4' ? 4 : 6;
+  return {
+    rule: `!isIP(self) || ip(self).family() == ${number}`,
+    message: `must be an IPv${number} address`,
+  };
+}
 
 /** One spelling per address or CIDR. */
 export const ADDRESS_OR_CIDR: readonly Rule[] = [

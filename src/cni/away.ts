@@ -1,3 +1,4 @@
+import { isAddressCall } from './address-call.ts';
 import type { CniEnvironment, Verb } from './environment.ts';
 import {
   AgentUnreachableError,
@@ -49,7 +50,8 @@ export function requireServingMark(nowMs: number): void {
  * @throws InvalidConfigurationError without a network name
  * @throws InputOutputError if the note cannot be kept: then the runtime must ask again
  */
-export function noteDeleted(environment: CniEnvironment, network: unknown, now: Date): () => void {
+export function noteDeleted(environment: CniEnvironment, configuration: object, now: Date): () => void {
+  const network: unknown = Object.getOwnPropertyDescriptor(configuration, 'name')?.value;
   if (environment.verb !== 'DEL') throw new TypeError(`only a DEL is noted, not ${environment.verb}`);
   if (!isNetworkName(network)) {
     throw new InvalidConfigurationError(`missing or malformed network name: ${JSON.stringify(network)}`);
@@ -61,6 +63,7 @@ export function noteDeleted(environment: CniEnvironment, network: unknown, now: 
     containerID,
     ifName,
     netns,
+    ...(isAddressCall(configuration) ? { addressOnly: true } : {}),
     notedAt: now.toISOString(),
   };
   const { mkdirSync, renameSync, unlinkSync, writeFileSync } = process.getBuiltinModule('node:fs');

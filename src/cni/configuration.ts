@@ -54,7 +54,7 @@ export function parseNetwork(stdin: string, verb: Verb): NetworkInput {
 export function parseConfiguration(input: NetworkInput): NetworkConfiguration {
   const own = Object.entries(input.fields).filter(([key]) => !key.startsWith(RUNTIME_PREFIX));
   const parsed = Fields.safeParse(Object.fromEntries(own));
-  if (!parsed.success) throw translate(parsed.error, input.fields);
+  if (!parsed.success) throw configurationError(parsed.error, input.fields);
   const { mtu, pool, dns, capabilities, runtimeConfig } = parsed.data;
   for (const [name, wanted] of Object.entries(capabilities)) {
     if (wanted) throw new UnsupportedFieldError(`capabilities.${name}`, wanted);
@@ -72,24 +72,26 @@ const RUNTIME_PREFIX = 'cni.dev/';
 const MIN_MTU = 1280;
 const MAX_MTU = 65_535;
 
+/** The name of an IPPool. */
+export const PoolName = z
+  .string('expected the name of the IPPool to draw from')
+  .max(63)
+  .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be the name of an IPPool');
+
+export const DNSFields = z.strictObject({
+  nameservers: z.array(z.string()).optional(),
+  domain: z.string().optional(),
+  search: z.array(z.string()).optional(),
+  options: z.array(z.string()).optional(),
+});
+
 const Fields = z.strictObject({
   cniVersion: z.unknown(),
   name: z.unknown(),
   type: z.literal('weft'),
   mtu: z.int().min(MIN_MTU).max(MAX_MTU).optional(),
-  pool: z
-    .string()
-    .max(63)
-    .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be the name of an IPPool')
-    .optional(),
-  dns: z
-    .strictObject({
-      nameservers: z.array(z.string()).optional(),
-      domain: z.string().optional(),
-      search: z.array(z.string()).optional(),
-      options: z.array(z.string()).optional(),
-    })
-    .default({}),
+  pool: PoolName.optional(),
+  dns: DNSFields.default({}),
   // No capability is served yet. One that is asked for and not given would be a pod without its host port.
   capabilities: z.record(z.string(), z.boolean()).default({}),
   runtimeConfig: z.record(z.string(), z.unknown()).default({}),
@@ -110,7 +112,10 @@ function parseName(name: unknown): string {
 }
 
 /** An unknown key is an error of its own, and the more telling one where both are there. */
-function translate(error: z.ZodError, fields: JSONObject): UnsupportedFieldError | InvalidConfigurationError {
+export function configurationError(
+  error: z.ZodError,
+  fields: JSONObject,
+): UnsupportedFieldError | InvalidConfigurationError {
   for (const issue of error.issues) {
     const key = issue.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
     if (key !== undefined)
@@ -133,12 +138,12 @@ function valueAt(fields: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 /** Runtimes hand over a declared capability also where a pod makes no use of it. */
-function isEmpty(value: unknown): boolean {
+export function isEmpty(value: unknown): boolean {
   if (value === null || value === undefined || value === '') return true;
   return typeof value === 'object' && Object.keys(value).length === 0;
 }
 
-function withoutUndefined(dns: z.output<typeof Fields>['dns']): DNS {
+export function withoutUndefined(dns: z.output<typeof DNSFields>): DNS {
   return {
     ...(dns.nameservers === undefined ? {} : { nameservers: dns.nameservers }),
     ...(dns.domain === undefined ? {} : { domain: dns.domain }),

@@ -6,6 +6,8 @@ export interface DeletedNote {
   readonly ifName: string;
   /** As the runtime said it; empty if it said none. */
   readonly netns: string;
+  /** True where only addresses are given back: the interface is another plugin's. */
+  readonly addressOnly?: boolean | undefined;
   /** ISO 8601, for people: nothing is decided by it. */
   readonly notedAt: string;
 }

@@ -46,7 +46,7 @@ async function answer(): Promise<CallAnswer> {
   setTimeout(atDeadline, DEADLINE_MS[verb], verb);
   stdin = await readInput();
   if (verb === 'VERSION') {
-    return { stdout: JSON.stringify(renderVersions(fromInput('cniVersion'))), exitCode: 0 };
+    return { stdout: JSON.stringify(renderVersions(askedVersion())), exitCode: 0 };
   }
   const call: CallRequest = { env: cniVariables(), stdin };
   const outcome = await callAgent(call, 0);
@@ -73,7 +73,7 @@ async function withoutAgent(call: CallRequest): Promise<CallAnswer> {
  * may have read the notes just before ours: a note left over would take down a later attachment of that name.
  */
 async function noteThenAskOnce(environment: CniEnvironment, call: CallRequest): Promise<CallAnswer> {
-  const takeBack = noteDeleted(environment, fromInput('name'), new Date());
+  const takeBack = noteDeleted(environment, configuration(), new Date());
   const outcome = await callAgent(call, 0);
   if (outcome.kind === 'away') return SUCCESS;
   takeBack();
@@ -95,7 +95,7 @@ function atDeadline(verb: Verb): void {
 }
 
 function fail(error: unknown): void {
-  const asked = fromInput('cniVersion');
+  const asked = askedVersion();
   const version = typeof asked === 'string' && asked !== '' ? asked : LATEST_VERSION;
   end({ stdout: JSON.stringify(cniErrorObject(error, version, process.env.CNI_COMMAND)), exitCode: 1 });
 }
@@ -128,15 +128,17 @@ function cniVariables(): Record<string, string> {
   return variables;
 }
 
-/** A field of the configuration, as far as it can be read at all: the agent is who judges it. */
-function fromInput(field: 'cniVersion' | 'name'): unknown {
+function askedVersion(): unknown {
+  return Object.getOwnPropertyDescriptor(configuration(), 'cniVersion')?.value;
+}
+
+/** The configuration, as far as it can be read at all: the agent is who judges it. */
+function configuration(): object {
   try {
-    const configuration: unknown = JSON.parse(stdin);
-    return typeof configuration === 'object' && configuration !== null
-      ? Object.getOwnPropertyDescriptor(configuration, field)?.value
-      : undefined;
+    const parsed: unknown = JSON.parse(stdin);
+    return typeof parsed === 'object' && parsed !== null ? parsed : {};
   } catch {
-    return undefined;
+    return {};
   }
 }
 

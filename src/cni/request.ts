@@ -1,5 +1,7 @@
 import * as z from 'zod';
 import type { Attachment, PodReference } from '../api/index.ts';
+import { isAddressCall } from './address-call.ts';
+import { parseAddressConfiguration, type AddressConfiguration } from './address-configuration.ts';
 import { parseArgs } from './args.ts';
 import {
   parseConfiguration,
@@ -15,7 +17,14 @@ import { parsePreviousResult, type AddResult } from './result.ts';
 import type { CniVersion } from './versions.ts';
 
 /** One call of the runtime, checked: what the agent's verbs are given. */
-export type CniRequest = AddRequest | CheckRequest | DelRequest | GcRequest | StatusRequest;
+export type CniRequest =
+  | AddRequest
+  | AddressAddRequest
+  | CheckRequest
+  | AddressCheckRequest
+  | DelRequest
+  | GcRequest
+  | StatusRequest;
 
 /** What an attachment is known by: a sandbox's interface on a network. Never a pod's name: names are used again. */
 export type RequestedAttachment = Pick<Attachment, 'network' | 'containerID' | 'ifName'>;
@@ -25,28 +34,48 @@ interface Versioned {
   readonly cniVersion: CniVersion;
 }
 
-export interface AddRequest extends Versioned {
-  readonly verb: 'ADD';
+/** Where an attachment is to be, or is. */
+interface Placed extends Versioned {
   readonly attachment: RequestedAttachment;
   /** The path of the pod's network namespace; `/var/run/netns` is written `/run/netns`. */
   readonly netns: string;
   /** Undefined for callers other than Kubernetes. */
   readonly pod: PodReference | undefined;
+}
+
+/** An interface with its addresses. */
+export interface AddRequest extends Placed {
+  readonly verb: 'ADD';
+  readonly asks: 'Interface';
   readonly configuration: NetworkConfiguration;
 }
 
-export interface CheckRequest extends Versioned {
+/** Addresses for the interface that another plugin makes. */
+export interface AddressAddRequest extends Placed {
+  readonly verb: 'ADD';
+  readonly asks: 'AddressOnly';
+  readonly configuration: AddressConfiguration;
+}
+
+export interface CheckRequest extends Placed {
   readonly verb: 'CHECK';
-  readonly attachment: RequestedAttachment;
-  readonly netns: string;
-  readonly pod: PodReference | undefined;
+  readonly asks: 'Interface';
   readonly configuration: NetworkConfiguration;
   /** What ADD answered. */
   readonly previous: AddResult;
 }
 
+export interface AddressCheckRequest extends Placed {
+  readonly verb: 'CHECK';
+  readonly asks: 'AddressOnly';
+  readonly configuration: AddressConfiguration;
+  /** What the ADD of the other plugin answered. */
+  readonly previous: AddResult;
+}
+
 export interface DelRequest extends Versioned {
   readonly verb: 'DEL';
+  readonly asks: Attachment['kind'];
   readonly attachment: RequestedAttachment;
   /** Undefined where the namespace has gone already and the runtime names none. */
   readonly netns: string | undefined;
@@ -75,24 +104,33 @@ export function parseRequest(call: CallRequest): CniRequest {
   const { verb } = environment;
   const input = parseNetwork(call.stdin, verb);
   const { cniVersion, network } = input;
+  const asks = isAddressCall(input.fields) ? 'AddressOnly' : 'Interface';
   switch (verb) {
     case 'ADD': {
+      const place = { cniVersion, ...placeOf(environment, network), pod };
+      if (asks === 'AddressOnly') {
+        return { verb, asks, ...place, configuration: parseAddressConfiguration(input) };
+      }
       const configuration = parseConfiguration(input);
       if (input.fields.prevResult !== undefined) {
         throw new InvalidConfigurationError(
           'ADD came with a prevResult: weft makes the interface itself and must be the first plugin of its conflist',
         );
       }
-      return { verb, cniVersion, ...placeOf(environment, network), pod, configuration };
+      return { verb, asks, ...place, configuration };
     }
     case 'CHECK': {
+      const place = { cniVersion, ...placeOf(environment, network), pod };
+      if (asks === 'AddressOnly') {
+        const configuration = parseAddressConfiguration(input);
+        return { verb, asks, ...place, configuration, previous: previousOf(input) };
+      }
       const configuration = parseConfiguration(input);
-      const previous = previousOf(input);
-      return { verb, cniVersion, ...placeOf(environment, network), pod, configuration, previous };
+      return { verb, asks, ...place, configuration, previous: previousOf(input) };
     }
     case 'DEL': {
       const { attachment, netns } = placeOf(environment, network);
-      return { verb, cniVersion, attachment, netns: netns === '' ? undefined : netns };
+      return { verb, asks, cniVersion, attachment, netns: netns === '' ? undefined : netns };
     }
     case 'GC':
       return { verb, cniVersion, network, valid: validAttachments(input) };

@@ -14,6 +14,7 @@ import type { CniVersion } from './versions.ts';
 
 /** What ADD made, and what CHECK is told that ADD made: the same for all versions. */
 export interface AddResult {
+  /** Empty where another plugin makes the interface: then the answer must not name any. */
   readonly interfaces: readonly ResultInterface[];
   readonly ips: readonly ResultAddress[];
   readonly routes: readonly ResultRoute[];
@@ -125,14 +126,15 @@ function renderLists(
   cniVersion: CniVersion,
   tells: { readonly mtu: boolean; readonly ipVersion: boolean },
 ): object {
+  const interfaces = result.interfaces.map(({ name, mac, mtu, sandbox }) => ({
+    name,
+    mac,
+    ...(tells.mtu && mtu !== undefined ? { mtu } : {}),
+    ...(sandbox === undefined ? {} : { sandbox }),
+  }));
   return {
     cniVersion,
-    interfaces: result.interfaces.map(({ name, mac, mtu, sandbox }) => ({
-      name,
-      mac,
-      ...(tells.mtu && mtu !== undefined ? { mtu } : {}),
-      ...(sandbox === undefined ? {} : { sandbox }),
-    })),
+    ...(interfaces.length === 0 ? {} : { interfaces }),
     ips: result.ips.map((ip) => ({
       ...(tells.ipVersion ? { version: PER_FAMILY[ip.address.family].version } : {}),
       ...(ip.interface === undefined ? {} : { interface: ip.interface }),

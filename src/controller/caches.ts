@@ -31,6 +31,8 @@ export interface ControllerCaches {
   missing(): string[];
   /** Resolves when all have been complete once. */
   readonly synced: Promise<void>;
+  /** etcd is back at an older state: all is listed again, the old caches in use meanwhile. */
+  startAfresh(): void;
   stop(): Promise<void>;
 }
 
@@ -64,6 +66,9 @@ export async function watchCluster(
     },
     missing: () => Object.entries(all).flatMap(([kind, informer]) => (informer.isSynced ? [] : [kind])),
     synced: Promise.all(informers.map(({ synced }) => synced)).then(() => undefined),
+    startAfresh() {
+      for (const informer of informers) informer.startAfresh();
+    },
     async stop() {
       await Promise.all(informers.map((informer) => informer.stop()));
     },

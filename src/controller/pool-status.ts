@@ -179,12 +179,14 @@ function overlapping({ pool, pools, nodeAddresses, serviceCIDRs }: PoolFacts): F
       );
       return `${formatCIDR(cidr)} overlaps IPPool ${others.map(({ metadata }) => metadata.name).join(', ')}, which is older: nothing new is claimed from it`;
     });
+  // On a LAN they are left out piece by piece.
+  const inTheWay = pool.spec.use === 'Lan' ? [] : pool.spec.cidrs;
   const services = (serviceCIDRs ?? []).flatMap((service) =>
-    pool.spec.cidrs
+    inTheWay
       .filter((cidr) => cidrsOverlap(cidr, service))
       .map((cidr) => `${formatCIDR(cidr)} overlaps the Services' ${formatCIDR(service)}`),
   );
-  const nodes = pool.spec.cidrs
+  const nodes = inTheWay
     .filter((cidr) => nodeAddresses.some((address) => cidrHasAddress(cidr, address)))
     .map((cidr) => `${formatCIDR(cidr)} holds addresses of nodes`);
   const messages = [...losers, ...services, ...nodes];

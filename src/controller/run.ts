@@ -14,6 +14,7 @@ import { watchCluster } from './caches.ts';
 import type { ControllerFlags } from './flags.ts';
 import { lead } from './leader.ts';
 import { createControllerMetrics } from './metrics.ts';
+import { createSubnetHold } from './subnet-hold.ts';
 
 /** What the controller is made with besides its flags. */
 export interface ControllerEnvironment {
@@ -63,6 +64,7 @@ export async function runController(
     instance: flags.identity,
     observe: metrics.events,
   });
+  const hold = createSubnetHold({ clock, holdMs: settings.subnetHoldMs });
   const election = startElection(parts, {
     namespace: flags.namespace,
     name: flags.leaseName,
@@ -70,6 +72,11 @@ export async function runController(
     leaseMs: settings.leaseMs,
     renewDeadlineMs: (settings.leaseMs * 2) / 3,
     retryMs: (settings.leaseMs * 2) / 15,
+    annotations: hold.annotations,
+    onWentBack() {
+      hold.begin();
+      caches.startAfresh();
+    },
     lead: (term) =>
       lead(
         {

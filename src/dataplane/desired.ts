@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
+import type { IPPool, NodeSubnet, PoolUse } from '../api/index.ts';
 import {
   ADDRESS_BITS,
   compareCIDRs,
@@ -48,6 +48,21 @@ export interface DesiredInput {
  * nothing else (design, section 7). Pods' routes are not in it: they follow from the attachments.
  */
 export function desiredNodeState(input: DesiredInput): NodeState {
+  return routedNodeState({ ...input, ...routedOnly(input) });
+}
+
+/** What lies on a LAN is the LAN's own: no route, no translation, no filter. It is as if it were not there. */
+function routedOnly({ pools, subnets }: DesiredInput): Pick<DesiredInput, 'pools' | 'subnets'> {
+  const routed = pools.filter(({ spec }) => spec.use !== 'Lan');
+  const lans = new Set(pools.filter((pool) => !routed.includes(pool)).map(({ metadata }) => metadata.uid));
+  return {
+    pools: routed,
+    // By the next hops too: the pool may have left this cache before its last subnet.
+    subnets: subnets.filter(({ spec }) => spec.nextHops.length > 0 && !lans.has(spec.poolUID)),
+  };
+}
+
+function routedNodeState(input: DesiredInput): NodeState {
   const { node, uplinks, kernelFamilies, pools, config } = input;
   const subnets = input.subnets
     .filter(({ spec }) => kernelFamilies.includes(spec.cidr.family))
@@ -61,7 +76,9 @@ export function desiredNodeState(input: DesiredInput): NodeState {
   );
   const vxlan = desiredVxlan(input);
   const ownLink = vxlan?.name ?? 'lo';
-  const preferredSource = preferredSources(own);
+  // On a bridge the node has its gateway's address, which the bridge's plugin sets.
+  const ofPods = own.filter(({ spec }) => useOf(spec.poolUID, pools) === 'Pods');
+  const preferredSource = preferredSources(ofPods);
   const disputed = disputedSubnets({ subnets, pools, ownAddresses: node.addresses });
   const peers = subnets
     .filter(({ spec }) => spec.nodeName !== node.name)
@@ -75,7 +92,7 @@ export function desiredNodeState(input: DesiredInput): NodeState {
 
   return {
     vxlan,
-    addresses: own
+    addresses: ofPods
       .filter(({ spec }) => !isHostPrefix(spec.cidr))
       .map(({ spec }) => ({ link: ownLink, address: firstAddress(spec.cidr) })),
     routes: [
@@ -98,11 +115,20 @@ export function desiredNodeState(input: DesiredInput): NodeState {
       config,
     }),
     families,
+    bridged: pools
+      .filter(({ spec }) => spec.use === 'Bridge')
+      .flatMap(({ spec }) => spec.cidrs)
+      .sort(compareCIDRs),
     preferredSource,
     podMTU: podMTU(uplinks, vxlan),
     undecided: named.filter((subnet) => !own.includes(subnet)).map(({ spec }) => spec.cidr),
     notes: notes(input, peers),
   };
+}
+
+/** A subnet whose pool is not there counts as one of pods. */
+function useOf(poolUID: string, pools: readonly IPPool[]): PoolUse {
+  return pools.find(({ metadata }) => metadata.uid === poolUID)?.spec.use ?? 'Pods';
 }
 
 interface PeerSubnet {

@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
+import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
 import {
   cidrContains,
   compareCIDRs,
@@ -44,7 +44,7 @@ export function disputedSubnets({
     }
     for (const outer of around) {
       if (subnet !== undefined && hop === undefined) {
-        if (isNodesOwn(subnet, outer)) {
+        if (isNodesOwn(subnet, outer, pools)) {
           const owner = `"${outer.spec.nodeName}"`;
           reasons.set(subnet, `it is the address of node ${owner} in ${formatCIDR(outer.spec.cidr)}`);
         }
@@ -83,13 +83,12 @@ function excludeEachOther(a: NodeSubnet, b: NodeSubnet): boolean {
   return a.spec.nodeName !== b.spec.nodeName && a.spec.exclusive !== true && b.spec.exclusive !== true;
 }
 
-/** Whether it is the first address of another node's subnet around it. */
-function isNodesOwn({ spec }: NodeSubnet, around: NodeSubnet): boolean {
-  return (
-    spec.exclusive === true &&
-    around.spec.nodeName !== spec.nodeName &&
-    spec.cidr.first === around.spec.cidr.first
-  );
+/** Whether it is another node's own address in that node's subnet around it. */
+function isNodesOwn({ spec }: NodeSubnet, around: NodeSubnet, pools: readonly IPPool[]): boolean {
+  if (spec.exclusive !== true || around.spec.exclusive === true) return false;
+  if (around.spec.nodeName === spec.nodeName) return false;
+  const pool = pools.find(({ metadata }) => metadata.uid === around.spec.poolUID);
+  return spec.cidr.first === nodeAddressIn(around.spec.cidr, pool?.spec.use).value;
 }
 
 function losesAgainst(outer: NodeSubnet, hopOf: NodeSubnet | undefined, pools: readonly IPPool[]): boolean {

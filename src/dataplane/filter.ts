@@ -1,7 +1,6 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
+import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
 import {
   FAMILIES,
-  firstAddress,
   formatAddress,
   hostCIDR,
   mergeRanges,
@@ -28,7 +27,7 @@ export interface FilterState {
   readonly families: readonly Family[];
   /** All CIDRs of all pools and all subnets: a drained CIDR keeps its treatment. */
   readonly pools: AddressSet;
-  /** Every next hop and every first address: by which nodes speak. */
+  /** Every next hop and every node's own address in a subnet: by which nodes speak. */
   readonly nodes: AddressSet;
   /** The addresses of nodes that answer a pod's own address, since they are on one link with this one. */
   readonly directNodes: AddressSet;
@@ -51,13 +50,16 @@ export interface FilterInput {
 /** The filter of a node: a function of pools, subnets and of who is on one link with us (design, section 7). */
 export function desiredFilter(input: FilterInput): FilterState {
   const { families, pools, subnets, ownSubnets, directNodes, config } = input;
+  const useOf = new Map(pools.map(({ metadata, spec }) => [metadata.uid, spec.use]));
   const subnetCIDRs = subnets.map(({ spec }) => spec.cidr);
   return {
     families,
     pools: addressSet([...pools.flatMap(({ spec }) => spec.cidrs), ...subnetCIDRs]),
     nodes: addressSet([
       // That of an exclusive one is a pod's.
-      ...subnets.flatMap(({ spec }) => (spec.exclusive === true ? [] : hostCIDR(firstAddress(spec.cidr)))),
+      ...subnets
+        .filter(({ spec }) => spec.exclusive !== true)
+        .map(({ spec }) => hostCIDR(nodeAddressIn(spec.cidr, useOf.get(spec.poolUID)))),
       ...subnets.flatMap(({ spec }) => spec.nextHops.map(hostCIDR)),
     ]),
     directNodes: addressSet(directNodes.map(hostCIDR)),

@@ -34,6 +34,8 @@ export async function claimExclusiveSubnet(
   const { node, stores } = parts;
   const { name: poolName, uid: poolUID } = pool.metadata;
   const unavailable = (reason: string) => new SubnetUnavailableError(poolName, address.family, reason);
+  // Without next hops it would be one that nobody routes.
+  if (node.addresses.length === 0) throw unavailable('the Node has no address');
   const spec: NodeSubnetSpec = {
     cidr: hostCIDR(address),
     pool: poolName,

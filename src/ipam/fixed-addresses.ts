@@ -1,14 +1,16 @@
-import type { IPAllocation, IPPool } from '../api/index.ts';
+import { nodeAddressIn, type IPAllocation, type IPPool } from '../api/index.ts';
 import {
   cidrHasAddress,
+  cidrOf,
   FAMILIES,
   formatAddress,
   rangesHave,
+  sameAddress,
   type Family,
   type IPAddress,
 } from '../net/index.ts';
 import { FixedAddressError } from './errors.ts';
-import { reservedRanges, sizeOf } from './subnets.ts';
+import { reservedRanges } from './subnets.ts';
 
 /** One address of each family that a pod names. */
 export type NamedAddresses = Readonly<Partial<Record<Family, IPAddress>>>;
@@ -73,8 +75,8 @@ function whyNotOf(address: IPAddress, pool: IPPool | undefined): string | undefi
     return `IPPool ${name} does not allow it. Its owner can, by spec.fixedAddresses: true`;
   }
   if (isReserved(pool, address)) return `IPPool ${name} reserves it (spec.reserved). Name another one`;
-  const { family, value } = address;
-  const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
-  if (value % size !== 0n) return undefined;
-  return `it is the first of a /${pool.spec.nodeSubnetPrefixLength[family]} of IPPool ${name}, which is a node's own. Name another one`;
+  const { nodeSubnetPrefixLength, use } = pool.spec;
+  const piece = cidrOf(address, nodeSubnetPrefixLength[address.family]);
+  if (!sameAddress(address, nodeAddressIn(piece, use))) return undefined;
+  return `it is the first of a /${piece.prefixLength} of IPPool ${name}, which is a node's own. Name another one`;
 }

@@ -1,11 +1,13 @@
 /** Which pool, which address, which subnet: policy, and claim and release over the stores declared here. */
 export * from './store.ts';
 export * from './clock.ts';
+export * from './deadline.ts';
 export * from './errors.ts';
 export * from './annotations.ts';
 export * from './selectors.ts';
 export * from './pools.ts';
 export * from './demand.ts';
+export * from './uses.ts';
 export * from './subnets.ts';
 export * from './candidates.ts';
 export * from './taken-names.ts';
@@ -16,6 +18,7 @@ export * from './fixed-addresses.ts';
 export * from './stateful-sets.ts';
 export * from './release.ts';
 export * from './attachment-lock.ts';
+export * from './subnet-hold.ts';
 export * from './subnet-claim.ts';
 export * from './exclusive-subnet.ts';
 export * from './sweep.ts';

@@ -1,4 +1,4 @@
-import type { IPPool, Labels, NodeSubnet } from '../api/index.ts';
+import type { Attachment, IPPool, Labels, NodeSubnet } from '../api/index.ts';
 import {
   cidrContains,
   cidrHasAddress,
@@ -48,6 +48,8 @@ export interface ClaimerNamespace {
 
 export interface PoolChoice extends ClusterView {
   readonly claimer: Claimer;
+  /** An interface of weft's own, the default, or addresses for one that another plugin makes. */
+  readonly asks?: Attachment['kind'];
   /** Draw from this pool, which the network configuration names, or fail. Annotations then mean nothing. */
   readonly requestedPool?: string;
 }
@@ -77,7 +79,10 @@ export function choosePools(choice: PoolChoice): IPPool[] {
   const refusals: PoolRefusal[] = [];
   for (const pool of [...asked].sort(byPriority)) {
     const reason =
-      whyNotAdmitted(pool, claimer) ?? whyNotServing(pool, choice) ?? whyNotOnNode(pool, claimer.node);
+      whyNotAdmitted(pool, claimer) ??
+      whyNotForUse(pool, choice) ??
+      whyNotServing(pool, choice) ??
+      whyNotOnNode(pool, claimer.node);
     if (reason === undefined) candidates.push(pool);
     else refusals.push({ pool: pool.metadata.name, reason });
   }
@@ -88,6 +93,7 @@ export function choosePools(choice: PoolChoice): IPPool[] {
 /** Whether the pool is for everyone on that node: its agent holds a subnet of it before any pod asks. */
 export function isGeneral(pool: IPPool, view: ClusterView, node: Claimer['node']): boolean {
   return (
+    pool.spec.use === 'Pods' &&
     serves(pool, view) &&
     !isSelective(pool.spec.namespaceSelector) &&
     selects(pool.spec.nodeSelector, node.labels)
@@ -123,6 +129,14 @@ function whyNotAdmitted({ spec: { namespaceSelector } }: IPPool, { namespace }: 
   return `${selector} does not match namespace ${namespace.name}`;
 }
 
+/** Why the pool's use does not allow what is asked for, as a part of a sentence; undefined if it does. */
+function whyNotForUse({ spec: { use } }: IPPool, { asks = 'Interface' }: PoolChoice): string | undefined {
+  if ((use === 'Pods') === (asks === 'Interface')) return undefined;
+  return asks === 'Interface'
+    ? `its use is ${use}: only weft-ipam draws from it, for the interfaces of other plugins`
+    : 'its use is Pods: weft-ipam draws from pools of use Bridge or Lan only';
+}
+
 function whyNotOnNode({ spec: { nodeSelector } }: IPPool, node: Claimer['node']): string | undefined {
   if (nodeSelector === undefined || selects(nodeSelector, node.labels)) return undefined;
   return `its nodeSelector ${formatSelector(nodeSelector)} does not match node ${node.name}`;
@@ -154,7 +168,8 @@ export function poolFamilies(pool: IPPool): Family[] {
  * The CIDRs of the pool from which new NodeSubnets may come. Overlap is judged per CIDR: of two that overlap,
  * that of the younger pool (creationTimestamp, then name) gets none; what was claimed keeps serving. The same
  * where it overlaps `foreign`, addresses that are not pods': those of nodes, the Services' CIDRs. A disabled pool
- * has none, and stands in the way of younger ones all the same: it may be enabled again.
+ * has none, and stands in the way of younger ones all the same: it may be enabled again. On a LAN nodes and others
+ * have their addresses, too: there `foreign` is left out piece by piece (freeSubnet).
  */
 export function servingCIDRs(
   pool: IPPool,
@@ -163,16 +178,19 @@ export function servingCIDRs(
 ): CIDR[] {
   if (pool.spec.disabled) return [];
   const older = allPools.filter((other) => isOlder(other, pool)).flatMap((other) => other.spec.cidrs);
-  const inTheWay = [...older, ...foreign];
+  const inTheWay = pool.spec.use === 'Lan' ? older : [...older, ...foreign];
   return pool.spec.cidrs.filter((cidr) => !inTheWay.some((other) => cidrsOverlap(cidr, other)));
 }
 
 /**
  * "The pools" as destinations: every CIDR of every pool and every NodeSubnet, so that what is drained keeps its
- * treatment (design section 7). Sorted, and none inside another.
+ * treatment (design section 7); what lies on a LAN is none of them. Sorted, and none inside another.
  */
 export function poolDestinations(pools: readonly IPPool[], subnets: readonly NodeSubnet[]): CIDR[] {
-  const all = [...pools.flatMap((pool) => pool.spec.cidrs), ...subnets.map((subnet) => subnet.spec.cidr)];
+  const all = [
+    ...pools.filter(({ spec }) => spec.use !== 'Lan').flatMap(({ spec }) => spec.cidrs),
+    ...subnets.filter(({ spec }) => spec.nextHops.length > 0).map(({ spec }) => spec.cidr),
+  ];
   const widest: CIDR[] = [];
   // CIDRs nest or are disjoint: in this order one that is inside another is inside the last that was kept.
   for (const cidr of all.sort(compareCIDRs)) {

@@ -46,6 +46,8 @@ export interface ReleaseQueue {
    * number of times.
    */
   observeResting(allocations: Iterable<IPAllocation>): void;
+  /** Whether the release of that allocation has begun and the apiserver does not know of it yet. */
+  isReleasing(allocation: IPAllocation): boolean;
   pending(): PendingReleases;
   /** Milliseconds until the first of the resting allocations of that pool is deleted; undefined if none rests. */
   nextFreeInMs(pool: string): number | undefined;
@@ -139,6 +141,8 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
         rest(allocation, reuseDelayMs(allocation.spec.pool));
       }
     },
+
+    isReleasing: ({ metadata }) => releasing.has(metadata.uid),
 
     pending: () => ({ releasing: releasing.size, resting: resting.size, undoing: undoing.size }),
 

@@ -22,6 +22,7 @@ import { orAborted, startDeadline } from './deadline.ts';
 import { messageOf, SubnetUnavailableError } from './errors.ts';
 import { servingCIDRs } from './pools.ts';
 import type { NodeSubnetStore, PoolStore } from './store.ts';
+import type { SubnetHold } from './subnet-hold.ts';
 import { freeSubnet, isExclusive, ownSubnets, usableFamilies } from './subnets.ts';
 
 /** The node that claims: its Node object's name, UID, labels, and InternalIPs in their order. */
@@ -67,6 +68,8 @@ export interface SubnetClaimParts {
   /** Resolves when the watch, not only the own write laid over the cache, has delivered that NodeSubnet. */
   readonly waitDelivered: (name: string, signal: AbortSignal) => Promise<void>;
   readonly state: SubnetClaimState;
+  /** Asked before each create, and again before the subnet counts. Absent: nobody holds claims. */
+  readonly hold?: SubnetHold;
   readonly clock: Clock;
   readonly random: Random;
   /** For the claim of one subnet; callers may stop waiting for it earlier. */
@@ -85,7 +88,8 @@ export interface SubnetClaimOptions {
  * Claims one subnet per family for the node, by creating the objects that are named by their CIDRs (design
  * section 5): create, then GET the pool (same uid, not terminating, our finalizer there, CIDR still listed), then
  * wait until the watch has delivered our own create: a watch is in revision order, so what overlaps in the cache
- * at that moment is older, and ours is deleted. No address is drawn before that.
+ * at that moment is older, and ours is deleted. No address is drawn before that. While claims are held, because
+ * etcd went back and nodes claim again what it has forgotten, none is begun, and one that had begun is taken back.
  * @throws SubnetUnavailableError, or the signal's reason
  */
 export async function claimNodeSubnets(
@@ -222,6 +226,7 @@ async function claimSubnet(
   /** Found taken by others in this claim: the cache may not show them yet. */
   const taken: CIDR[] = [];
   for (;;) {
+    await notHeld(parts, signal);
     // One whose claim failed half-way comes first: created by us, drawn from by nobody.
     const subnet =
       leftBehind(parts, pool, family) ?? (await createSubnet(parts, pool, family, taken, signal));
@@ -247,6 +252,10 @@ async function complete(
   if (poolProblem !== undefined) {
     await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
     throw new SubnetUnavailableError(pool, cidr.family, poolProblem);
+  }
+  if (await isHeld(parts, signal)) {
+    await retried(parts, signal, () => deleteOwn(parts, subnet, signal));
+    throw new SubnetUnavailableError(pool, cidr.family, HELD);
   }
   await parts.waitDelivered(subnet.metadata.name, signal);
   const overlap = whyOverlapping(parts, subnet);
@@ -290,7 +299,7 @@ async function createSubnet(
     poolUID: pool.metadata.uid,
     nodeName: node.name,
     nodeUID: node.uid,
-    nextHops: [...node.addresses],
+    nextHops: nextHopsIn(pool, node),
   };
   state.unconfirmed.add(name);
   state.created.add(name);
@@ -309,6 +318,31 @@ async function createSubnet(
   });
 }
 
+async function notHeld(parts: SubnetClaimParts, signal: AbortSignal): Promise<void> {
+  while (await isHeld(parts, signal)) {
+    await parts.clock.sleep(HOLD_POLL_MS * (1 + parts.random()), signal).catch(() => {
+      throw new Error(HELD);
+    });
+  }
+}
+
+async function isHeld(parts: SubnetClaimParts, signal: AbortSignal): Promise<boolean> {
+  const { hold } = parts;
+  return hold !== undefined && retried(parts, signal, () => hold.isHeld(signal));
+}
+
+/** How often it is asked whether claims are still held, at the most. */
+const HOLD_POLL_MS = 1_000;
+
+const HELD =
+  'claims of node subnets are held for a while, because etcd is back at an older state and other nodes claim again ' +
+  'what it has forgotten. Try again';
+
+/** Where others send a subnet's traffic: nowhere, where it is a part of a LAN. Then nobody routes it. */
+export function nextHopsIn(pool: IPPool, node: Pick<ClaimingNode, 'addresses'>): IPAddress[] {
+  return pool.spec.use === 'Lan' ? [] : [...node.addresses];
+}
+
 /** The addresses of nodes, as far as the objects tell: ours, and those of all that hold a subnet. */
 function nodeAddresses({ node, subnets }: SubnetClaimParts): IPAddress[] {
   return [...node.addresses, ...subnets().flatMap(({ spec }) => spec.nextHops)];
@@ -317,8 +351,8 @@ function nodeAddresses({ node, subnets }: SubnetClaimParts): IPAddress[] {
 function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string {
   const isFamily = (cidr: CIDR) => cidr.family === family;
   const listed = pool.spec.cidrs.filter(isFamily);
-  const inTheWay = nodeAddresses(parts).find((address) =>
-    listed.some((cidr) => cidrHasAddress(cidr, address)),
+  const inTheWay = nodeAddresses(parts).find(
+    (address) => pool.spec.use !== 'Lan' && listed.some((cidr) => cidrHasAddress(cidr, address)),
   );
   const length = pool.spec.nodeSubnetPrefixLength[family];
   if (inTheWay !== undefined) {

@@ -4,7 +4,6 @@ import {
   ADDRESS_BITS,
   cidrContains,
   compareCIDRs,
-  firstAddress,
   intersectRanges,
   lastValue,
   mergeRanges,
@@ -17,6 +16,7 @@ import {
 } from '../net/index.ts';
 import { poolFamilies, servingCIDRs } from './pools.ts';
 import { selects } from './selectors.ts';
+import { edgesOf, lanReserves, type Edges } from './uses.ts';
 
 /**
  * Whether the subnet is the one address of a pod, which leads to its node wherever it lies. It takes no place away from
@@ -61,14 +61,11 @@ export function isDrained(subnet: NodeSubnet, pool: IPPool | undefined, nodeLabe
   return !pool.spec.cidrs.some((cidr) => cidrContains(cidr, subnet.spec.cidr));
 }
 
-/** The node's own address in its subnet: the first, never handed out. */
-export function hostAddress(subnet: NodeSubnet): IPAddress {
-  return firstAddress(subnet.spec.cidr);
-}
-
-/** The addresses that a subnet hands out: all but the first, and but what its pool reserves. In order. */
+/** The addresses that a subnet hands out: all but those that its pool's use keeps back (uses.ts) or that it reserves. */
 export function usableRanges({ spec: { cidr } }: InCIDR, pool: IPPool): Range[] {
-  return subtractRanges({ first: cidr.first + 1n, last: lastValue(cidr) }, reservedRanges(pool, cidr.family));
+  const { head, tail } = edgesOf(pool, cidr.family);
+  const inner = { first: cidr.first + head, last: lastValue(cidr) - tail };
+  return inner.first > inner.last ? [] : subtractRanges(inner, reservedRanges(pool, cidr.family));
 }
 
 /** A subnet, or a place where one could be. */
@@ -76,14 +73,31 @@ export interface InCIDR {
   readonly spec: { readonly cidr: CIDR };
 }
 
-/** What the pool reserves of one family: sorted and disjoint. */
-export function reservedRanges({ spec: { reserved = [] } }: IPPool, family: Family): Range[] {
-  return mergeRanges(reserved.filter((cidr) => cidr.family === family).map(rangeOfCIDR));
+/** What the pool reserves of one family, and of a LAN what belongs to it: sorted and disjoint. */
+export function reservedRanges(pool: IPPool, family: Family): Range[] {
+  const reserved = (pool.spec.reserved ?? []).filter((cidr) => cidr.family === family).map(rangeOfCIDR);
+  return mergeRanges([...reserved, ...lanReserves(pool, family)]);
 }
 
-/** The families in which a node can use the pool: those the pool lists and the node has an address of. */
+/** How many values of the ranges, none of which reaches beyond a subnet of that size, lie inside their subnet's edges. */
+export function countInside(ranges: readonly Range[], size: bigint, { head, tail }: Edges): bigint {
+  const inner = size - head - tail;
+  /** How many of the values below `end`, counted from 0. */
+  const below = (end: bigint) => {
+    const inLast = (end % size) - head;
+    return (end / size) * inner + (inLast < 0n ? 0n : inLast > inner ? inner : inLast);
+  };
+  return ranges.reduce((sum, { first, last }) => sum + below(last + 1n) - below(first), 0n);
+}
+
+/**
+ * The families in which a node can use the pool: those the pool lists and, since others must reach its pods there,
+ * the node has an address of. What nodes do not route on a LAN does not depend on their addresses.
+ */
 export function usableFamilies(pool: IPPool, nodeAddresses: readonly IPAddress[]): Family[] {
-  return poolFamilies(pool).filter((family) => nodeAddresses.some((address) => address.family === family));
+  return poolFamilies(pool).filter(
+    (family) => pool.spec.use === 'Lan' || nodeAddresses.some((address) => address.family === family),
+  );
 }
 
 export interface SubnetSearch {
@@ -93,7 +107,7 @@ export interface SubnetSearch {
   readonly family: Family;
   /** Found taken, but not in `subnets` yet. */
   readonly taken?: readonly CIDR[];
-  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet. */
+  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet, a LAN's not there. */
   readonly foreign?: readonly CIDR[];
 }
 
@@ -147,11 +161,18 @@ interface CIDRSlots {
 function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: SubnetSearch): CIDRSlots[] {
   const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
   const size = sizeOf(family, prefixLength);
+  // Nodes stand on the LAN themselves: there it is the piece that holds their address which is not free.
+  const isLan = pool.spec.use === 'Lan';
   const takenRanges = mergeRanges(
-    [...subnets.filter((subnet) => !isExclusive(subnet)).map(({ spec }) => spec.cidr), ...taken]
+    [
+      ...subnets.filter((subnet) => !isExclusive(subnet)).map(({ spec }) => spec.cidr),
+      ...taken,
+      ...(isLan ? foreign : []),
+    ]
       .filter((cidr) => cidr.family === family)
       .map(rangeOfCIDR),
   );
+  const edges = edgesOf(pool, family);
   const reserved = reservedRanges(pool, family);
   let before = 0n;
   return servingCIDRs(pool, pools, foreign)
@@ -168,7 +189,7 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
       const whole = rangeOfCIDR(cidr);
       const unavailable = [
         ...intersectRanges(whole, takenRanges),
-        ...intersectRanges(whole, reserved).flatMap((range) => barrenSlots(range, cidr.first, size)),
+        ...intersectRanges(whole, reserved).flatMap((range) => barrenSlots(range, cidr.first, size, edges)),
       ];
       const free = subtractRanges(whole, unavailable)
         .map((gap) => ({
@@ -182,10 +203,10 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
     });
 }
 
-/** The slots of which a reserved range leaves nothing to hand out: their first address is never handed out anyway. */
-function barrenSlots({ first, last }: Range, origin: bigint, size: bigint): Range[] {
-  const from = (first - origin + size - 2n) / size;
-  const to = (last - origin + 1n) / size - 1n;
+/** The slots of which a reserved range leaves nothing to hand out: their edges are never handed out anyway. */
+function barrenSlots({ first, last }: Range, origin: bigint, size: bigint, { head, tail }: Edges): Range[] {
+  const from = (first - origin + size - 1n - head) / size;
+  const to = (last - origin + 1n + tail) / size - 1n;
   return from > to ? [] : [{ first: origin + from * size, last: origin + (to + 1n) * size - 1n }];
 }
 

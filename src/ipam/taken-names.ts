@@ -18,11 +18,16 @@ export interface TakenNames {
  */
 export const TAKEN_MEMORY_MS = 60_000;
 
-export function createTakenNames(clock: Pick<Clock, 'nowMs'>): TakenNames {
+export function createTakenNames(
+  clock: Pick<Clock, 'nowMs'>,
+  /** Told of each. */
+  onTaken: (name: string) => void = () => undefined,
+): TakenNames {
   const untilMs = new Map<string, number>();
   return {
     remember(name) {
       untilMs.set(name, clock.nowMs() + TAKEN_MEMORY_MS);
+      onTaken(name);
     },
     has(name) {
       const until = untilMs.get(name);

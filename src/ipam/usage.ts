@@ -12,8 +12,10 @@ import {
 } from '../net/index.ts';
 import { poolFamilies } from './pools.ts';
 import { isResting } from './release.ts';
+import { edgesOf } from './uses.ts';
 import {
   countFreeSubnets,
+  countInside,
   freeSubnetRanges,
   isDrained,
   isExclusive,
@@ -48,8 +50,8 @@ export interface UsageInput {
  * What the pool has and what of it is used, per family, computed from the objects.
  * `capacity`: every address of its CIDRs, and of its NodeSubnets in CIDRs that were taken out of the list.
  * `allocated`, `resting`: its allocations, alive and released. `free`: what a pod could still get.
- * `reserved`: the rest, which nobody gets: what the pool reserves, the first address of every subnet, what is drained,
- * and what others hold. So capacity = allocated + resting + free + reserved.
+ * `reserved`: the rest, which nobody gets: what the pool reserves, what its use keeps back (uses.ts), what is
+ * drained, and what others hold. So capacity = allocated + resting + free + reserved.
  */
 export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>> {
   const families = new Set(poolFamilies(input.pool));
@@ -150,13 +152,13 @@ function countFree(
   const inDrawn = mergeRanges(drawn.flatMap((subnet) => usableRanges(subnet, pool)));
   const reserved = reservedRanges(pool, family);
   const inFree = freeSubnetRanges({ ...input, family }).flatMap((range) => subtractRanges(range, reserved));
-  // Subnets are aligned to their size, so the first address of a free one is a multiple of it.
+  // Subnets are aligned to their size, so where a value lies in a free one follows from the value.
   const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
-  const hosts = inFree.reduce((sum, { first, last }) => sum + last / size - (first - 1n) / size, 0n);
+  const edges = edgesOf(pool, family);
+  const isInside = (value: bigint) => countInside([{ first: value, last: value }], size, edges) > 0n;
   const used = allocations.filter(
     ({ spec: { address } }) =>
-      rangesHave(inDrawn, address.value) ||
-      (address.value % size !== 0n && rangesHave(inFree, address.value)),
+      rangesHave(inDrawn, address.value) || (rangesHave(inFree, address.value) && isInside(address.value)),
   );
-  return countAddresses(inDrawn) + countAddresses(inFree) - hosts - BigInt(used.length);
+  return countAddresses(inDrawn) + countInside(inFree, size, edges) - BigInt(used.length);
 }

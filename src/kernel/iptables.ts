@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { FAMILIES, type Family } from '../net/index.ts';
+import { FAMILIES, firstAddress, formatAddress, formatCIDR, type CIDR, type Family } from '../net/index.ts';
 import type { CommandRunner } from './command.ts';
 import { HOST_LINK_PREFIX } from './names.ts';
 import { applyNft, parseNft } from './nft.ts';
@@ -10,6 +10,8 @@ export interface AcceptedTraffic {
   readonly vxlanPort: number | undefined;
   /** The families that have pods. */
   readonly families: readonly Family[];
+  /** Where pods live behind links of other plugins: told by their addresses, since those links have any name. */
+  readonly bridged: readonly CIDR[];
 }
 
 /** What stood in the way, and what was done. */
@@ -69,7 +71,7 @@ export async function ensureAccepted(
   const chains = await listBaseChains(run);
   const inserted: string[] = [];
   for (const family of FAMILIES.filter((candidate) => traffic.families.includes(candidate))) {
-    const rules = acceptRules(traffic);
+    const rules = acceptRules(family, traffic);
     inserted.push(...(await insertByNft(run, family, rules, chains)));
     if ((await legacyTables(family)).includes('filter')) {
       inserted.push(...(await insertByLegacy(run, family, rules)));
@@ -78,13 +80,16 @@ export async function ensureAccepted(
   return { inserted, unhandled: await unhandledChains(run, ownTable, chains) };
 }
 
-function acceptRules({ vxlanPort }: AcceptedTraffic): AcceptRule[] {
+function acceptRules(family: Family, { vxlanPort, bridged }: AcceptedTraffic): AcceptRule[] {
   const pods = `${HOST_LINK_PREFIX}*`;
-  const forward = (['iifname', 'oifname'] as const).map((key): AcceptRule => ({
-    chain: 'FORWARD',
-    expression: [match({ meta: { key } }, pods), { accept: null }],
-    iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, '-j', 'ACCEPT'],
-  }));
+  const forward = [
+    ...(['iifname', 'oifname'] as const).map((key): AcceptRule => ({
+      chain: 'FORWARD',
+      expression: [match({ meta: { key } }, pods), { accept: null }],
+      iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, '-j', 'ACCEPT'],
+    })),
+    ...bridged.filter((cidr) => cidr.family === family).flatMap(acceptBridged),
+  ];
   if (vxlanPort === undefined) return forward;
   return [
     ...forward,
@@ -94,6 +99,16 @@ function acceptRules({ vxlanPort }: AcceptedTraffic): AcceptRule[] {
       iptables: ['-p', 'udp', '-m', 'udp', '--dport', String(vxlanPort), '-j', 'ACCEPT'],
     },
   ];
+}
+
+function acceptBridged(cidr: CIDR): AcceptRule[] {
+  const protocol = NFT_FAMILY[cidr.family];
+  const prefix = { addr: formatAddress(firstAddress(cidr)), len: cidr.prefixLength };
+  return (['saddr', 'daddr'] as const).map((field) => ({
+    chain: 'FORWARD',
+    expression: [match({ payload: { protocol, field } }, { prefix }), { accept: null }],
+    iptables: [field === 'saddr' ? '-s' : '-d', formatCIDR(cidr), '-j', 'ACCEPT'],
+  }));
 }
 
 async function insertByNft(
@@ -193,7 +208,7 @@ function sameRule(present: readonly unknown[], rule: AcceptRule): boolean {
   return JSON.stringify(present) === JSON.stringify(rule.expression);
 }
 
-function match(left: unknown, right: string | number): unknown {
+function match(left: unknown, right: string | number | object): unknown {
   return { match: { op: '==', left, right } };
 }
 

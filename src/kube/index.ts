@@ -16,5 +16,6 @@ export * from './lease.ts';
 export * from './events.ts';
 export * from './repeatedly.ts';
 export * from './schema-revision.ts';
+export * from './timeline.ts';
 export * from './writes.ts';
 export * from './paths.ts';

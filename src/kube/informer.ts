@@ -1,13 +1,15 @@
 import { jitteredBackOff, type Clock, type Random } from '../ipam/clock.ts';
-import type { KubeClient } from './client.ts';
-import { GoneError, ServerError } from './errors.ts';
+import { PARTIAL_METADATA, type KubeClient } from './client.ts';
+import { GoneError, NotFoundError, ServerError } from './errors.ts';
 import { listAll } from './list.ts';
 import { compareRevisions, identityOf } from './objects.ts';
 import { createOverlay, type Entry } from './overlay.ts';
+import { createTimeline } from './timeline.ts';
 import { readWatch } from './watch.ts';
+import type { WriteFeed } from './writes.ts';
 
 /** A cache of one kind's objects that follows the apiserver. Keys are names, `namespace/name` where namespaced. */
-export interface Informer<T> {
+export interface Informer<T> extends WriteFeed {
   /** Undefined also for an object that cannot be read: see `unreadable`. */
   get(key: string): T | undefined;
   has(key: string): boolean;
@@ -32,6 +34,18 @@ export interface Informer<T> {
   wrote(object: unknown): void;
   /** This process's own delete: counts at once. */
   removed(uid: string, key: string): void;
+  /**
+   * etcd has gone back to an older state: forgets how far it was and its own writes, and lists again. The cache stays
+   * in use until then. Lists and watches stay in doubt until one shows that it is of the new state (timeline.ts).
+   */
+  startAfresh(): void;
+  /** Whether the list for that is still on its way. */
+  readonly isStartingAfresh: boolean;
+  /**
+   * Asks etcd itself for these objects of a cluster-scoped kind, one by one, and lays over the cache what it says:
+   * the only way to the truth behind an apiserver that has not noticed that etcd went back.
+   */
+  reread(keys: Iterable<string>, signal: AbortSignal): Promise<void>;
   /** Ends the watch; the cache stays as it is. */
   stop(): Promise<void>;
 }
@@ -58,6 +72,11 @@ export interface InformerParts {
   readonly idleTimeoutMs?: number;
   /** After a 410 all informers of all nodes would list at once: each waits up to this long. Default 60 s. */
   readonly relistJitterMs?: number;
+  /**
+   * Told when this informer has a sign that etcd has gone back to an older state, before the answer that was the sign
+   * reaches anybody. It starts afresh by itself; the others that the process has must be told.
+   */
+  readonly onWentBack?: (sign: string) => void;
 }
 
 export interface InformerSource<T> {
@@ -67,7 +86,7 @@ export interface InformerSource<T> {
   readonly metadataOnly?: boolean;
   /** Reads an object; what it throws makes the object unreadable. */
   readonly parse: (object: unknown) => T;
-  /** What the field selector selects: an own update may take an object out of it. Default: all. */
+  /** What the field selector selects: an own update, or a look at etcd, may take an object out of it. Default: all. */
   readonly selects?: (value: T) => boolean;
 }
 
@@ -79,6 +98,9 @@ const LIVED_MS = 2_000;
 
 /** For how long on end the apiserver may say that it is not as far as we are, before we believe it. */
 const TOO_LARGE_BELIEVED_MS = 60_000;
+
+/** How many objects are read by name at once. */
+const REREADS_AT_ONCE = 8;
 
 /**
  * Starts to list and watch. A broken or idle watch resumes from its last revision; only 410 lists again, after a
@@ -105,6 +127,11 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   const waiters = new Set<() => void>();
   const synced = Promise.withResolvers<undefined>();
   const stopped = new AbortController();
+  const timeline = createTimeline();
+  /** Ends the list, watch or pause that is under way, when all starts afresh. */
+  let round = new AbortController();
+  let mustList = true;
+  let isStartingAfresh = false;
   let isSynced = false;
   let revision: string | undefined;
   let heardAtMs: number | undefined;
@@ -133,15 +160,28 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     },
     waitFor,
     waitDelivered: (key, signal) => waitFor(() => shown.has(key) && !overlay.pending(key), signal),
-    wrote(object) {
-      const entry = entryOf(object);
-      const isSelected = entry.value === undefined || (source.selects?.(entry.value) ?? true);
-      overlay.wrote(isSelected ? entry : { ...entry, left: true }, revision);
-      refresh(entry.key);
+    mark: timeline.mark,
+    created(object, sentAt) {
+      const { key, resourceVersion } = identityOf(object);
+      if (timeline.created(resourceVersion, sentAt)) {
+        wentBack(
+          `the create of ${key} was answered with revision ${resourceVersion}, after ${sentAt.highest ?? ''} had been seen`,
+        );
+      }
+      wrote(object);
     },
-    removed(uid, key) {
-      overlay.removed(uid, key);
-      refresh(key);
+    wrote,
+    removed,
+    startAfresh,
+    get isStartingAfresh() {
+      return isStartingAfresh;
+    },
+    async reread(keys, signal) {
+      const left = new Set(keys).values();
+      const readers = Array.from({ length: REREADS_AT_ONCE }, async () => {
+        for (const key of left) await rereadOne(key, signal);
+      });
+      await Promise.all(readers);
     },
     async stop() {
       stopped.abort(new Error('the informer was stopped'));
@@ -152,17 +192,21 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   async function run(): Promise<void> {
     let backOff = jitteredBackOff(random, BACK_OFF);
     let tooLargeSinceMs: number | undefined;
-    let mustList = true;
     while (!stopped.signal.aborted) {
+      round = new AbortController();
+      const { signal } = round;
       try {
         livedMs = 0;
-        if (mustList) {
-          await relist();
-          mustList = false;
+        if (timeline.isDoubtful) {
+          // An apiserver that has been restarted since says what etcd has: only a new list can show that.
+          revision = undefined;
+          mustList = true;
         }
-        await followWatch();
+        if (mustList) await relist(AbortSignal.any([signal, stopped.signal]));
+        await followWatch(AbortSignal.any([signal, stopped.signal]));
       } catch (error) {
         if (stopped.signal.aborted) break;
+        if (signal.aborted) continue;
         if (livedMs >= LIVED_MS) {
           backOff = jitteredBackOff(random, BACK_OFF);
           tooLargeSinceMs = undefined;
@@ -176,13 +220,9 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
         if (error instanceof ServerError && error.isTooLargeResourceVersion) {
           tooLargeSinceMs ??= clock.nowMs();
           if (clock.nowMs() - tooLargeSinceMs >= TOO_LARGE_BELIEVED_MS) {
-            log.error(
-              { path, revision },
-              'the apiserver does not reach the revision it once had: starting afresh',
+            wentBack(
+              `the apiserver has not reached revision ${revision ?? ''}, which it once had, for a minute`,
             );
-            revision = undefined;
-            overlay.forget();
-            mustList = true;
           }
         }
         log.warn({ path, revision, err: error }, 'the watch broke: trying again');
@@ -193,16 +233,74 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   }
 
   async function pause(ms: number): Promise<void> {
-    await clock.sleep(ms, stopped.signal).catch(() => undefined); // stopped: the loop ends by itself
+    const signal = AbortSignal.any([round.signal, stopped.signal]);
+    await clock.sleep(ms, signal).catch(() => undefined); // stopped, or starting afresh: the loop goes on by itself
+  }
+
+  function wentBack(sign: string): void {
+    log.error({ path, revision }, `etcd seems to be back at an older state: ${sign}; starting afresh`);
+    startAfresh();
+    parts.onWentBack?.(sign);
+  }
+
+  function startAfresh(): void {
+    timeline.wentBack();
+    overlay.forget();
+    revision = undefined;
+    mustList = true;
+    isStartingAfresh = true;
+    round.abort(new Error('etcd has gone back: starting afresh'));
+  }
+
+  function wrote(object: unknown): void {
+    const entry = entryOf(object);
+    // Where lists and watches are in doubt their revisions do not say that they have shown it.
+    overlay.wrote(
+      isSelected(entry) ? entry : { ...entry, left: true },
+      timeline.isDoubtful ? undefined : revision,
+    );
+    refresh(entry.key);
+  }
+
+  function removed(uid: string, key: string): void {
+    overlay.removed(uid, key);
+    refresh(key);
+  }
+
+  async function rereadOne(key: string, signal: AbortSignal): Promise<void> {
+    // What is created under that name meanwhile is not what is asked for.
+    const uid = view.get(key)?.uid;
+    const found = await getOrUndefined(key, signal);
+    const entry = found === undefined ? undefined : entryOf(found);
+    if (uid !== undefined && entry?.uid !== uid) removed(uid, key);
+    // What only is not selected any more may be so again, under its uid.
+    if (entry !== undefined && (entry.uid === uid || isSelected(entry))) wrote(found);
+  }
+
+  /** What cannot be read counts as selected. */
+  function isSelected({ value }: Entry<T | undefined>): boolean {
+    return value === undefined || (source.selects?.(value) ?? true);
+  }
+
+  async function getOrUndefined(key: string, signal: AbortSignal): Promise<unknown> {
+    try {
+      const accept = source.metadataOnly === true ? { accept: PARTIAL_METADATA } : {};
+      return await client.request({ method: 'GET', path: `${path}/${key}`, ...accept, signal });
+    } catch (error) {
+      if (error instanceof NotFoundError) return undefined;
+      throw error;
+    }
   }
 
   /** The old cache stays in use until the new list is complete. */
-  async function relist(): Promise<void> {
+  async function relist(signal: AbortSignal): Promise<void> {
     const listed = await listAll(client, {
       ...selected,
-      signal: stopped.signal,
+      signal,
       ...(revision === undefined ? {} : { notOlderThan: revision }),
     });
+    signal.throwIfAborted();
+    timeline.listed(listed.resourceVersion);
     const now = new Map(
       listed.items.map((item) => {
         const entry = entryOf(item);
@@ -217,6 +315,8 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     overlay.listed(new Set([...now.values()].map(({ uid }) => uid)));
     advance(listed.resourceVersion);
     for (const key of new Set([...view.keys(), ...shown.keys()])) refresh(key);
+    mustList = false;
+    isStartingAfresh = false;
     if (!isSynced) {
       isSynced = true;
       synced.resolve(undefined);
@@ -224,17 +324,18 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     wakeWaiters();
   }
 
-  async function followWatch(): Promise<void> {
+  async function followWatch(signal: AbortSignal): Promise<void> {
     const from = revision;
     if (from === undefined) return;
     let openedAtMs: number | undefined;
     try {
       await readWatch(
         { client, clock, random },
-        { ...selected, resourceVersion: from, idleTimeoutMs, signal: stopped.signal },
+        { ...selected, resourceVersion: from, idleTimeoutMs, signal },
         {
           onOpen: () => {
             openedAtMs = heardAtMs = clock.nowMs();
+            wakeWaiters();
           },
           onEvent({ type, object }) {
             const entry = entryOf(object);
@@ -244,6 +345,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
             } else {
               shown.set(entry.key, entry);
             }
+            overlay.delivered(entry.key, entry.resourceVersion);
             advance(entry.resourceVersion);
             refresh(entry.key);
           },
@@ -264,6 +366,9 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
 
   function advance(reached: string): void {
     if (revision === undefined || compareRevisions(reached, revision) > 0) revision = reached;
+    timeline.watched(reached);
+    // Own writes since etcd went back have lower revisions, and a watch from before need never show them.
+    if (timeline.isDoubtful) return;
     for (const key of overlay.reached(reached)) refresh(key);
   }
 

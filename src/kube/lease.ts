@@ -3,6 +3,7 @@ import type { Clock, Random } from '../ipam/clock.ts';
 import type { KubeClient } from './client.ts';
 import { AlreadyExistsError, ConflictError, NotFoundError } from './errors.ts';
 import type { Log } from './informer.ts';
+import { compareRevisions } from './objects.ts';
 
 export interface Election {
   readonly isLeading: boolean;
@@ -28,9 +29,18 @@ export interface ElectionOptions {
   readonly renewDeadlineMs?: number;
   /** Between two tries to get or to renew it. Default 2 s. */
   readonly retryMs?: number;
+  /** What the leader's Lease says besides, asked at each renewal; `found`: what it said when it was last seen. */
+  readonly annotations?: (found: Annotations) => Annotations;
+  /**
+   * Told when a write of the Lease was answered with a lower revision than had been seen of it: etcd is back at an
+   * older state. The Lease is renewed at once, so that its annotations may tell others.
+   */
+  readonly onWentBack?: (sign: string) => void;
   /** The leader's work, until `signal` aborts. Called again at each election. */
   readonly lead: (signal: AbortSignal) => Promise<void>;
 }
+
+type Annotations = Readonly<Record<string, string>>;
 
 /** Another leads, or nobody knows: what the leader does must end. */
 export class LeaseLostError extends Error {
@@ -47,6 +57,21 @@ class LeaderWorkEndedError extends Error {
 
   constructor(lease: string) {
     super(`the Lease ${lease} is given up: the leader's work has ended`);
+  }
+}
+
+/** Reads the annotations of a Lease from etcd itself. Undefined: there is no such Lease. */
+export async function readLeaseAnnotations(
+  client: KubeClient,
+  { namespace, name }: { readonly namespace: string; readonly name: string },
+  signal?: AbortSignal,
+): Promise<Annotations | undefined> {
+  try {
+    const path = `${leasesPath(namespace)}/${name}`;
+    return Lease.parse(await client.request({ method: 'GET', path, signal })).metadata.annotations;
+  } catch (error) {
+    if (error instanceof NotFoundError) return undefined;
+    throw error;
   }
 }
 
@@ -72,12 +97,15 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
   const leaseMs = options.leaseMs ?? 15_000;
   const renewDeadlineMs = options.renewDeadlineMs ?? 10_000;
   const retryMs = options.retryMs ?? 2_000;
-  const collection = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+  const collection = leasesPath(namespace);
   const title = `${namespace}/${name}`;
   const stopped = new AbortController();
   let isLeading = false;
   /** The Lease as last seen, and since when it has been so. */
   let observed: { readonly lease: Lease; readonly sinceMs: number } | undefined;
+  /** The highest revision of the Lease that was seen. */
+  let highest: string | undefined;
+  let renewAtOnce = false;
 
   const running = run();
   return {
@@ -142,7 +170,8 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
   async function renewUntilLost(acquiredAtMs: number, ended: AbortSignal): Promise<Error> {
     let renewedAtMs = acquiredAtMs;
     for (;;) {
-      await pause(ended);
+      if (!renewAtOnce) await pause(ended);
+      renewAtOnce = false;
       if (stopped.signal.aborted || ended.aborted) return new LeaseLostError(title, 'stopped');
       const sentAtMs = clock.nowMs();
       try {
@@ -181,9 +210,11 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
 
   async function read(): Promise<Lease | undefined> {
     try {
-      return Lease.parse(
+      const lease = Lease.parse(
         await client.request({ method: 'GET', path: `${collection}/${name}`, signal: soon() }),
       );
+      saw(lease);
+      return lease;
     } catch (error) {
       if (error instanceof NotFoundError) return undefined;
       throw error;
@@ -191,7 +222,8 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
   }
 
   async function create(): Promise<boolean> {
-    const body = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name } };
+    const metadata = { name, annotations: options.annotations?.({}) ?? {} };
+    const body = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata };
     try {
       const spec = { ...held(identity), acquireTime: microTime(), leaseTransitions: 0 };
       observe(
@@ -213,10 +245,11 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
       ...(isNew ? { acquireTime: microTime(), leaseTransitions: (seen.spec.leaseTransitions ?? 0) + 1 } : {}),
     };
     const { resourceVersion, uid } = seen.metadata;
+    const annotations = options.annotations?.(seen.metadata.annotations) ?? seen.metadata.annotations;
     const body = {
       apiVersion: 'coordination.k8s.io/v1',
       kind: 'Lease',
-      metadata: { name, namespace, uid, resourceVersion },
+      metadata: { name, namespace, uid, resourceVersion, annotations },
       spec,
     };
     try {
@@ -228,8 +261,24 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
     }
   }
 
+  /** Takes in what a write was answered: it changes the Lease, so its revision is the newest that etcd has. */
   function observe(answer: unknown): void {
-    observed = { lease: Lease.parse(answer), sinceMs: clock.nowMs() };
+    const lease = Lease.parse(answer);
+    observed = { lease, sinceMs: clock.nowMs() };
+    const { resourceVersion } = lease.metadata;
+    if (highest !== undefined && compareRevisions(resourceVersion, highest) < 0) {
+      const sign = `writing the Lease ${title} was answered with revision ${resourceVersion}, after ${highest} had been seen`;
+      log.error({ lease: title }, `etcd seems to be back at an older state: ${sign}`);
+      highest = undefined;
+      renewAtOnce = true;
+      options.onWentBack?.(sign);
+    }
+    saw(lease);
+  }
+
+  /** A read alone is no sign: what it answers may be older than what was seen. */
+  function saw({ metadata: { resourceVersion } }: Lease): void {
+    if (highest === undefined || compareRevisions(resourceVersion, highest) > 0) highest = resourceVersion;
   }
 
   function held(holder: string) {
@@ -257,8 +306,16 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
   }
 }
 
+function leasesPath(namespace: string): string {
+  return `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+}
+
 const Lease = z.object({
-  metadata: z.object({ uid: z.string(), resourceVersion: z.string() }),
+  metadata: z.object({
+    uid: z.string(),
+    resourceVersion: z.string(),
+    annotations: z.record(z.string(), z.string()).default({}),
+  }),
   spec: z
     .looseObject({
       holderIdentity: z.string().nullish(),

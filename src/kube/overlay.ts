@@ -19,6 +19,8 @@ export interface Overlay<T> {
   removed(uid: string, key: string): void;
   /** The watch, or a list, is as far as this revision: own writes up to it have been shown. */
   reached(revision: string): string[];
+  /** The watch has shown this one object at that revision: what was written before is no news. */
+  delivered(key: string, revision: string): void;
   /** At that revision the watch has shown the end of this object, or that it is no longer selected. */
   ended(uid: string, revision: string): void;
   /** A complete list has been read, and these uids are all there are. */
@@ -65,6 +67,11 @@ export function createOverlay<T>(): Overlay<T> {
       return shown.map(({ key }) => key);
     },
 
+    delivered(key, revision) {
+      const own = written.get(key);
+      if (own !== undefined && compareRevisions(own.resourceVersion, revision) <= 0) written.delete(key);
+    },
+
     ended(uid, revision) {
       removedUIDs.delete(uid);
       endedUIDs.set(uid, revision);
@@ -83,6 +90,8 @@ export function createOverlay<T>(): Overlay<T> {
     forget() {
       written.clear();
       removedUIDs.clear();
+      // What had ended since then may be there again.
+      endedUIDs.clear();
     },
 
     over(key, shown) {

@@ -1,9 +1,14 @@
 import type { CreateOutcome, UpdateOutcome, WriteOutcome } from '../ipam/store.ts';
 import { MERGE_PATCH, type KubeClient } from './client.ts';
 import { AlreadyExistsError, ConflictError, NotFoundError } from './errors.ts';
+import type { Mark } from './timeline.ts';
 
 /** Where this process's own writes are laid over its cache: an informer, or nothing. */
 export interface WriteFeed {
+  /** How far the store is known to be, right before a create is sent. */
+  mark(): Mark;
+  /** The answer to a create: by its revision it tells whether etcd has gone back. */
+  created(object: unknown, sentAt: Mark): void;
   wrote(object: unknown): void;
   removed(uid: string, key: string): void;
 }
@@ -62,6 +67,7 @@ export function conditionalWrites<T>(
 
   return {
     async create(object, signal) {
+      const sentAt = feed?.mark();
       let answer: unknown;
       try {
         answer = await client.request({ method: 'POST', path, body: object, signal });
@@ -69,7 +75,7 @@ export function conditionalWrites<T>(
         if (error instanceof AlreadyExistsError) return { kind: 'taken' };
         throw error;
       }
-      feed?.wrote(answer);
+      if (sentAt !== undefined) feed?.created(answer, sentAt);
       return { kind: 'created', object: parse(answer) };
     },
 

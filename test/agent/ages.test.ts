@@ -20,6 +20,15 @@ test('one of an earlier process counts from the start of this one: a restart len
   expect(ages.ageMs(key)).toBe(1_000);
 });
 
+test('this process knows what it made itself, until that is deleted', () => {
+  const ages = createAttachmentAges(() => 0);
+  expect(ages.isBornHere(key)).toBe(false);
+  ages.born(key);
+  expect(ages.isBornHere(key)).toBe(true);
+  ages.forget(key);
+  expect(ages.isBornHere(key)).toBe(false);
+});
+
 test('what was deleted is forgotten', () => {
   let nowMs = 0;
   const ages = createAttachmentAges(() => nowMs);

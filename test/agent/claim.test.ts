@@ -1,5 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { POOL_FINALIZER, type IPPool, type NodeSubnet, type PodReference } from '../../src/api/index.ts';
+import {
+  POOL_FINALIZER,
+  type Attachment,
+  type IPPool,
+  type NodeSubnet,
+  type PodReference,
+} from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { claimFor, type ClaimingParts, type ClaimOutcome } from '../../src/agent/claim.ts';
 import {
@@ -176,6 +182,40 @@ describe('how a claim ended is told', () => {
   });
 });
 
+test('a bridge draws from what it has: full is full, and the way out is another', async () => {
+  const { pool, claim, more } = setUp();
+  pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
+  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+  expect(await claim('c1', 'b', undefined, bridge)).toEqual(['10.2.0.2']);
+  await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow(
+    'this node gets no ipv4 subnet of IPPool b: a bridge has room for one of each family, and its 10.2.0.0/30 is full: ' +
+      'of 1 usable addresses 1 are in use and 0 rest. Use a pool with larger pieces',
+  );
+  expect(more).toEqual([]);
+  expect(await claim('c2', 'b', undefined, { kind: 'AddressOnly' })).toEqual(['10.2.0.6']);
+});
+
+test('another plugin draws for a pod from a pool that admits its namespace, and from no other', async () => {
+  const node = { name: 'n1', labels: {} };
+  for (const tenant of ['a', 'b']) {
+    const { pool, claim, told } = setUp({
+      claimer: { node, namespace: { name: 'shop', labels: { tenant } } },
+    });
+    const selector = { namespaceSelector: { matchLabels: { tenant: 'a' } } };
+    pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge', ...selector });
+    const claiming = claim('c1', 'b', undefined, { kind: 'AddressOnly' });
+    if (tenant === 'a') expect(await claiming).toEqual(['10.2.0.2']);
+    else await expect(claiming).rejects.toThrow('tenant=a does not match namespace shop');
+    expect(told).toEqual(tenant === 'a' ? [] : ['NoPoolError']);
+  }
+});
+
+test('a bridge gets its first subnet', async () => {
+  const { pool, claim } = setUp();
+  pool('b', ['10.2.0.0/24'], [], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
+  expect(await claim('c1', 'b', undefined, { kind: 'AddressOnly', mayGrow: false })).toEqual(['10.2.0.6']);
+});
+
 test('a node without an address of the pool’s families says so', async () => {
   const { pool, claim } = setUp({ families: [] });
   pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
@@ -290,6 +330,46 @@ test('an address to which another node has the way is not drawn', async () => {
   expect(await claim('c1')).toEqual(['10.1.0.2']);
 });
 
+describe('a recovery from an etcd that went back', () => {
+  test('keeps claims from beginning', async () => {
+    const recovering = Promise.withResolvers<boolean>();
+    const { pool, claim, calls } = setUp({ recovery: () => recovering.promise });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+    // It waits for something else than time.
+    await expect(claim('c')).rejects.toThrow('nobody sleeps');
+    expect(calls).toEqual([]);
+    recovering.resolve(true);
+    await expect(claim('d')).resolves.toHaveLength(1);
+  });
+
+  test('that came by the claim’s own create: what is still this node’s is used', async () => {
+    const { pool, claim, stores } = setUp({ recovery: () => Promise.resolve(true) });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+    const [address] = await claim('c');
+    expect([...stores.stored.IPAllocation.keys()]).toEqual([address]);
+  });
+
+  test('that came by the claim’s own create: what is another node’s by now is given back, and claimed elsewhere', async () => {
+    let asked = 0;
+    const { pool, claim, held, stores, clock } = setUp({
+      recovery: () => {
+        // Before the claim, and after it: by then the node has another subnet.
+        if (++asked !== 2) return Promise.resolve(false);
+        const [subnets, other] = [held.get('a') ?? [], held.get('b') ?? []];
+        held.set('a', other);
+        expect(subnets).toHaveLength(1);
+        return Promise.resolve(true);
+      },
+    });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
+    pool('b', ['10.1.0.0/24'], ['10.1.0.4/30']);
+    const [address] = await claim('c', 'a');
+    expect(address).toMatch(/^10\.1\.0\.[567]$/);
+    await clock.advance(1_000);
+    expect([...stores.stored.IPAllocation.keys()]).toEqual([address]);
+  });
+});
+
 function setUp({
   fault,
   families,
@@ -298,6 +378,7 @@ function setUp({
   isBlind = false,
   claimer = { node: { name: 'n1', labels: {} } },
   onSecure = () => Promise.resolve(),
+  recovery = () => Promise.resolve(false),
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
@@ -306,6 +387,8 @@ function setUp({
   isBlind?: boolean;
   claimer?: Claimer;
   onSecure?: () => Promise<void>;
+  /** Asked before and after a claim: whether a recovery was under way. */
+  recovery?: () => Promise<boolean>;
 } = {}) {
   const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
@@ -353,6 +436,7 @@ function setUp({
       },
     },
     claims: process.parts,
+    recovery: { settled: () => recovery() },
     settings: { addDeadlineMs: 45_000, subnetWaitMs: 5_000, graceMs: 120_000 },
     onClaimEnded: (outcome) => outcomes.push(outcome),
   };
@@ -401,8 +485,9 @@ function setUp({
       containerID: string,
       pool?: string,
       signal = new AbortController().signal,
+      { kind = 'Interface', mayGrow = true }: Partial<Pick<Attachment, 'kind'> & { mayGrow: boolean }> = {},
     ): Promise<string[]> {
-      const claimant = { attachment: attachmentOf(containerID), pod: undefined, pool };
+      const claimant = { attachment: attachmentOf(containerID, { kind }), pod: undefined, pool, mayGrow };
       const claimed = await clock.until(claimFor(parts, claimant, signal));
       return claimed.map(({ spec }) => formatAddress(spec.address));
     },

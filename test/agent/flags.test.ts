@@ -11,6 +11,7 @@ test('without flags it is what the manifests run: only the node has to be named'
     kubeconfig: undefined,
     runDirectory: '/run/weft',
     confDirectory: '/etc/cni/net.d',
+    controllerLease: { namespace: 'weft-system', name: 'weft-controller' },
     sysctlRoot: undefined,
     bootIDPath: '/proc/sys/kernel/random/boot_id',
     probeSocket: '/run/weft-pod/probe.sock',
@@ -77,6 +78,8 @@ describe('refused', () => {
     [[NODE, '--sweep-seconds=1s'], '--sweep-seconds=1s'],
     [[NODE, '--log-level=loud'], '--log-level=loud'],
     [[NODE, '--metrics-address=9144'], '--metrics-address=9144: expected an IP address'],
+    [[NODE, '--controller-lease=weft'], '--controller-lease=weft: expected NAMESPACE/NAME'],
+    [[NODE, '--controller-lease=a/b/c'], '--controller-lease=a/b/c: expected NAMESPACE/NAME'],
   ])('%j', (argv, message) => {
     let error: unknown;
     try {
@@ -104,6 +107,7 @@ test('the usage names every flag that is parsed', () => {
   for (const flag of [
     'probe-socket',
     'metrics-address',
+    'controller-lease',
     'vxlan-vni',
     'vxlan-port',
     'nat-exempt',

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import {
   chmod,
   copyFile,
+  lstat,
   mkdir,
   mkdtemp,
   readdir,
@@ -15,7 +16,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { installExecutable, requireRunnableHost, UnsupportedHostError } from '../../src/agent/install.ts';
+import {
+  installExecutable,
+  linkExecutable,
+  requireRunnableHost,
+  UnsupportedHostError,
+} from '../../src/agent/install.ts';
 
 let directory: string;
 
@@ -128,6 +134,29 @@ describe('the executable', () => {
       running.kill('SIGKILL');
       await once(running, 'exit');
     }
+  });
+
+  test('has a second name, which is the same file', async () => {
+    const source = await makeFile('source', 'one');
+    const bin = await makeDirectory('bin');
+    await installExecutable(source, bin, 'weft');
+    expect(await linkExecutable(bin, 'weft', 'weft-ipam')).toBe(true);
+    expect(await linkExecutable(bin, 'weft', 'weft-ipam')).toBe(false);
+    expect((await stat(join(bin, 'weft-ipam'))).ino).toBe((await stat(join(bin, 'weft'))).ino);
+    expect((await readdir(bin)).sort()).toEqual(['weft', 'weft-ipam']);
+  });
+
+  test.each([
+    ['its last version', async (bin: string) => writeFile(join(bin, 'weft-ipam'), 'old')],
+    ['a symbolic link to it', async (bin: string) => symlink('weft', join(bin, 'weft-ipam'))],
+  ])('takes the second name from %s', async (_, before) => {
+    const source = await makeFile('source', 'two');
+    const bin = await makeDirectory('bin');
+    await before(bin);
+    await installExecutable(source, bin, 'weft');
+    expect(await linkExecutable(bin, 'weft', 'weft-ipam')).toBe(true);
+    expect((await lstat(join(bin, 'weft-ipam'))).ino).toBe((await stat(join(bin, 'weft'))).ino);
+    expect((await readdir(bin)).sort()).toEqual(['weft', 'weft-ipam']);
   });
 
   test('that cannot be copied leaves the old one, and no draft', async () => {

@@ -4,7 +4,14 @@ import type * as z from 'zod';
 import { POOL_FINALIZER, type IPPool, type IPPoolSpec, type NodeSubnet } from '../../src/api/index.ts';
 import { createNodeSubnets } from '../../src/agent/node-subnets.ts';
 import { createRingCursor, SubnetUnavailableError, type Claimer } from '../../src/ipam/index.ts';
-import { formatCIDR, parseAddress, parseCIDR, type CIDR } from '../../src/net/index.ts';
+import {
+  cidrHasAddress,
+  formatAddress,
+  formatCIDR,
+  parseAddress,
+  parseCIDR,
+  type CIDR,
+} from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
 import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
 import { subnetOf } from '../ipam/objects.ts';
@@ -520,6 +527,66 @@ async function overlapped(creationTimestamp: string) {
   return { next: first.restart(), first, p };
 }
 
+describe('for other plugins', () => {
+  const LAN = { use: 'Lan', gateway: { ipv4: '10.7.0.1' } } as const;
+
+  test('nothing is claimed ahead: nobody knows who will ask', async () => {
+    const { agent, run, pool, heldOf } = setUp({ spareAddresses: 8 });
+    // 5 to hand out: fewer than are kept free for pods.
+    const bridge = pool('bridge', ['10.9.0.0/24'], { ipv4: 29 }, { use: 'Bridge' });
+    const lan = pool('lan', ['10.7.0.0/24'], undefined, LAN);
+    await run(agent.maintain);
+    expect([...heldOf(bridge), ...heldOf(lan)]).toEqual([]);
+    await run((signal) => agent.claimMore(bridge, 'ipv4', signal));
+    await run(agent.maintain);
+    expect(heldOf(bridge)).toHaveLength(1);
+  });
+
+  test('a piece of a LAN has no next hops, and keeps it so', async () => {
+    const { agent, run, pool, stores, node } = setUp();
+    const lan = pool('lan', ['10.7.0.0/24'], { ipv4: 32 }, LAN);
+    const bridge = pool('bridge', ['10.9.0.0/24'], undefined, { use: 'Bridge' });
+    for (const one of [lan, bridge]) await run((signal) => agent.claimMore(one, 'ipv4', signal));
+    const hops = () =>
+      Object.fromEntries(
+        [...stores.stored.NodeSubnet.values()].map(({ spec }) => [
+          spec.pool,
+          spec.nextHops.map(formatAddress),
+        ]),
+      );
+    expect(hops()).toEqual({ lan: [], bridge: ['192.0.2.1', '2001:db8::1'] });
+    node.addresses.splice(1);
+    await run(agent.maintain);
+    expect(hops()).toEqual({ lan: [], bridge: ['192.0.2.1'] });
+  });
+
+  test('an empty piece of a LAN is surplus, the last one too', async () => {
+    const { agent, run, pool, heldOf, clock } = setUp({ spareAddresses: 8 });
+    const lan = pool('lan', ['10.7.0.0/24'], { ipv4: 30 }, LAN);
+    for (let i = 0; i < 2; i++) await run((signal) => agent.claimMore(lan, 'ipv4', signal));
+    await run(agent.maintain);
+    await clock.advance(GIVE_BACK_MS);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(heldOf(lan)).toEqual([]);
+  });
+
+  test('an empty one of a bridge is kept for as long as a link has its gateway', async () => {
+    const { agent, run, pool, heldOf, clock, bridges } = setUp();
+    const bridge = pool('bridge', ['10.9.0.0/26'], undefined, { use: 'Bridge' });
+    await run((signal) => agent.claimMore(bridge, 'ipv4', signal));
+    bridges.push('10.9.0.1');
+    await run(agent.maintain);
+    await clock.advance(2 * GIVE_BACK_MS);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(heldOf(bridge)).toHaveLength(1);
+    bridges.pop();
+    await run(agent.maintain);
+    await clock.advance(GIVE_BACK_MS);
+    for (let i = 0; i < 3; i++) await run(agent.maintain);
+    expect(heldOf(bridge)).toEqual([]);
+  });
+});
+
 type Stores = ReturnType<typeof createFakeStores>;
 type Agent = ReturnType<typeof createNodeSubnets>;
 type Run = <T>(work: (signal: AbortSignal) => Promise<T>) => Promise<T>;
@@ -597,6 +664,7 @@ function setUp({
   const inFlight = new Set<string>();
   const waiting: Claimer[] = [];
   const markedRoutes: string[] = [];
+  const bridges: string[] = [];
   const serviceCIDRs: CIDR[] = [];
   const inForce = Promise.withResolvers<void>();
   if (!inForceLater) inForce.resolve();
@@ -630,6 +698,7 @@ function setUp({
       inFlight,
       serviceCIDRs: () => serviceCIDRs,
       wired,
+      hasAddressIn: (cidr) => bridges.some((address) => cidrHasAddress(cidr, parseAddress(address))),
       hasMarkedRoute: (cidr) =>
         markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
       settings: {
@@ -665,6 +734,8 @@ function setUp({
     waiting,
     markedRoutes,
     wired,
+    /** Addresses of links that other plugins made. */
+    bridges,
     serviceCIDRs,
     inForce,
     logged,

@@ -298,8 +298,10 @@ async function serve(verbs: Partial<Verbs>, options: Partial<ServeOptions> = {})
     socketPath,
     verbs: {
       add: unexpected,
+      addAddresses: unexpected,
       del: unexpected,
       check: unexpected,
+      checkAddresses: unexpected,
       status: unexpected,
       gc: unexpected,
       ...verbs,

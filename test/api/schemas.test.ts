@@ -10,6 +10,7 @@ describe('the schemas', () => {
     expect(pool.spec).toEqual({
       cidrs: [parseCIDR('10.244.0.0/16'), parseCIDR('fd00::/64')],
       nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+      use: 'Pods',
       priority: 0,
       disabled: false,
       fixedAddresses: false,

@@ -10,6 +10,7 @@ import { allocationStore, nodeSubnetStore, type Log } from '../../src/kube/index
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
+import { startLossyProxy } from './lossy-proxy.ts';
 
 const apiserver = useApiserver();
 
@@ -415,6 +416,43 @@ describe('a leader that acts on what it saw a while ago', () => {
     );
     expect(await names('ipallocations')).toEqual(['10.27.0.71']);
   });
+});
+
+describe('a controller that dies right after one of its writes, the answer lost (F19)', () => {
+  it.each([1, 2, 3, 4, 5, 6])(
+    'write number %i: the next one ends with the same objects and counts',
+    async (last) => {
+      await makePool('pods', ['10.28.0.0/24']);
+      await makeNode('stays');
+      const kept = await claimSubnet('pods', '10.28.0.0/26', 'stays');
+      await claimSubnet('pods', '10.28.0.64/26', 'gone');
+      await claimAddress('pods', '10.28.0.5', 'stays');
+      for (const address of ['10.28.0.70', '10.28.0.71']) await claimAddress('pods', address, 'gone');
+      const noRest = '{"spec":{"reuseDelaySeconds":0}}';
+      await mustSucceed(apiserver().kubectl(['patch', 'ippool', 'pods', '--type=merge', '-p', noRest]));
+
+      const proxy = await startLossyProxy(apiserver().plane, dir);
+      let writes = 0;
+      proxy.setFault(({ method, path }) => {
+        if (writes >= last) return 'lose-request';
+        if (method === 'GET' || !path.includes('/apis/ipam.weft.dev/')) return 'none';
+        return ++writes === last ? 'lose-answer' : 'none';
+      });
+      const first = startController('first', [], proxy.kubeconfig);
+      await vi.waitFor(() => expect(writes).toBe(last), soon);
+      await first.stop();
+      await proxy.stop();
+
+      startController('second');
+      await vi.waitFor(async () => {
+        expect(await names('nodesubnets')).toEqual([kept.metadata.name]);
+        expect(await names('ipallocations')).toEqual(['10.28.0.5']);
+        const pool = await getPool('pods');
+        expect(pool?.metadata.finalizers).toEqual([POOL_FINALIZER]);
+        expect(pool?.status?.ipv4).toMatchObject({ allocated: 1, nodeSubnets: 1, freeSubnets: '3' });
+      }, soon);
+    },
+  );
 });
 
 describe('two replicas', () => {

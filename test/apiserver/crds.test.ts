@@ -147,7 +147,7 @@ describe('an IPPool', () => {
     [['10.0.0.0/16', '10.0.1.0/24'], {}, 'must be disjoint: one CIDR of the list contains another'],
     [['10.0.0.0/16', '10.0.0.0/16'], {}, 'must be disjoint: one CIDR of the list contains another'],
     [[], {}, 'spec.cidrs in body should have at least 1 items'],
-    [['10.0.0.0/16'], { nodeSubnetPrefixLength: { ipv4: 31 } }, 'should be less than or equal to 30'],
+    [['10.0.0.0/16'], { nodeSubnetPrefixLength: { ipv4: 33 } }, 'should be less than or equal to 32'],
     [['10.0.0.0/16'], { nodeSubnetPrefixLength: { ipv6: 63 } }, 'should be greater than or equal to 64'],
     [['10.0.0.0/16'], { reuseDelaySeconds: -1 }, 'should be greater than or equal to 0'],
     [['10.0.0.0/16'], { natOutgoing: 'no' }, 'must be of type boolean'],

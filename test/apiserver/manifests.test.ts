@@ -277,6 +277,13 @@ describe('what the accounts may do', () => {
     expect(await canI(CONTROLLER, 'create', 'events', 'default')).toBe(true);
     expect(await canI(CONTROLLER, 'update', 'leases.coordination.k8s.io/other', 'weft-system')).toBe(false);
   });
+
+  it("lets the agent read the controller's Lease, and no other", async () => {
+    const lease = 'leases.coordination.k8s.io/weft-controller';
+    expect(await canI(AGENT, 'get', lease, 'weft-system')).toBe(true);
+    expect(await canI(AGENT, 'update', lease, 'weft-system')).toBe(false);
+    expect(await canI(AGENT, 'get', 'leases.coordination.k8s.io/other', 'weft-system')).toBe(false);
+  });
 });
 
 describe('the admission policies', () => {

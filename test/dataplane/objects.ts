@@ -10,6 +10,7 @@ export function pool(name: string, cidrs: readonly string[], spec: Partial<IPPoo
     spec: {
       cidrs: cidrs.map(parseCIDR),
       nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+      use: 'Pods',
       priority: 0,
       disabled: false,
       fixedAddresses: false,

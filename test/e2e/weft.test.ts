@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe } from 'vitest';
 import { addressTests } from './weft/addresses.ts';
 import { bootstrapTests } from './weft/bootstrap.ts';
+import { bridgedTests } from './weft/bridged.ts';
 import { bringUp, takeDown } from './weft/bring-up.ts';
 import { checkTests } from './weft/check.ts';
 import { cniCallTests } from './weft/cni-calls.ts';
@@ -30,6 +31,7 @@ describe('weft on a cluster', () => {
   describe('addresses', () => addressTests(stage));
   describe('check', () => checkTests(stage));
   describe('calls of the executable', () => cniCallTests(stage));
+  describe('addresses for other plugins', () => bridgedTests(stage));
   describe('agent restarts', () => restartTests(stage));
   describe('foreign hands', () => foreignHandsTests(stage));
   describe('rollout', () => rolloutTests(stage));

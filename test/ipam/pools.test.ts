@@ -20,6 +20,55 @@ const older = { creationTimestamp: '2026-01-01T00:00:00Z' };
 const younger = { creationTimestamp: '2026-01-02T00:00:00Z' };
 const deleting = { deletionTimestamp: '2026-01-03T00:00:00Z', finalizers: ['x/y'] };
 
+describe('the use of a pool', () => {
+  const pools = [
+    poolOf('bridge', { use: 'Bridge', cidrs: ['10.1.0.0/16'] }),
+    poolOf('lan', { use: 'Lan', cidrs: ['10.2.0.0/16'], gateway: { ipv4: '10.2.0.1' } }),
+    poolOf('pods', { cidrs: ['10.3.0.0/16'] }),
+  ];
+  const choose = (asks: 'Interface' | 'AddressOnly', requestedPool?: string) => () =>
+    choosePools({
+      pools,
+      subnets: [],
+      claimer,
+      asks,
+      ...(requestedPool === undefined ? {} : { requestedPool }),
+    }).map(({ metadata }) => metadata.name);
+
+  test('Pods is for weft’s own interfaces, and they draw from no other', () => {
+    expect(choose('Interface')()).toEqual(['pods']);
+    expect(choose('Interface', 'bridge')).toThrow(/bridge: its use is Bridge: only weft-ipam draws from it/);
+    expect(choose('Interface', 'lan')).toThrow(/lan: its use is Lan: only weft-ipam draws from it/);
+  });
+
+  test('Bridge and Lan are for other plugins’', () => {
+    expect(choose('AddressOnly', 'bridge')()).toEqual(['bridge']);
+    expect(choose('AddressOnly', 'lan')()).toEqual(['lan']);
+    expect(choose('AddressOnly', 'pods')).toThrow(
+      /pods: its use is Pods: weft-ipam draws from pools of use Bridge or Lan/,
+    );
+  });
+
+  test('decides what every node has a subnet of before anybody asks', () => {
+    const view = { pools, subnets: [] };
+    expect(
+      pools.filter((pool) => isGeneral(pool, view, claimer.node)).map(({ metadata }) => metadata.name),
+    ).toEqual(['pods']);
+  });
+
+  test('Lan lies outside of the pools: it is no destination of theirs', () => {
+    const [, lan] = pools;
+    if (lan === undefined) throw new Error('there is one');
+    const pieces = [subnetOf('10.2.0.0/26', lan, 'n1', { nextHops: [] })];
+    expect(poolDestinations(pools, pieces).map(formatCIDR)).toEqual(['10.1.0.0/16', '10.3.0.0/16']);
+  });
+
+  test('Lan holds the addresses of nodes, too, and serves all the same', () => {
+    const foreign = [parseCIDR('10.1.0.9/32'), parseCIDR('10.2.0.9/32')];
+    expect(pools.map((pool) => servingCIDRs(pool, pools, foreign).length)).toEqual([0, 1, 1]);
+  });
+});
+
 describe('choosePools', () => {
   test('goes by name, without those that are being deleted', () => {
     const pools = [

@@ -126,9 +126,11 @@ describe('release', () => {
     const release = queue.release(allocation, { reuseDelayMs: 30_000 });
     await clock.advance(3_600_000);
     expect(queue.pending().releasing).toBe(1);
+    expect(queue.isReleasing(allocation)).toBe(true);
     expect(retried.length).toBeGreaterThan(100);
     isAway = false;
     expect(await clock.until(release)).toBe('released');
+    expect(queue.isReleasing(allocation)).toBe(false);
     expect(released()).toBe(true);
   });
 

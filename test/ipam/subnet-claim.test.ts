@@ -137,6 +137,48 @@ describe('an answer that is lost', () => {
   });
 });
 
+describe('while claims are held', () => {
+  const holdUntil = (clock: FakeClock, untilMs: number) => ({
+    isHeld: () => Promise.resolve(clock.nowMs() < untilMs),
+  });
+
+  test('nothing is created; the claim goes on when the hold ends', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const hold = holdUntil(clock, clock.nowMs() + 3_000);
+    const claim = claimNodeSubnets({ ...node('n1').parts, hold }, pool);
+    await clock.advance(2_900);
+    expect(stores.calls).toEqual([]);
+    expect(await clock.until(claim)).toHaveLength(1);
+  });
+
+  test('for longer than the deadline: unavailable, and it says why', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const claim = claimNodeSubnets({ ...node('n1').parts, hold: holdUntil(clock, Infinity) }, pool);
+    await expect(clock.until(claim)).rejects.toThrow(
+      /IPPool p: claims of node subnets are held for a while, because etcd is back at an older state/,
+    );
+    expect(stores.calls).toEqual([]);
+  });
+
+  test('a subnet that was created right before is taken back', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const n1 = node('n1');
+    const hold = { isHeld: () => Promise.resolve(stores.stored.NodeSubnet.size > 0) };
+    await expect(clock.until(claimNodeSubnets({ ...n1.parts, hold }, pool))).rejects.toThrow(/are held/);
+    expect(stores.calls.map(({ verb }) => verb)).toContain('create');
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+    expect(n1.parts.state).toEqual(createSubnetClaimState());
+  });
+
+  test('a Lease that cannot be read is not taken for one without a hold', async () => {
+    const { stores, clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24'] });
+    const hold = { isHeld: () => Promise.reject(new Error('the apiserver is away')) };
+    const claim = claimNodeSubnets({ ...node('n1').parts, hold }, pool);
+    await expect(clock.until(claim)).rejects.toThrow('the last failure was: the apiserver is away');
+    expect(stores.calls).toEqual([]);
+  });
+});
+
 describe('the pool is not what the cache says', () => {
   test.each<{ name: string; change: (stores: FakeStores) => void; says: RegExp }>([
     {

@@ -1,10 +1,11 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { ensureAccepted, type AcceptedTraffic } from '../../src/kernel/index.ts';
+import { parseCIDR } from '../../src/net/index.ts';
 import { useThrowaways } from './throwaway.ts';
 
 const { make } = useThrowaways();
 const host = make('host');
-const traffic: AcceptedTraffic = { vxlanPort: 4789, families: ['ipv4', 'ipv6'] };
+const traffic: AcceptedTraffic = { vxlanPort: 4789, families: ['ipv4', 'ipv6'], bridged: [] };
 const noLegacy = () => Promise.resolve([]);
 const options = { run: host.run, ownTable: 'weft', legacyTables: noLegacy };
 
@@ -46,6 +47,26 @@ describe('by nft', () => {
     host.sh(`${program} -P FORWARD ACCEPT; ${program} -F FORWARD; ${program} -A FORWARD ${lastRule}`);
     expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(2);
   });
+
+  test.each([
+    ['iptables-nft', 'ip', '10.65.0.0/16'],
+    ['ip6tables-nft', 'ip6', 'fd65::/64'],
+  ])(
+    '%s: pods behind bridges are let through by their addresses, and once',
+    async (program, family, cidr) => {
+      host.sh(`${program} -P FORWARD DROP`);
+      const bridged = { ...traffic, bridged: ['10.65.0.0/16', 'fd65::/64'].map(parseCIDR) };
+      const { inserted } = await ensureAccepted(bridged, options);
+      expect(inserted).toEqual([
+        `${family} filter FORWARD -i weft+ -j ACCEPT`,
+        `${family} filter FORWARD -o weft+ -j ACCEPT`,
+        `${family} filter FORWARD -s ${cidr} -j ACCEPT`,
+        `${family} filter FORWARD -d ${cidr} -j ACCEPT`,
+      ]);
+      expect((await ensureAccepted(bridged, options)).inserted).toEqual([]);
+      expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${cidr} -j ACCEPT`);
+    },
+  );
 
   test('INPUT that drops lets VXLAN in', async () => {
     host.sh('iptables-nft -P INPUT DROP');
@@ -118,7 +139,7 @@ describe('by xtables-legacy', () => {
     host.sh(
       `${program} -P FORWARD DROP; ${program} -A INPUT -j REJECT; ${program} -A FORWARD -o weft+ -j ACCEPT`,
     );
-    const only: AcceptedTraffic = { vxlanPort: 4789, families: [family] };
+    const only: AcceptedTraffic = { vxlanPort: 4789, families: [family], bridged: [] };
     expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([
       `${program} FORWARD -i weft+ -j ACCEPT`,
       `${program} INPUT -p udp -m udp --dport 4789 -j ACCEPT`,

@@ -4,7 +4,10 @@ import { allElse, createFakeClock } from '../ipam/fake-clock.ts';
 
 /** An apiserver in words: what it lists, and what becomes of watches. */
 interface Script {
+  /** What lists answer. */
   items: { name: string; uid: string; resourceVersion: string }[];
+  /** What reads by name answer; those of the list if absent. */
+  stored?: Script['items'];
   resourceVersion: string;
   /** Thrown by lists that ask for a revision. */
   refuseRevisions?: Error;
@@ -25,6 +28,12 @@ function scriptedClient(
     lists,
     watches,
     async request(request) {
+      const name = /^\/things\/(.+)$/.exec(request.path)?.[1];
+      if (name !== undefined) {
+        const found = (script.stored ?? script.items).find((item) => item.name === name);
+        if (found === undefined) throw errorOfAnswer(request.path, { statusCode: 404, text: '' });
+        return object(found);
+      }
       lists.push(request);
       if (request.query?.resourceVersion !== undefined && script.refuseRevisions !== undefined) {
         throw script.refuseRevisions;
@@ -55,11 +64,13 @@ const gone = { type: 'ERROR', object: { kind: 'Status', code: 410, reason: 'Expi
 function start(script: Script, random = () => 0.5) {
   const clock = createFakeClock();
   const client = scriptedClient(script);
+  const signs: string[] = [];
+  const onWentBack = (sign: string) => void signs.push(sign);
   const informer = startInformer(
-    { client, clock, random, log: silent, idleTimeoutMs: 90_000, relistJitterMs: 60_000 },
+    { client, clock, random, log: silent, idleTimeoutMs: 90_000, relistJitterMs: 60_000, onWentBack },
     { path: '/things', parse: (thing) => (thing as { metadata: { uid: string } }).metadata.uid },
   );
-  return { clock, client, informer };
+  return { clock, client, informer, signs };
 }
 
 describe('an informer', () => {
@@ -77,6 +88,12 @@ describe('an informer', () => {
     expect(client.lists).toHaveLength(1);
     await informer.stop();
     expect(informer.isAlive()).toBe(false);
+  });
+
+  it('tells who waits for it that its watch lives', async () => {
+    const { informer } = start({ items: [], resourceVersion: '100' });
+    await informer.waitFor(() => informer.isAlive(), AbortSignal.timeout(2_000));
+    await informer.stop();
   });
 
   it('waits its jitter before it lists again after a 410', async () => {
@@ -106,7 +123,7 @@ describe('an informer', () => {
       items: [{ name: 'a', uid: 'u1', resourceVersion: '900' }],
       resourceVersion: '1000',
     };
-    const { clock, client, informer } = start(script);
+    const { clock, client, informer, signs } = start(script);
     await allElse();
     // What this process wrote last is no more, either.
     informer.wrote(object({ name: 'b', uid: 'u2', resourceVersion: '1001' }));
@@ -127,6 +144,7 @@ describe('an informer', () => {
     expect(informer.get('a')).toBe('u0');
     expect(client.lists.at(-1)?.query?.resourceVersion).toBeUndefined();
     expect(client.watches.at(-1)).toBe('50');
+    expect(signs).toHaveLength(1);
     await informer.stop();
   });
 
@@ -141,6 +159,89 @@ describe('an informer', () => {
     }
     expect(client.watches.length - before).toBeGreaterThan(4);
     expect(client.watches.length - before).toBeLessThan(12);
+    await informer.stop();
+  });
+});
+
+describe('an etcd that is back at an older state', () => {
+  const created = (informer: ReturnType<typeof start>['informer'], item: Script['items'][number]) =>
+    informer.created(object(item), informer.mark());
+
+  it('is known by the answer to a create, at once, and what is cached is listed again', async () => {
+    const script: Script = {
+      items: [{ name: 'ghost', uid: 'g', resourceVersion: '900' }],
+      resourceVersion: '1000',
+    };
+    const { client, informer, signs } = start(script);
+    await allElse();
+    script.items = [{ name: 'old', uid: 'o', resourceVersion: '40' }];
+    script.resourceVersion = '52';
+    created(informer, { name: 'own', uid: 'n', resourceVersion: '51' });
+    expect(signs).toHaveLength(1);
+    expect(informer.isStartingAfresh).toBe(true);
+    expect(informer.get('own')).toBe('n');
+    script.items.push({ name: 'own', uid: 'n', resourceVersion: '51' });
+    await informer.waitFor(() => !informer.isStartingAfresh, AbortSignal.timeout(5_000));
+    expect([...informer.keys()].sort()).toEqual(['old', 'own']);
+    expect(client.lists.at(-1)?.query?.resourceVersion).toBeUndefined();
+    await allElse();
+    expect(client.watches.at(-1)).toBe('52');
+    created(informer, { name: 'next', uid: 'x', resourceVersion: '53' });
+    expect(signs).toHaveLength(1);
+    await informer.stop();
+  });
+
+  it('behind an apiserver that did not notice: own writes stay, reads by name tell the truth', async () => {
+    const script: Script = {
+      items: [
+        { name: 'ghost', uid: 'g', resourceVersion: '900' },
+        { name: 'kept', uid: 'k', resourceVersion: '30' },
+      ],
+      resourceVersion: '1000',
+    };
+    const { clock, client, informer, signs } = start(script);
+    await allElse();
+    script.stored = [
+      { name: 'kept', uid: 'k', resourceVersion: '30' },
+      { name: 'back', uid: 'b', resourceVersion: '40' },
+    ];
+    created(informer, { name: 'own', uid: 'n', resourceVersion: '51' });
+    await informer.waitFor(() => !informer.isStartingAfresh, AbortSignal.timeout(5_000));
+    expect([...informer.keys()].sort()).toEqual(['ghost', 'kept', 'own']);
+    await informer.reread(['ghost', 'kept', 'back', 'none'], AbortSignal.timeout(5_000));
+    expect([...informer.keys()].sort()).toEqual(['back', 'kept', 'own']);
+    // Bookmarks from before say nothing of what was written since.
+    script.send?.({ type: 'BOOKMARK', object: { metadata: { resourceVersion: '1001' } } });
+    created(informer, { name: 'own2', uid: 'n2', resourceVersion: '52' });
+    informer.removed('n', 'own');
+    expect([...informer.keys()].sort()).toEqual(['back', 'kept', 'own2']);
+    expect(signs).toHaveLength(1);
+    // The watch may deliver again once etcd is as far as it was.
+    script.send?.({ type: 'DELETED', object: object({ name: 'own2', uid: 'n2', resourceVersion: '1002' }) });
+    expect([...informer.keys()].sort()).toEqual(['back', 'kept']);
+
+    // The apiserver is restarted: the watch breaks, and the next list is of the new state.
+    script.items = script.stored;
+    script.resourceVersion = '60';
+    const lists = client.lists.length;
+    script.send?.({ type: 'ERROR', object: { kind: 'Status', code: 500, message: 'shutting down' } });
+    await clock.advance(1_000);
+    expect(client.lists.length).toBe(lists + 1);
+    expect(client.lists.at(-1)?.query?.resourceVersion).toBeUndefined();
+    expect([...informer.keys()].sort()).toEqual(['back', 'kept']);
+    await allElse();
+    expect(client.watches.at(-1)).toBe('60');
+    await informer.stop();
+  });
+
+  it('is not believed of a create that was overtaken by the watch', async () => {
+    const script: Script = { items: [], resourceVersion: '100' };
+    const { informer, signs } = start(script);
+    await allElse();
+    const sentAt = informer.mark();
+    script.send?.({ type: 'ADDED', object: object({ name: 'a', uid: 'a', resourceVersion: '105' }) });
+    informer.created(object({ name: 'b', uid: 'b', resourceVersion: '101' }), sentAt);
+    expect(signs).toEqual([]);
     await informer.stop();
   });
 });

@@ -15,16 +15,16 @@ const BOOT_ID = '/run/weft/boot-id';
 const BOOTS = ['11111111-1111-1111-1111-111111111111', '22222222-2222-2222-2222-222222222222'] as const;
 const GRACE_SECONDS = 3;
 
+const SWEEP_POOL = pool('sweep', {
+  cidrs: ['10.12.0.0/24', 'fd00:12::/64'],
+  nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+  reuseDelaySeconds: 1,
+});
+
 beforeAll(async () => {
   node = await startNode({ flags: [`--boot-id=${BOOT_ID}`, `--grace-seconds=${GRACE_SECONDS}`] });
   await writeFile(BOOT_ID, `${BOOTS[0]}\n`);
-  await node.apply(
-    pool('sweep', {
-      cidrs: ['10.12.0.0/24', 'fd00:12::/64'],
-      nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
-      reuseDelaySeconds: 1,
-    }),
-  );
+  await node.apply(SWEEP_POOL);
   agent = await node.startAgent();
 });
 
@@ -58,6 +58,44 @@ describe('an allocation', () => {
     expect(after.map(({ uid: its }) => its)).not.toEqual(before.map(({ uid: its }) => its));
     await ping('readopted', UPLINK.addresses[0]);
     await remove('readopted');
+  });
+});
+
+describe('a NodeSubnet in which pods live (F40)', () => {
+  test('that somebody deleted is made again at once, and drawn from', async () => {
+    await add('subnetless');
+    const before = await node.subnets('sweep');
+    const uids = await uidsOfSubnets(before);
+    await node.kubectl('delete', 'nodesubnets', ...before);
+    await eventually('both to be there again', async () => {
+      const now = await node.subnets('sweep');
+      return before.every((name) => now.includes(name)) ? true : undefined;
+    });
+    const after = await uidsOfSubnets(before);
+    expect(after.filter((uid) => uids.includes(uid))).toEqual([]);
+    await ping('subnetless', UPLINK.addresses[0]);
+    await add('subnetless-next');
+    expect((await node.subnets('sweep')).sort()).toEqual([...before].sort());
+    for (const id of ['subnetless', 'subnetless-next']) await remove(id);
+  });
+
+  test('is made again with its addresses from the kernel alone, when all objects were pruned and the pool applied again', async () => {
+    const addresses = await add('pruned');
+    const before = await node.subnets('sweep');
+    await agent.kill();
+    await node.kubectl('delete', 'ippools', '--all', '--wait=false');
+    await node.kubectl('delete', 'nodesubnets,ipallocations', '--all');
+    const finalizers = ['--type=merge', '-p', '{"metadata":{"finalizers":null}}'];
+    await node.kubectl('patch', 'ippool', 'sweep', ...finalizers);
+    await node.apply(SWEEP_POOL);
+    agent = await node.startAgent();
+    // It serves: by now nobody can get what the pod has.
+    expect((await node.subnets('sweep')).sort()).toEqual([...before].sort());
+    expect(await node.allocations('pruned')).toHaveLength(2);
+    const next = await add('pruned-next');
+    expect(next.filter((address) => addresses.includes(address))).toEqual([]);
+    await ping('pruned', UPLINK.addresses[0]);
+    for (const id of ['pruned', 'pruned-next']) await remove(id);
   });
 });
 
@@ -226,6 +264,11 @@ async function remove(containerID: string): Promise<void> {
   expect((await node.cni({ command: 'DEL', containerID, netns })).exitCode).toBe(0);
   await nothingOf(containerID);
   await node.removeSandbox(containerID);
+}
+
+async function uidsOfSubnets(names: readonly string[]): Promise<string[]> {
+  const text = await node.kubectl('get', 'nodesubnets', ...names, '-o', 'jsonpath={.items[*].metadata.uid}');
+  return text.split(' ');
 }
 
 async function nothingOf(containerID: string): Promise<void> {

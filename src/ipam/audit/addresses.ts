@@ -1,6 +1,5 @@
-import type { IPPool, NodeSubnet } from '../../api/index.ts';
+import { nodeAddressIn, type IPPool, type NodeSubnet } from '../../api/index.ts';
 import {
-  ADDRESS_BITS,
   cidrHasAddress,
   formatAddress,
   formatCIDR,
@@ -10,11 +9,10 @@ import {
   type IPAddress,
   type Range,
 } from '../../net/index.ts';
-import { reservedRanges } from '../subnets.ts';
+import { isExclusive, reservedRanges } from '../subnets.ts';
 import { findingOn, judgedAllocations } from './allocations.ts';
 import type { AuditedAllocation, Book } from './book.ts';
 import type { Finding } from './finding.ts';
-import { mayLieInside } from './overlaps.ts';
 import { createSubnetIndex } from './subnet-index.ts';
 
 /**
@@ -35,7 +33,7 @@ export function auditAddresses(book: Book): Finding[] {
   return judgedAllocations(book).flatMap((allocation) => {
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
-      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address));
+      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address), pools.get(spec.pool));
       return wrong.length > 0 ? wrong : reserved(allocation, reservedOf.get(spec.pool));
     }
     if (attachment === undefined) {
@@ -61,6 +59,7 @@ function wrongSubnet(
   allocation: AuditedAllocation,
   nodeName: string,
   holding: readonly NodeSubnet[],
+  itsPool: IPPool | undefined,
 ): Finding[] {
   const { address, pool } = allocation.spec;
   const [longest] = holding;
@@ -79,7 +78,7 @@ function wrongSubnet(
     ];
   }
   // Of two subnets that overlap, the overlap is the finding.
-  if (own === undefined || (own !== longest && mayLieInside(longest))) {
+  if (own === undefined || (own !== longest && isExclusive(longest))) {
     return [
       findingOn(allocation, {
         invariant: 5,
@@ -103,14 +102,14 @@ function wrongSubnet(
       }),
     ];
   }
-  return isNodesOwn(address, own)
+  return isNodesOwn(address, own, itsPool)
     ? [
         findingOn(allocation, {
           invariant: 5,
           severity: 'critical',
           reason: 'AddressOfTheNode',
           message:
-            `${title} is the first address of ${formatCIDR(own.spec.cidr)}, which is the node's own and never handed ` +
+            `${title} is the node's own address in ${formatCIDR(own.spec.cidr)}, which is never handed ` +
             'out. Delete the object, and start a pod that has it anew',
         }),
       ]
@@ -137,10 +136,11 @@ function reserved(
   ];
 }
 
-/** A subnet of one address is its pod's whole subnet. */
-function isNodesOwn(address: IPAddress, { spec }: NodeSubnet): boolean {
-  const { family, first, prefixLength } = spec.cidr;
-  return address.value === first && prefixLength < ADDRESS_BITS[family];
+/** An exclusive subnet is its pod's whole subnet, and in a piece of a LAN, which nobody routes, no node has one. */
+function isNodesOwn(address: IPAddress, subnet: NodeSubnet, pool: IPPool | undefined): boolean {
+  const { spec } = subnet;
+  if (spec.nextHops.length === 0 || isExclusive(subnet)) return false;
+  return address.value === nodeAddressIn(spec.cidr, pool?.spec.use).value;
 }
 
 function outsidePool(

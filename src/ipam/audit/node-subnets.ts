@@ -2,10 +2,9 @@ import type { IPPool, NodeSubnet } from '../../api/index.ts';
 import { formatCIDR, hostCIDR, type CIDR, type Family } from '../../net/index.ts';
 import { serves } from '../pools.ts';
 import { isSelective, selects } from '../selectors.ts';
-import { countFreeSubnets, isDrained, usableFamilies } from '../subnets.ts';
+import { countFreeSubnets, isDrained, isExclusive, usableFamilies } from '../subnets.ts';
 import type { AuditedNode, Book } from './book.ts';
 import type { Finding } from './finding.ts';
-import { mayLieInside } from './overlaps.ts';
 import { areSettled } from './settled.ts';
 
 /**
@@ -59,7 +58,8 @@ export function auditGoneNodes(book: Book): Finding[] {
   }));
 }
 
-function wrongPiece({ metadata, spec }: NodeSubnet, pool: IPPool | undefined): Finding[] {
+function wrongPiece(subnet: NodeSubnet, pool: IPPool | undefined): Finding[] {
+  const { metadata, spec } = subnet;
   const finding = {
     invariant: 5,
     severity: 'warning',
@@ -80,7 +80,7 @@ function wrongPiece({ metadata, spec }: NodeSubnet, pool: IPPool | undefined): F
   }
   const { family, prefixLength } = spec.cidr;
   const expected = pool.spec.nodeSubnetPrefixLength[family];
-  if (prefixLength === expected || mayLieInside({ metadata, spec })) return [];
+  if (prefixLength === expected || isExclusive(subnet)) return [];
   return [
     {
       ...finding,
@@ -144,13 +144,13 @@ function missingSubnets(book: Book): Finding[] {
   });
 }
 
-/** A subnet of an older UID counts, too: that it is one is a finding of its own. A drained one does not. */
+/** A subnet of an older UID counts, too: that it is one is a finding of its own. A drained or exclusive one does not. */
 function heldKeys({ pools, subnets }: Book): ReadonlySet<string> {
   const byUID = new Map(pools.map((pool) => [pool.metadata.uid, pool]));
   return new Set(
     subnets.flatMap((subnet) => {
       const pool = byUID.get(subnet.spec.poolUID);
-      if (pool === undefined || isDrained(subnet, pool)) return [];
+      if (pool === undefined || isExclusive(subnet) || isDrained(subnet, pool)) return [];
       return [keyOf(pool, { name: subnet.spec.nodeName }, subnet.spec.cidr.family)];
     }),
   );

@@ -1,6 +1,7 @@
 import type { IPPool, NodeSubnet } from '../../api/index.ts';
-import { ADDRESS_BITS, cidrContains, compareCIDRs, formatCIDR } from '../../net/index.ts';
+import { cidrContains, compareCIDRs, formatCIDR } from '../../net/index.ts';
 import { servingCIDRs } from '../pools.ts';
+import { isExclusive } from '../subnets.ts';
 import type { Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { areSettled } from './settled.ts';
@@ -10,20 +11,13 @@ export function auditOverlaps(book: Book): Finding[] {
   return [...overlappingSubnets(book), ...book.pools.flatMap((pool) => unmarkedOverlap(pool, book))];
 }
 
-/**
- * Whether the subnet may lie inside another node's on purpose: the longer prefix routes, and the name of the
- * allocation keeps its address unique.
- */
-export function mayLieInside({ spec }: NodeSubnet): boolean {
-  return spec.cidr.prefixLength === ADDRESS_BITS[spec.cidr.family];
-}
-
 function overlappingSubnets(book: Book): Finding[] {
   const findings = new Map<NodeSubnet, Finding>();
   // CIDRs nest or are disjoint: in this order, what holds a subnet is on the stack when it comes.
   const around: NodeSubnet[] = [];
   for (const subnet of [...book.subnets].sort((a, b) => compareCIDRs(a.spec.cidr, b.spec.cidr))) {
-    if (mayLieInside(subnet)) continue;
+    // It may lie inside another's on purpose: the longer prefix routes, and the allocation's name keeps its address unique.
+    if (isExclusive(subnet)) continue;
     for (let last = around.at(-1); last !== undefined && !cidrContains(last.spec.cidr, subnet.spec.cidr);) {
       around.pop();
       last = around.at(-1);

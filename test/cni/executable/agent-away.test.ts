@@ -122,6 +122,7 @@ describe.concurrent('DEL without an agent', () => {
     expect(deleted).toEqual([
       {
         verb: 'DEL',
+        asks: 'Interface',
         cniVersion: '1.1.0',
         attachment: { network: 'weft', containerID: 'deadbeef', ifName: 'eth0' },
         netns: undefined,
@@ -129,6 +130,24 @@ describe.concurrent('DEL without an agent', () => {
     ]);
     expect(await readdir(directory)).toEqual([]);
   });
+
+  it(
+    'of another plugin’s interface is noted as that: its addresses alone are given back',
+    { timeout: 30_000 },
+    async () => {
+      await using machine = await startMachine();
+      const stdin = { cniVersion: '1.0.0', name: 'bridged', type: 'bridge', ipam: { type: 'weft-ipam' } };
+      expect(await machine.call({ env, stdin })).toMatchObject({ exitCode: 0, stdout: '' });
+      const deleted: DelRequest[] = [];
+      const directory = join(machine.run, 'deleted');
+      await workOffDeletedNotes({
+        directory,
+        del: async (request) => void deleted.push(request),
+        log: SILENT,
+      });
+      expect(deleted).toMatchObject([{ asks: 'AddressOnly', attachment: { network: 'bridged' } }]);
+    },
+  );
 
   it('is served by an agent that comes back in time, and leaves no note', { timeout: 30_000 }, async () => {
     await using machine = await startMachine();

@@ -127,8 +127,10 @@ const unexpected = async (): Promise<never> => {
 
 const UNEXPECTED: Verbs = {
   add: unexpected,
+  addAddresses: unexpected,
   del: unexpected,
   check: unexpected,
+  checkAddresses: unexpected,
   status: unexpected,
   gc: unexpected,
 };

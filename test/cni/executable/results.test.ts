@@ -152,6 +152,7 @@ describe('what the executable answers', () => {
     });
     expect(seen.add).toEqual({
       verb: 'ADD',
+      asks: 'Interface',
       cniVersion: '1.1.0',
       attachment: { network: 'weft', containerID: 'c0ffee', ifName: 'eth0' },
       netns: '/run/netns/pod',

@@ -1,0 +1,112 @@
+import { nodeSubnetName, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { isExclusive, poolOfAddress, type ClaimingNode, type NodeSubnetStore } from '../ipam/index.ts';
+import { cidrHasAddress, firstAddress, formatCIDR, type CIDR, type IPAddress } from '../net/index.ts';
+import type { AgentParts } from './parts.ts';
+
+export interface LostSubnetsParts {
+  readonly store: Pick<NodeSubnetStore, 'create' | 'get'>;
+  readonly pools: () => readonly IPPool[];
+  readonly subnets: () => readonly NodeSubnet[];
+  readonly node: () => ClaimingNode;
+  /** The subnets whose marked route stands in this node's kernel. */
+  readonly markedSubnets: () => readonly CIDR[];
+  /** What interfaces of this node have, as the kernel says now, and what its allocations hold: claims not wired yet. */
+  readonly addressesInUse: () => readonly IPAddress[];
+  /** A subnet in which pods of this node live is another node's by the book. */
+  readonly onTwoOwners: (theirs: NodeSubnet) => void;
+  readonly log: AgentParts['log'];
+}
+
+/**
+ * Subnets of this node whose object is gone while its pods live: a restored etcd has forgotten it, or somebody
+ * deleted it. The kernel is the witness (design, section 5):
+ *
+ * | marked route | pods live in it | its NodeSubnet     | what happens                                        |
+ * |--------------|-----------------|--------------------|-----------------------------------------------------|
+ * | stands       | no              | absent             | the route may go                                    |
+ * | stands       | yes             | absent             | created again for this node; the route stays        |
+ * | stands       | any             | under this name    | not lost; NodeSubnets sees to its UID               |
+ * | stands       | yes             | another node's     | told to people; the route stays; nothing is drawn   |
+ *
+ * A pod whose one address leads here by an exclusive subnet needs none around it, and is in none. Exclusive subnets have no
+ * marked route: what is lost of them ExclusiveSubnets makes again.
+ */
+export interface LostSubnets {
+  /** Whether the marked route of a subnet without an object of this node may go. */
+  routeMayGo(cidr: CIDR): boolean;
+  /**
+   * Creates the objects of lost subnets again. What fails is reported, and tried again at the next call.
+   * @returns those that were created; they are not confirmed yet
+   */
+  recreate(signal: AbortSignal): Promise<string[]>;
+}
+
+export function createLostSubnets(parts: LostSubnetsParts): LostSubnets {
+  const isInUse = (cidr: CIDR) =>
+    parts.addressesInUse().some((address) => cidrHasAddress(cidr, address) && !leadsHereAlone(address));
+
+  return {
+    routeMayGo: (cidr) => !isInUse(cidr),
+
+    async recreate(signal) {
+      const created: string[] = [];
+      for (const cidr of parts.markedSubnets()) {
+        const name = nodeSubnetName(cidr);
+        const known = parts.subnets().find(({ metadata }) => metadata.name === name);
+        if (known?.spec.nodeName === parts.node().name || !isInUse(cidr)) continue;
+        try {
+          if (known !== undefined) parts.onTwoOwners(known);
+          else if (await recreateOne(cidr, signal)) created.push(name);
+        } catch (error) {
+          signal.throwIfAborted();
+          parts.log.error({ err: error, subnet: name }, 'a lost subnet could not be created again yet');
+        }
+      }
+      return created;
+    },
+  };
+
+  /** Whether this node has an exclusive subnet for it. */
+  function leadsHereAlone(address: IPAddress): boolean {
+    return parts
+      .subnets()
+      .some(
+        (subnet) =>
+          isExclusive(subnet) &&
+          subnet.spec.nodeName === parts.node().name &&
+          cidrHasAddress(subnet.spec.cidr, address),
+      );
+  }
+
+  async function recreateOne(cidr: CIDR, signal: AbortSignal): Promise<boolean> {
+    const node = parts.node();
+    const owner = poolOf(cidr);
+    if (owner === undefined || node.addresses.length === 0) {
+      const missing = owner === undefined ? 'no pool has its CIDR' : 'the Node has no address';
+      parts.log.error(
+        { subnet: formatCIDR(cidr) },
+        `pods live in a subnet that has lost its NodeSubnet, and it cannot be created again: ${missing}`,
+      );
+      return false;
+    }
+    const outcome = await parts.store.create(
+      { cidr, ...owner, nodeName: node.name, nodeUID: node.uid, nextHops: [...node.addresses] },
+      signal,
+    );
+    if (outcome.kind === 'created') {
+      parts.log.warn({ subnet: formatCIDR(cidr), ...owner }, 'a subnet with living pods was created again');
+      return true;
+    }
+    const found = await parts.store.get(nodeSubnetName(cidr), signal);
+    if (found !== undefined && found.spec.nodeName !== node.name) parts.onTwoOwners(found);
+    return false;
+  }
+
+  /** The pool of the longest NodeSubnet that holds it, else of the CIDR that does. */
+  function poolOf(cidr: CIDR): { readonly pool: string; readonly poolUID: string } | undefined {
+    const around = parts.subnets().filter((subnet) => !isExclusive(subnet));
+    const owner = poolOfAddress(firstAddress(cidr), parts.pools(), around);
+    const poolUID = owner?.pool?.metadata.uid ?? owner?.subnet?.spec.poolUID;
+    return owner === undefined || poolUID === undefined ? undefined : { pool: owner.poolName, poolUID };
+  }
+}

@@ -1,0 +1,136 @@
+import { describe, expect, test } from 'vitest';
+import { createLostSubnets } from '../../src/agent/lost-subnets.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
+
+describe('the marked route of a subnet without an object', () => {
+  test('may go where no pod lives in it, and stays where one does', () => {
+    const { lost, inUse } = setUp();
+    inUse.push('10.0.0.70', 'fd00::9');
+    expect(lost.routeMayGo(parseCIDR('10.0.0.0/26'))).toBe(true);
+    expect(lost.routeMayGo(parseCIDR('10.0.0.64/26'))).toBe(false);
+    expect(lost.routeMayGo(parseCIDR('fd00::/122'))).toBe(false);
+  });
+});
+
+describe('a lost subnet', () => {
+  test.each(['10.0.0.64/26', 'fd00::40/122'])(
+    '%s in which pods live is created again, for this node as it is now',
+    async (cidr) => {
+      const { lost, marked, inUse, stores, recreate } = setUp();
+      marked.push('10.0.0.0/26', cidr);
+      inUse.push('10.0.0.70', 'fd00::44');
+      const created = await recreate();
+      expect(created).toEqual([...stores.stored.NodeSubnet.keys()]);
+      expect(stores.stored.NodeSubnet.get(created[0] ?? '')?.spec).toEqual({
+        cidr: parseCIDR(cidr),
+        pool: 'p',
+        poolUID: stores.stored.IPPool.get('p')?.metadata.uid,
+        nodeName: 'n1',
+        nodeUID: 'uid-n1',
+        nextHops: [parseAddress('192.0.2.1')],
+      });
+      expect(lost.routeMayGo(parseCIDR('10.0.0.0/26'))).toBe(true);
+      expect(await recreate()).toEqual([]);
+    },
+  );
+
+  test('of a drained CIDR belongs to the pool of the NodeSubnet around it', async () => {
+    const { marked, inUse, stores, recreate } = setUp();
+    stores.applyPool('older', { cidrs: ['10.8.0.0/24'] });
+    await stores.subnets.create({ ...subnetSpec('10.9.0.0/24', 'n9'), pool: 'gone', poolUID: 'uid-gone' });
+    marked.push('10.9.0.64/26');
+    inUse.push('10.9.0.70');
+    expect(await recreate()).toEqual(['10.9.0.64-26']);
+    expect(stores.stored.NodeSubnet.get('10.9.0.64-26')?.spec).toMatchObject({
+      pool: 'gone',
+      poolUID: 'uid-gone',
+    });
+  });
+
+  test('that no pool has is reported, and nothing is created', async () => {
+    const { marked, inUse, recreate, logged } = setUp();
+    marked.push('10.9.0.64/26');
+    inUse.push('10.9.0.70');
+    expect(await recreate()).toEqual([]);
+    expect(logged).toEqual([expect.stringContaining('no pool has its CIDR')]);
+  });
+
+  test('that cannot be created keeps no other from it, and is tried again', async () => {
+    let isAway = true;
+    const { marked, inUse, recreate, logged } = setUp({
+      fault: ({ name }) => (isAway && name === '10.0.0.0-26' ? 'fail' : 'none'),
+    });
+    marked.push('10.0.0.0/26', '10.0.0.64/26');
+    inUse.push('10.0.0.7', '10.0.0.70');
+    expect(await recreate()).toEqual(['10.0.0.64-26']);
+    expect(logged).toContain('a lost subnet could not be created again yet');
+    isAway = false;
+    expect(await recreate()).toEqual(['10.0.0.0-26']);
+  });
+
+  test.each([
+    ['as the cache shows', true],
+    ['as only the create tells', false],
+  ])('that is another node’s by now, %s, is told of and left alone', async (_, isShown) => {
+    const { marked, inUse, stores, recreate, twoOwners, hideFromCache } = setUp();
+    await stores.subnets.create(subnetSpec('10.0.0.64/26', 'n2'));
+    if (!isShown) hideFromCache();
+    marked.push('10.0.0.64/26');
+    expect(await recreate()).toEqual([]);
+    expect(twoOwners).toEqual([]); // nobody lives there
+    inUse.push('10.0.0.70');
+    expect(await recreate()).toEqual([]);
+    expect(twoOwners).toEqual(['10.0.0.64-26 of n2']);
+    expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec.nodeName).toBe('n2');
+  });
+
+  test.each([true, false])(
+    'that is under this node’s name is not lost (in the cache: %s)',
+    async (isShown) => {
+      const { marked, inUse, stores, recreate, twoOwners, hideFromCache } = setUp();
+      await stores.subnets.create({ ...subnetSpec('10.0.0.64/26', 'n1'), nodeUID: 'an-older-one' });
+      if (!isShown) hideFromCache();
+      marked.push('10.0.0.64/26');
+      inUse.push('10.0.0.70');
+      expect(await recreate()).toEqual([]);
+      expect(twoOwners).toEqual([]);
+    },
+  );
+});
+
+function subnetSpec(cidr: string, nodeName: string) {
+  const nextHops = [parseAddress('192.0.2.9')];
+  return { cidr: parseCIDR(cidr), pool: 'p', poolUID: 'u', nodeName, nodeUID: `uid-${nodeName}`, nextHops };
+}
+
+function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } = {}) {
+  const stores = createFakeStores({ fault });
+  stores.applyPool('p', { cidrs: ['10.0.0.0/24', 'fd00::/120'] });
+  const marked: string[] = [];
+  const inUse: string[] = [];
+  const twoOwners: string[] = [];
+  const logged: string[] = [];
+  const log = (_: object, message: string) => void logged.push(message);
+  let isHidden = false;
+  const lost = createLostSubnets({
+    store: stores.subnets,
+    pools: () => [...stores.stored.IPPool.values()],
+    subnets: () => (isHidden ? [] : [...stores.stored.NodeSubnet.values()]),
+    node: () => ({ name: 'n1', uid: 'uid-n1', labels: {}, addresses: [parseAddress('192.0.2.1')] }),
+    markedSubnets: () => marked.map(parseCIDR),
+    addressesInUse: () => inUse.map(parseAddress),
+    onTwoOwners: ({ metadata, spec }) => twoOwners.push(`${metadata.name} of ${spec.nodeName}`),
+    log: { info: log, warn: () => undefined, error: log },
+  });
+  return {
+    lost,
+    marked,
+    inUse,
+    stores,
+    twoOwners,
+    logged,
+    recreate: () => lost.recreate(new AbortController().signal),
+    hideFromCache: () => (isHidden = true),
+  };
+}

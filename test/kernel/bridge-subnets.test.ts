@@ -1,0 +1,173 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  IP_FAMILIES,
+  makeFabric,
+  pings,
+  POOLS,
+  settled,
+  startSync,
+  type Fabric,
+  type FabricNode,
+  type IPFamily,
+  type SyncProcess,
+} from './fabric.ts';
+import type { Sources } from './sync-process.ts';
+import { useThrowaways, type Throwaway } from './throwaway.ts';
+
+/**
+ * Pods behind bridges that other plugins made, on three nodes of which one is behind a router that drops pods'
+ * addresses and one drops what it forwards; and a pool over a LAN that nodes must leave alone.
+ */
+
+const { make } = useThrowaways();
+let fabric: Fabric;
+let syncs: SyncProcess[];
+let bridged: BridgedPod[];
+
+/** A container as the reference bridge plugin wires it. */
+interface BridgedPod {
+  readonly node: FabricNode;
+  readonly throwaway: Throwaway;
+  readonly addresses: Readonly<Record<IPFamily, string>>;
+}
+
+beforeAll(async () => {
+  fabric = makeFabric(make);
+  for (const address of ['ip saddr 10.65.0.0/16', 'ip daddr 10.65.0.0/16', 'ip6 saddr fd65::/64']) {
+    fabric.router.sh(`nft add rule inet fabric forward ${address} drop`);
+  }
+  await settled(fabric);
+  bridged = fabric.nodes.map(makeBridgedPod);
+  syncs = fabric.nodes.map((node) => {
+    const sync = startSync(node);
+    sync.set(sources(node));
+    return sync;
+  });
+  await Promise.all(syncs.map((sync) => sync.upToDate()));
+});
+
+afterAll(async () => {
+  await Promise.all(syncs.map((sync) => sync.kill()));
+});
+
+describe('pods behind bridges', () => {
+  test('reach each other, the pods of weft and the nodes, on whatever node, and are reached', async () => {
+    const failed: string[] = [];
+    for (const family of IP_FAMILIES) {
+      for (const from of bridged) {
+        const others = bridged.filter((to) => to !== from).map(({ addresses }) => addresses[family]);
+        const pods = fabric.nodes.flatMap((node) => node.pods).map(({ addresses }) => addresses[family]);
+        const nodes = fabric.nodes.map(({ addresses }) => addresses[family]);
+        for (const to of [...others, ...pods, ...nodes]) {
+          if (!(await pings(from.throwaway, to)))
+            failed.push(`from the bridge of ${from.node.name} to ${to}`);
+        }
+        for (const { name, pods: near } of fabric.nodes) {
+          const [pod] = near;
+          if (pod !== undefined && !(await pings(pod.throwaway, from.addresses[family]))) {
+            failed.push(`from a pod of ${name} to the bridge of ${from.node.name} (IPv${family})`);
+          }
+        }
+      }
+    }
+    expect(failed).toEqual([]);
+  });
+
+  test.each(IP_FAMILIES)('leave the pools with the address of their node (IPv%i)', async (family) => {
+    const { throwaway: outside, addresses } = fabric.outside;
+    for (const { throwaway } of bridged) expect(await pings(throwaway, addresses[family])).toBe(true);
+    // It knows no way back to them: what it answered, it answered to nodes.
+    expect(outside.sh(`ip ${family === 6 ? '-6' : ''} route show`)).not.toMatch(/10\.65\.|fd65:/);
+  });
+
+  test('answer for an address that nobody has at once, from their own node', () => {
+    for (const { node } of bridged) {
+      node.throwaway.sh('ip link set br0 down');
+      const index = fabric.nodes.indexOf(node);
+      expect(() => node.throwaway.sh(`ip route get 10.65.0.${64 * index + 9}`)).toThrow(/No route to host/);
+      node.throwaway.sh('ip link set br0 up');
+      expect(node.throwaway.sh(`ip route get 10.65.0.${64 * index + 9}`)).toContain('dev br0');
+    }
+  });
+
+  test('have their gateway on the bridge alone, and the node speaks to pods with its own address', () => {
+    for (const { node } of bridged) {
+      const addresses = node.throwaway.sh('ip -oneline address show dev vxlan.weft');
+      expect(addresses).toContain(` ${node.first[4]}/32 `);
+      expect(addresses).not.toMatch(/10\.65\.|fd65:/);
+    }
+  });
+});
+
+describe('a LAN', () => {
+  test('is routed by no node', () => {
+    for (const { throwaway } of fabric.nodes) {
+      for (const family of IP_FAMILIES) {
+        expect(throwaway.sh(`ip -${family} route show proto 84`)).not.toMatch(/192\.168\.9\.|fd09:/);
+      }
+    }
+  });
+
+  test('is outside of the pools: pods reach it with the address of their node', async () => {
+    for (const family of IP_FAMILIES) {
+      for (const { pods } of fabric.nodes) {
+        const [pod] = pods;
+        if (pod === undefined) throw new Error('every node has pods');
+        expect(await pings(pod.throwaway, fabric.outside.addresses[family])).toBe(true);
+      }
+    }
+  });
+});
+
+test('there was nothing to repair', async () => {
+  for (const sync of syncs) {
+    expect((await sync.status()).reason).toBeUndefined();
+    expect(sync.drift()).toEqual([]);
+  }
+});
+
+function sources(node: FabricNode): Sources {
+  const given = fabric.sources(node);
+  const bridges = fabric.nodes.flatMap(({ name, addresses }, index): Sources['subnets'] => {
+    const hops = [addresses[4], addresses[6]];
+    const pool = { pool: 'bridged' };
+    return [
+      [`10.65.0.${64 * index}/26`, name, hops, pool],
+      [`fd65::${index === 0 ? '' : (64 * index).toString(16)}/122`, name, hops, pool],
+    ];
+  });
+  const lan = { pool: 'lan' };
+  return {
+    ...given,
+    pools: [
+      ...POOLS,
+      ['bridged', ['10.65.0.0/16', 'fd65::/64'], { use: 'Bridge' }],
+      ['lan', ['192.168.9.0/24', 'fd09::/64'], { use: 'Lan' }],
+    ],
+    subnets: [
+      ...given.subnets,
+      ...bridges,
+      ['192.168.9.0/28', 'b', [], lan],
+      ['192.168.9.16/28', 'a', [], lan],
+      // As one node's token could write it: a pool of a LAN is not routed all the same.
+      ['fd09::/122', 'b', ['192.168.1.11', 'fd01::b'], lan],
+    ],
+  };
+}
+
+function makeBridgedPod(node: FabricNode): BridgedPod {
+  const throwaway = make(`${node.name}-bridged`);
+  const index = fabric.nodes.indexOf(node);
+  const gateway = { 4: `10.65.0.${64 * index + 1}`, 6: `fd65::${(64 * index + 1).toString(16)}` };
+  const addresses = { 4: `10.65.0.${64 * index + 2}`, 6: `fd65::${(64 * index + 2).toString(16)}` };
+  node.throwaway.sh(
+    'ip link add br0 type bridge && ip link set br0 up && ' +
+      `ip addr add ${gateway[4]}/26 dev br0 && ip addr add ${gateway[6]}/122 dev br0 nodad && ` +
+      `ip link add port0 type veth peer name eth0 netns ${throwaway.name} && ip link set port0 master br0 up`,
+  );
+  throwaway.sh(
+    `ip addr add ${addresses[4]}/26 dev eth0 && ip addr add ${addresses[6]}/122 dev eth0 nodad && ` +
+      `ip link set eth0 up && ip route add default via ${gateway[4]} && ip -6 route add default via ${gateway[6]}`,
+  );
+  return { node, throwaway, addresses };
+}

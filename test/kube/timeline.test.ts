@@ -1,0 +1,85 @@
+import { describe, expect, test } from 'vitest';
+import { createTimeline } from '../../src/kube/timeline.ts';
+
+describe('a create', () => {
+  test('that is answered with a higher revision than was known when it was sent is no sign', () => {
+    const timeline = createTimeline();
+    timeline.listed('99');
+    const sentAt = timeline.mark();
+    // Its answer may come after the watch has shown later things.
+    timeline.watched('130');
+    expect(timeline.created('110', sentAt)).toBe(false);
+    expect(timeline.highest).toBe('130');
+  });
+
+  test('that is answered with a lower one than was known when it was sent proves that etcd went back', () => {
+    const timeline = createTimeline();
+    timeline.listed('1000');
+    expect(timeline.created('999', timeline.mark())).toBe(true);
+  });
+
+  test('before anything was listed is no sign', () => {
+    const timeline = createTimeline();
+    expect(timeline.created('5', timeline.mark())).toBe(false);
+  });
+
+  test('that was under way when another told is no second sign', () => {
+    const timeline = createTimeline();
+    timeline.listed('1000');
+    const [first, second] = [timeline.mark(), timeline.mark()];
+    expect(timeline.created('500', first)).toBe(true);
+    timeline.wentBack();
+    expect(timeline.created('501', second)).toBe(false);
+    expect(timeline.highest).toBe('501');
+  });
+
+  test('with revisions that a float cannot tell apart', () => {
+    const timeline = createTimeline();
+    timeline.listed('9007199254740993');
+    expect(timeline.created('9007199254740992', timeline.mark())).toBe(true);
+  });
+});
+
+describe('after etcd went back', () => {
+  const doubtful = () => {
+    const timeline = createTimeline();
+    timeline.listed('1000');
+    timeline.wentBack();
+    return timeline;
+  };
+
+  test('lists and watches from before are in doubt, and do not count', () => {
+    const timeline = doubtful();
+    timeline.listed('1000');
+    timeline.watched('1001');
+    expect(timeline.isDoubtful).toBe(true);
+    expect(timeline.highest).toBeUndefined();
+    // Else every create from now on would be a sign again.
+    expect(timeline.created('501', timeline.mark())).toBe(false);
+    timeline.listed('1000');
+    expect(timeline.created('502', timeline.mark())).toBe(false);
+  });
+
+  test('a list of a lower revision is of the new state, and all counts again', () => {
+    const timeline = doubtful();
+    timeline.listed('510');
+    expect(timeline.isDoubtful).toBe(false);
+    timeline.watched('520');
+    expect(timeline.highest).toBe('520');
+    expect(timeline.created('519', timeline.mark())).toBe(true);
+  });
+
+  test('a list that is further than what was seen before may be of the state before', () => {
+    const timeline = doubtful();
+    timeline.listed('1030');
+    expect(timeline.isDoubtful).toBe(true);
+    timeline.listed('1020');
+    expect(timeline.isDoubtful).toBe(false);
+  });
+
+  test('it may go back once more: own creates tell that, too', () => {
+    const timeline = doubtful();
+    timeline.created('600', timeline.mark());
+    expect(timeline.created('550', timeline.mark())).toBe(true);
+  });
+});
