@@ -370,6 +370,37 @@ describe('a recovery from an etcd that went back', () => {
   });
 });
 
+describe('a recovery meanwhile, and an address that a pod names', () => {
+  const claimer = {
+    node: { name: 'n1', labels: {} },
+    wishes: { addresses: { ipv4: parseAddress('10.1.0.9') } },
+  };
+  const pod = { namespace: 'shop', name: 'web', uid: 'u' };
+
+  test('in no subnet of the node is used where its object is still there', async () => {
+    let asked = 0;
+    const { pool, claimFor, calls } = setUp({ claimer, recovery: () => Promise.resolve(++asked === 2) });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.128/30'], {}, { fixedAddresses: true });
+    expect(await claimFor('c', pod)).toEqual(['10.1.0.9']);
+    expect(calls.map(({ verb }) => verb)).toEqual(['create']);
+  });
+
+  test('whose object etcd has lost is claimed again', async () => {
+    let asked = 0;
+    const { pool, claimFor, stores } = setUp({
+      claimer,
+      recovery: () => {
+        if (++asked !== 2) return Promise.resolve(false);
+        stores.deleteByHand('IPAllocation', '10.1.0.9');
+        return Promise.resolve(true);
+      },
+    });
+    pool('a', ['10.1.0.0/24'], ['10.1.0.128/30'], {}, { fixedAddresses: true });
+    expect(await claimFor('c', pod)).toEqual(['10.1.0.9']);
+    expect([...stores.stored.IPAllocation.keys()]).toEqual(['10.1.0.9']);
+  });
+});
+
 function setUp({
   fault,
   families,

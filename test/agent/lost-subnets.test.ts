@@ -11,6 +11,19 @@ describe('the marked route of a subnet without an object', () => {
     expect(lost.routeMayGo(parseCIDR('10.0.0.64/26'))).toBe(false);
     expect(lost.routeMayGo(parseCIDR('fd00::/122'))).toBe(false);
   });
+
+  test('may go where an exclusive subnet of this node leads to the one pod in it', async () => {
+    const { lost, inUse, stores, marked, recreate } = setUp();
+    marked.push('10.0.0.64/26');
+    inUse.push('10.0.0.70');
+    const exclusive = await stores.subnets.create({ ...subnetSpec('10.0.0.70/32', 'n1'), exclusive: true });
+    expect(lost.routeMayGo(parseCIDR('10.0.0.64/26'))).toBe(true);
+    expect(await recreate()).toEqual([]);
+    if (exclusive.kind !== 'created') throw new Error('it is taken');
+    stores.deleteByHand('NodeSubnet', exclusive.object.metadata.name);
+    await stores.subnets.create({ ...subnetSpec('10.0.0.70/32', 'n2'), exclusive: true });
+    expect(lost.routeMayGo(parseCIDR('10.0.0.64/26'))).toBe(false);
+  });
 });
 
 describe('a lost subnet', () => {
@@ -46,6 +59,16 @@ describe('a lost subnet', () => {
       pool: 'gone',
       poolUID: 'uid-gone',
     });
+  });
+
+  test('belongs to the pool whose CIDR holds it, whatever is exclusive in it', async () => {
+    const { marked, inUse, stores, recreate } = setUp();
+    const first = { ...subnetSpec('10.0.0.64/32', 'n2'), pool: 'gone', poolUID: 'uid-gone' };
+    await stores.subnets.create({ ...first, exclusive: true });
+    marked.push('10.0.0.64/26');
+    inUse.push('10.0.0.70');
+    expect(await recreate()).toEqual(['10.0.0.64-26']);
+    expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec.pool).toBe('p');
   });
 
   test('that no pool has is reported, and nothing is created', async () => {

@@ -1,5 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { allocationName, type NodeSubnet } from '../../src/api/index.ts';
+import {
+  allocationName,
+  type IPAllocationSpec,
+  type NodeSubnet,
+  type NodeSubnetSpec,
+} from '../../src/api/index.ts';
 import { createTwoOwners } from '../../src/agent/two-owners.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
@@ -43,6 +48,26 @@ describe('a subnet', () => {
     expect(owners.isDisputed(own)).toBe(false);
   });
 
+  test.each([{ fixed: true }, { sticky: 'shop/db-0' }])(
+    'in which a pod of another node has an address of its own, %j, is not disputed',
+    async (marks) => {
+      const { owners, look, own, allocate } = await setUp();
+      await allocate('10.0.0.9', 'n2', marks);
+      owners.taken('10.0.0.9');
+      for (let i = 0; i < 3; i++) await look();
+      expect(owners.isDisputed(own)).toBe(false);
+    },
+  );
+
+  test('is disputed also where the other node has an exclusive one for what was drawn there', async () => {
+    const { owners, look, own, allocate, subnet } = await setUp();
+    await allocate('10.0.0.9', 'n2');
+    await subnet('10.0.0.9/32', 'n2', { exclusive: true });
+    owners.taken('10.0.0.9');
+    for (let i = 0; i < 3; i++) await look();
+    expect(owners.isDisputed(own)).toBe(true);
+  });
+
   test('stays as it was judged while the apiserver is away, and others are looked at all the same', async () => {
     let isAway = false;
     const { owners, look, own, other, allocate } = await setUp(({ verb, name }) =>
@@ -61,8 +86,12 @@ describe('a subnet', () => {
 async function setUp(fault: (call: FakeCall) => Fault = () => 'none') {
   const stores = createFakeStores({ fault });
   const told: string[] = [];
-  const subnet = async (cidr: string, nodeName: string): Promise<NodeSubnet> => {
-    const spec = { cidr: parseCIDR(cidr), pool: 'p', poolUID: 'u', nodeName, nodeUID: nodeName };
+  const subnet = async (
+    cidr: string,
+    nodeName: string,
+    extra: Partial<NodeSubnetSpec> = {},
+  ): Promise<NodeSubnet> => {
+    const spec = { cidr: parseCIDR(cidr), pool: 'p', poolUID: 'u', nodeName, nodeUID: nodeName, ...extra };
     const made = await stores.subnets.create({ ...spec, nextHops: [parseAddress('192.0.2.1')] });
     if (made.kind !== 'created') throw new Error(`${cidr} is taken`);
     return made.object;
@@ -84,10 +113,15 @@ async function setUp(fault: (call: FakeCall) => Fault = () => 'none') {
     told,
     subnet,
     look: () => owners.look(new AbortController().signal),
-    allocate: async (address: string, nodeName: string | undefined) => {
+    allocate: async (
+      address: string,
+      nodeName: string | undefined,
+      marks: Partial<IPAllocationSpec> = {},
+    ) => {
       const holds =
         nodeName === undefined ? { holder: 'a person' } : { nodeName, attachment: attachmentOf('far') };
-      const made = await stores.allocations.create({ address: parseAddress(address), pool: 'p', ...holds });
+      const spec = { address: parseAddress(address), pool: 'p', ...holds, ...marks };
+      const made = await stores.allocations.create(spec);
       expect(stores.stored.IPAllocation.has(allocationName(parseAddress(address)))).toBe(true);
       return made;
     },

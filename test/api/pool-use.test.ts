@@ -38,6 +38,11 @@ describe('a pool', () => {
       spec: { cidrs: ['10.0.0.0/16'], nodeSubnetPrefixLength: { ipv4: 31 } },
       message: /^nodeSubnetPrefixLength above 30 \(ipv4\) or 126 \(ipv6\) is for pools of use Lan$/,
     },
+    ...[lan, { use: 'Bridge', cidrs: ['10.0.0.0/16'] }].map((spec) => ({
+      name: `${spec.use} addresses that pods name`,
+      spec: { ...spec, fixedAddresses: true },
+      message: /^fixedAddresses is for pools of use Pods/,
+    })),
     {
       name: 'a LAN without its router',
       spec: { ...lan, gateway: {} },

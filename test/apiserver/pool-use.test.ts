@@ -67,6 +67,11 @@ describe('a pool', () => {
   it.each<[string, Spec, string]>([
     ['with a use that nobody knows', { ...lan, use: 'Wan' }, 'Unsupported value: "Wan"'],
     ['of a bridge with a gateway', { ...lan, use: 'Bridge' }, 'gateway is for pools of use Lan: on a bridge'],
+    [
+      'of a LAN with fixed addresses',
+      { ...lan, fixedAddresses: true },
+      'fixedAddresses is for pools of use Pods',
+    ],
     ['of pods with a gateway', { ...lan, use: 'Pods' }, 'gateway is for pools of use Lan: on a bridge'],
     [
       'of pods with pieces of one address',

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { desiredNodeState } from '../../src/dataplane/index.ts';
 import { formatCIDR } from '../../src/net/index.ts';
-import { input, subnet } from './objects.ts';
+import { input, pool, subnet } from './objects.ts';
 
 const EARLY = { created: '2026-01-01T00:00:00Z' };
 const LATE = { created: '2026-01-02T00:00:00Z' };
@@ -41,6 +41,22 @@ describe('of two subnets of different nodes that overlap', () => {
       subnet('10.64.0.64/28', 'b', ['192.168.1.2'], LATE),
     ];
     expect(routed(both).to).toEqual(['10.64.0.64/26', '10.64.0.64/28']);
+  });
+});
+
+describe('an exclusive subnet in a bridge’s', () => {
+  const pools = [pool('main', ['10.64.0.0/16'], { use: 'Bridge' })];
+  const around = subnet('10.64.0.64/26', 'b', ['192.168.1.2'], EARLY);
+  const to = (cidr: string) => {
+    const thief = subnet(cidr, 'c', ['192.168.1.3'], { ...LATE, exclusive: true });
+    return desiredNodeState(input({ pools, subnets: [around, thief] }))
+      .routes.map(({ destination }) => formatCIDR(destination))
+      .filter((destination) => destination === cidr);
+  };
+
+  it('is not routed where it is the gateway, which is the node’s own address', () => {
+    expect(to('10.64.0.65/32')).toEqual([]);
+    expect(to('10.64.0.66/32')).toEqual(['10.64.0.66/32']);
   });
 });
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import {
   countFreeSubnets,
   createSubnetClaimState,
+  claimExclusiveSubnet,
   claimNodeSubnets,
   drawableSubnets,
   freeSubnet,
@@ -19,6 +20,19 @@ import { allocationOf, poolOf, subnetOf } from './objects.ts';
 const pool = poolOf('p', { cidrs: ['10.0.0.0/25'] });
 const exclusive = (cidr: string, nodeName = 'n2') => subnetOf(cidr, pool, nodeName, { exclusive: true });
 const scattered = [exclusive('10.0.0.9/32'), exclusive('10.0.0.70/32')];
+
+test('a node without an address makes none: nobody would route it', async () => {
+  const stores = createFakeStores();
+  const clock = createFakeClock();
+  const its = stores.applyPool('p', { cidrs: ['10.0.0.0/26'] });
+  const node = { name: 'n1', uid: 'uid-n1', labels: {}, addresses: [] };
+  const parts = { stores, node, clock, random: () => 0.5 };
+  const { signal } = new AbortController();
+  await expect(claimExclusiveSubnet(parts, allocationOf('10.0.0.9'), its, signal)).rejects.toThrow(
+    'the Node has no address',
+  );
+  expect(stores.stored.NodeSubnet.size).toBe(0);
+});
 
 describe('one address in every place of a pool', () => {
   test('leaves all places free', () => {

@@ -61,14 +61,19 @@ function scriptedClient(
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined };
 const gone = { type: 'ERROR', object: { kind: 'Status', code: 410, reason: 'Expired', message: 'too old' } };
 
-function start(script: Script, random = () => 0.5) {
+function start(script: Script, selects = () => true) {
+  const random = () => 0.5;
   const clock = createFakeClock();
   const client = scriptedClient(script);
   const signs: string[] = [];
   const onWentBack = (sign: string) => void signs.push(sign);
   const informer = startInformer(
     { client, clock, random, log: silent, idleTimeoutMs: 90_000, relistJitterMs: 60_000, onWentBack },
-    { path: '/things', parse: (thing) => (thing as { metadata: { uid: string } }).metadata.uid },
+    {
+      path: '/things',
+      parse: (thing) => (thing as { metadata: { uid: string } }).metadata.uid,
+      selects,
+    },
   );
   return { clock, client, informer, signs };
 }
@@ -231,6 +236,25 @@ describe('an etcd that is back at an older state', () => {
     expect([...informer.keys()].sort()).toEqual(['back', 'kept']);
     await allElse();
     expect(client.watches.at(-1)).toBe('60');
+    await informer.stop();
+  });
+
+  it('what is another’s under the same uid by then is left out, and shown when it is ours again', async () => {
+    const at = (uid: string, resourceVersion: string) => ({ name: 'a', uid, resourceVersion });
+    const script: Script = { items: [at('ours', '900')], resourceVersion: '1000' };
+    let isOurs = true;
+    const { informer } = start(script, () => isOurs);
+    await allElse();
+    created(informer, { name: 'own', uid: 'n', resourceVersion: '50' });
+    await informer.waitFor(() => !informer.isStartingAfresh, AbortSignal.timeout(5_000));
+    expect(informer.has('a')).toBe(true);
+    script.stored = [at('ours', '41')];
+    isOurs = false;
+    await informer.reread(['a'], AbortSignal.timeout(5_000));
+    expect(informer.has('a')).toBe(false);
+    isOurs = true;
+    informer.wrote(object(at('ours', '52')));
+    expect(informer.has('a')).toBe(true);
     await informer.stop();
   });
 

@@ -239,6 +239,22 @@ describe('a StatefulSet’s pod with the annotation', () => {
     await freeKept();
   });
 
+  test('keeps its address also if an older state, in which it waited, comes back under it', async () => {
+    const [address = ''] = addressesOf(await add('db-8', { sticky: true }));
+    await node.kubectl(
+      ...['patch', 'ipallocation', address, '--type=merge', '-p'],
+      JSON.stringify({ spec: { nodeName: null, attachment: null, holder: 'sticky' } }),
+    );
+    await eventually('it to be bound again', async () => {
+      const spec = await node.kubectl('get', 'ipallocation', address, '-o', 'jsonpath={.spec}');
+      return spec.includes('"attachment"') && spec.includes('default/db-8') ? true : undefined;
+    });
+    await ping('db-8');
+    await del('db-8');
+    expect(await node.allocations()).toHaveLength(2);
+    await freeKept();
+  });
+
   test('has the address here that it had on another node, as soon as that lets it go', async () => {
     await node.apply(boundElsewhere('10.20.0.12', 'db-1'));
     const refused = await add('db-1', { sticky: true });
