@@ -35,7 +35,10 @@ import { formatAddress, sameAddress, type Family, type IPAddress } from '../../s
 import type { Settings } from '../../src/settings.ts';
 import type { Machine } from './machine.ts';
 
-/** An agent whose kernel is a Machine: all that it decides, claims and releases is the real agent's own code. */
+/**
+ * An agent whose kernel is a Machine. What decides, claims and releases is the real agent's own code; what drives the
+ * kernel (ADD, DEL, the sweep's last look) follows it here step by step.
+ */
 export interface SimulatedAgent {
   /** Resolves when it serves. */
   readonly serving: Promise<void>;

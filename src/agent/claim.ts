@@ -215,7 +215,7 @@ async function oneMoreSubnet(
     await parts.subnetSource.claimMore(pool, full.family, signal);
   } catch (error) {
     if (!(error instanceof SubnetUnavailableError)) throw error;
-    throw full.subnets.length === 0 ? error : full;
+    throw full.subnets.length === 0 || error.failed ? error : full;
   }
 }
 
@@ -250,5 +250,6 @@ function isForPeople(error: unknown): error is Error {
 }
 
 function isFull(error: unknown): error is PoolExhaustedError | SubnetUnavailableError {
-  return error instanceof PoolExhaustedError || error instanceof SubnetUnavailableError;
+  if (error instanceof SubnetUnavailableError) return !error.failed;
+  return error instanceof PoolExhaustedError;
 }

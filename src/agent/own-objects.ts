@@ -6,6 +6,8 @@ export interface OwnObject {
   /** For messages. */
   readonly kind: string;
   readonly metadata: Pick<StoredMetadata, 'name' | 'uid' | 'creationTimestamp'>;
+  /** Whether the watch that shows it lives: a broken one shows what is no more, and that says nothing of etcd. */
+  readonly isWatched: () => boolean;
   /** Reads the uid that etcd has under its name; undefined: none. */
   readonly read: (signal: AbortSignal) => Promise<string | undefined>;
 }
@@ -38,10 +40,11 @@ export function createOwnObjectsCheck(parts: OwnObjectsParts): (signal: AbortSig
     const { name, uid } = object.metadata;
     const found = await object.read(signal);
     if (found === uid) return;
-    // Deleted as objects are: the watch tells within moments.
-    const untilMs = clock.nowMs() + WATCH_LAG_MS;
+    // Deleted as objects are: the watch tells within moments, once it lives.
+    let sinceMs = clock.nowMs();
     while (isShown(uid)) {
-      if (clock.nowMs() >= untilMs) {
+      if (!object.isWatched()) sinceMs = clock.nowMs();
+      if (clock.nowMs() - sinceMs >= WATCH_LAG_MS) {
         const what = found === undefined ? 'is not there' : `has the uid ${found}`;
         return parts.onWentBack(`${object.kind} ${name} ${what}, and its watch still shows the uid ${uid}`);
       }

@@ -393,11 +393,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       ...ownSubnets(caches.subnets.list(), nodeName, caches.node().uid).map(({ metadata }) => ({
         kind: NODE_SUBNET.kind,
         metadata,
+        isWatched: caches.subnets.isAlive,
         read: async (until: AbortSignal) => (await stores.subnets.get(metadata.name, until))?.metadata.uid,
       })),
       ...[...caches.allocations.values()].map(({ metadata }) => ({
         kind: IP_ALLOCATION.kind,
         metadata,
+        isWatched: caches.allocations.isLiving,
         read: async (until: AbortSignal) =>
           (await stores.allocations.get(metadata.name, until))?.metadata.uid,
       })),

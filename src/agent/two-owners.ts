@@ -41,14 +41,15 @@ export function createTwoOwners(parts: TwoOwnersParts): TwoOwners {
     async look(signal) {
       for (const [name, found] of looks) {
         try {
-          const other = await otherOwner(name, signal);
-          if (other === undefined) {
+          const subnet = ownSubnetOf(name);
+          const other = subnet === undefined ? undefined : await otherOwner(name, signal);
+          if (subnet === undefined || other === undefined) {
+            // Also a name whose subnet was given back: there is nothing to dispute any more.
             looks.delete(name);
             continue;
           }
           looks.set(name, found + 1);
-          const subnet = ownSubnetOf(name);
-          if (found > 0 && subnet !== undefined) parts.onTwoOwners(subnet, other);
+          if (found === 1) parts.onTwoOwners(subnet, other);
         } catch (error) {
           signal.throwIfAborted();
           parts.log.warn({ err: error, address: name }, 'who has a taken address could not be read');

@@ -26,8 +26,9 @@ export const POOL_SHOW: Command = {
   about: [
     'Counts the objects themselves; no status is read. Addresses that are held without a',
     'pod come first: no pod that goes frees them, and a drained CIDR waits for them.',
-    'RESERVED is what nobody gets: the first address of every subnet, which is its',
-    "node's own, and what is drained. USE is allocated and resting of what can be had.",
+    "RESERVED is what nobody gets: a node's own or a bridge's address in every subnet,",
+    'what the pool reserves, and what is drained. USE is allocated and resting of what can',
+    'be had.',
   ].join('\n'),
   operands: [{ name: 'POOL', isOptional: true, isRepeated: true, values: 'pools' }],
   flags: [OUTPUT_FLAG],

@@ -134,13 +134,21 @@ export class SubnetUnavailableError extends Error {
   readonly pool: string;
   readonly family: Family | undefined;
   readonly reason: string;
+  /** The claim failed, and whether one is free is not known: no reason to turn to another pool. */
+  readonly failed: boolean;
 
-  constructor(pool: string, family: Family | undefined, reason: string, options?: ErrorOptions) {
+  constructor(
+    pool: string,
+    family: Family | undefined,
+    reason: string,
+    options?: ErrorOptions & { readonly failed?: boolean },
+  ) {
     const kind = family === undefined ? 'subnet' : `${family} subnet`;
     super(`this node gets no ${kind} of IPPool ${pool}: ${reason}`, options);
     this.pool = pool;
     this.family = family;
     this.reason = reason;
+    this.failed = options?.failed === true;
   }
 }
 

@@ -211,7 +211,7 @@ async function within(
     return await claim(deadline.signal);
   } catch (error) {
     if (error instanceof SubnetUnavailableError) throw error;
-    throw new SubnetUnavailableError(poolName, family, messageOf(error), { cause: error });
+    throw new SubnetUnavailableError(poolName, family, messageOf(error), { cause: error, failed: true });
   } finally {
     deadline.end();
   }

@@ -65,6 +65,16 @@ describe('the pools', () => {
   });
 });
 
+test('the next pool is not for those whose first one could not be asked: whether it is full nobody knows', async () => {
+  const { pool, claim, told } = setUp({ claimMoreFails: true });
+  pool('a', ['10.1.0.0/24'], []);
+  pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+  await expect(claim('c')).rejects.toThrow(
+    'this node gets no ipv4 subnet of IPPool a: the apiserver is away',
+  );
+  expect(told).toEqual([]);
+});
+
 describe('what people are told', () => {
   test('that an address came from the next pool, since the first was full', async () => {
     const { pool, claim, told } = setUp();
@@ -406,6 +416,7 @@ function setUp({
   families,
   claimMoreTakesMs = 0,
   claimMoreIsOfNoUse = false,
+  claimMoreFails = false,
   isBlind = false,
   claimer = { node: { name: 'n1', labels: {} } },
   onSecure = () => Promise.resolve(),
@@ -415,6 +426,7 @@ function setUp({
   families?: Family[];
   claimMoreTakesMs?: number;
   claimMoreIsOfNoUse?: boolean;
+  claimMoreFails?: boolean;
   isBlind?: boolean;
   claimer?: Claimer;
   onSecure?: () => Promise<void>;
@@ -461,6 +473,8 @@ function setUp({
         more.push(`${name} ${family}`);
         await clock.sleep(claimMoreTakesMs, signal);
         if (claimMoreIsOfNoUse) return;
+        if (claimMoreFails)
+          throw new SubnetUnavailableError(name, family, 'the apiserver is away', { failed: true });
         const cidr = spare.get(name)?.[family]?.shift();
         if (cidr === undefined) throw new SubnetUnavailableError(name, family, 'none is free');
         held.get(name)?.push(subnetOf(cidr, pool));

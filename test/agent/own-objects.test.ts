@@ -39,17 +39,34 @@ test('an object that its watch shows to be gone within seconds is no sign', asyn
   expect(signs).toEqual([]);
 });
 
+test('a watch that is broken shows what is no more, and that is no sign until it lives again', async () => {
+  const { check, checking, signs, store, clock, watch } = setUp({ a: 'u-a' });
+  await check();
+  store('a', undefined);
+  watch.lives = false;
+  const running = checking();
+  await clock.advance(60_000);
+  expect(signs).toEqual([]);
+  watch.lives = true;
+  await clock.advance(4_000);
+  expect(signs).toEqual([]);
+  await clock.until(running);
+  expect(signs).toHaveLength(1);
+});
+
 function setUp(objects: Record<string, string>) {
   const clock = createFakeClock();
   const cache = new Map(Object.entries(objects));
   const stored = new Map<string, string | undefined>();
   const asked: string[] = [];
   const signs: string[] = [];
+  const watch = { lives: true };
   const check = createOwnObjectsCheck({
     objects: () =>
       [...cache].map(([name, uid]) => ({
         kind: 'Thing',
         metadata: { name, uid, creationTimestamp: `2026-01-0${name.charCodeAt(0) - 96}T00:00:00Z` },
+        isWatched: () => watch.lives,
         read: () => {
           asked.push(name);
           return Promise.resolve(stored.has(name) ? stored.get(name) : uid);
@@ -64,6 +81,7 @@ function setUp(objects: Record<string, string>) {
     cache,
     asked,
     signs,
+    watch,
     store: (name: string, uid: string | undefined) => void stored.set(name, uid),
     checking,
     check: () => clock.until(checking()),

@@ -6,6 +6,7 @@ import {
   POOLS,
   settled,
   startSync,
+  until,
   type Fabric,
   type FabricNode,
   type IPFamily,
@@ -29,6 +30,8 @@ interface BridgedPod {
   readonly node: FabricNode;
   readonly throwaway: Throwaway;
   readonly addresses: Readonly<Record<IPFamily, string>>;
+  /** The bridge's own. */
+  readonly gateway: Readonly<Record<IPFamily, string>>;
 }
 
 beforeAll(async () => {
@@ -44,6 +47,7 @@ beforeAll(async () => {
     return sync;
   });
   await Promise.all(syncs.map((sync) => sync.upToDate()));
+  await bridgesSettled();
 });
 
 afterAll(async () => {
@@ -155,6 +159,16 @@ function sources(node: FabricNode): Sources {
   };
 }
 
+/** A bridge that was just made probes its own addresses, and learns its ports: until then it answers nobody. */
+async function bridgesSettled(): Promise<void> {
+  for (const { node, throwaway, gateway } of bridged) {
+    for (const family of IP_FAMILIES) {
+      const answered = await until(() => pings(throwaway, gateway[family]), 15_000);
+      if (answered === undefined) throw new Error(`the bridge of ${node.name} does not answer IPv${family}`);
+    }
+  }
+}
+
 function makeBridgedPod(node: FabricNode): BridgedPod {
   const throwaway = make(`${node.name}-bridged`);
   const index = fabric.nodes.indexOf(node);
@@ -169,5 +183,5 @@ function makeBridgedPod(node: FabricNode): BridgedPod {
     `ip addr add ${addresses[4]}/26 dev eth0 && ip addr add ${addresses[6]}/122 dev eth0 nodad && ` +
       `ip link set eth0 up && ip route add default via ${gateway[4]} && ip -6 route add default via ${gateway[6]}`,
   );
-  return { node, throwaway, addresses };
+  return { node, throwaway, addresses, gateway };
 }

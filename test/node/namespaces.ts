@@ -35,6 +35,22 @@ export async function makeUplink(): Promise<void> {
   await ip('link', 'set', UPLINK.name, 'up');
 }
 
+/** Takes out of the kernel what the node's agent has left there: the next file's node is another machine. */
+export async function clearNode(): Promise<void> {
+  for (const { name } of await weftLinks()) await ip('link', 'delete', name);
+  const links = JSON.parse(await ip('-json', 'link', 'show')) as { ifname: string }[];
+  for (const name of [UPLINK.name, 'vxlan.weft']) {
+    if (links.some(({ ifname }) => ifname === name)) await ip('link', 'delete', name);
+  }
+  for (const family of ['-4', '-6']) {
+    for (const protocol of ['84', '85']) {
+      await ip(family, 'route', 'flush', 'table', 'all', 'protocol', protocol);
+    }
+  }
+  const { stdout } = await execa('nft', ['list', 'tables']);
+  if (stdout.includes('table inet weft')) await execa('nft', ['delete', 'table', 'inet', 'weft']);
+}
+
 /** Empty directories over those that the node's parts use: nothing of the machine's shows or changes. */
 export async function coverDirectories(directories: readonly string[]): Promise<void> {
   for (const directory of directories) {

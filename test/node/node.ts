@@ -6,7 +6,14 @@ import { execa } from 'execa';
 import { buildAll } from '../../hack/build.ts';
 import { startControlPlane, type ControlPlane } from '../../hack/cluster/control-plane.ts';
 import { askHealth } from '../../src/health.ts';
-import { coverDirectories, ip, makeUplink, requirePrivateNamespaces, UPLINK } from './namespaces.ts';
+import {
+  clearNode,
+  coverDirectories,
+  ip,
+  makeUplink,
+  requirePrivateNamespaces,
+  UPLINK,
+} from './namespaces.ts';
 
 const CHECKOUT = new URL('../../', import.meta.url).pathname;
 export const NODE_NAME = 'test-node';
@@ -220,7 +227,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
       for (const agent of running) await agent.kill();
       await plane.stop();
       await rm(dir, { recursive: true, force: true });
-      await ip('link', 'delete', UPLINK.name);
+      await clearNode();
     },
   };
 }

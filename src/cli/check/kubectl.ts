@@ -43,7 +43,8 @@ export function kubectlExec(options: KubectlOptions): ExecInAgent {
       });
       return stdout;
     } catch (error) {
-      if (!(error instanceof ExecaError) || signal.aborted) throw error;
+      signal.throwIfAborted(); // whoever pressed Ctrl-C has the reason there
+      if (!(error instanceof ExecaError)) throw error;
       throw new ExecError(reasonOf(error, timeoutMs), { cause: error });
     }
   };

@@ -1,7 +1,6 @@
 import type { IPPool, NodeSubnet } from '../../api/index.ts';
 import { formatCIDR, hostCIDR, type CIDR, type Family } from '../../net/index.ts';
-import { serves } from '../pools.ts';
-import { isSelective, selects } from '../selectors.ts';
+import { isGeneral } from '../pools.ts';
 import { countFreeSubnets, isDrained, isExclusive, usableFamilies } from '../subnets.ts';
 import type { AuditedNode, Book } from './book.ts';
 import type { Finding } from './finding.ts';
@@ -121,13 +120,8 @@ function missingSubnets(book: Book): Finding[] {
     ...(book.serviceCIDRs ?? []),
   ];
   const nodes = book.nodes.filter(({ isReady, settledAtMs }) => isReady && areSettled(book, settledAtMs));
-  const general = book.pools.filter(
-    (pool) =>
-      areSettled(book, pool.metadata.creationTimestamp) &&
-      serves(pool, book) &&
-      !isSelective(pool.spec.namespaceSelector),
-  );
-  return general.flatMap((pool) => {
+  const pools = book.pools.filter(({ metadata }) => areSettled(book, metadata.creationTimestamp));
+  return pools.flatMap((pool) => {
     const room = new Map<Family, boolean>();
     const hasRoom = (family: Family) => {
       const known = room.get(family) ?? countFreeSubnets({ ...book, pool, family, foreign }) > 0n;
@@ -135,7 +129,7 @@ function missingSubnets(book: Book): Finding[] {
       return known;
     };
     return nodes
-      .filter(({ labels }) => selects(pool.spec.nodeSelector, labels))
+      .filter((node) => isGeneral(pool, book, node))
       .flatMap((node) =>
         usableFamilies(pool, node.addresses)
           .filter((family) => !held.has(keyOf(pool, node, family)) && hasRoom(family))

@@ -27,6 +27,19 @@ test('a healthy cluster has no finding', () => {
   );
 });
 
+test('a node needs no subnet of a pool for other plugins before it has a container of them', () => {
+  fc.assert(
+    fc.property(anyWorld, (world) => {
+      const others = [
+        poolOf('bridged', { cidrs: ['10.200.0.0/16'], use: 'Bridge' }),
+        poolOf('lan', { cidrs: ['10.201.0.0/16'], use: 'Lan', gateway: { ipv4: '10.201.0.1' } }),
+      ];
+      const findings = findingsOf({ ...world, pools: [...world.pools, ...others] });
+      expect(findings.filter(({ reason }) => reason === 'NoSubnet')).toEqual([]);
+    }),
+  );
+});
+
 interface Corruption {
   readonly name: string;
   /** The world with one mistake in it, and what is to be found; undefined where this world gives no occasion. */
