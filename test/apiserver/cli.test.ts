@@ -204,7 +204,7 @@ describe('addr release', () => {
 
   it('refuses what weft holds itself', async () => {
     await makePool('pods', { cidrs: ['10.1.0.0/16'] });
-    await use('10.1.0.1', { holder: 'sticky' });
+    await use('10.1.0.1', { holder: 'sticky', sticky: 'shop/web-0' });
     const { exitCode, stderr } = await weft(['addr', 'release', '10.1.0.1'], { reject: false });
     expect(exitCode).toBe(1);
     expect(stderr).toContain('10.1.0.1 is kept by weft itself (sticky)');
