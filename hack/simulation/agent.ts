@@ -1,3 +1,4 @@
+import { allocationsOf } from '../../src/agent/attachments.ts';
 import { watchObjects } from '../../src/agent/caches.ts';
 import { claimFor } from '../../src/agent/claim.ts';
 import { createFindClaimer } from '../../src/agent/claimers.ts';
@@ -7,7 +8,6 @@ import { whenChanged } from '../../src/agent/when-changed.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
 import { allocationName, type IPAllocation, type IPAllocationSpec } from '../../src/api/index.ts';
 import {
-  attachmentID,
   createAttachmentLocks,
   createReleaseQueue,
   createRingCursor,
@@ -230,22 +230,12 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     work();
   }
 
-  function allocationsOf(key: AttachmentKey): IPAllocation[] {
-    const id = attachmentID(key);
-    return [...caches.allocations.values()].filter(
-      (allocation) =>
-        allocation.spec.attachment !== undefined &&
-        attachmentID(allocation.spec.attachment) === id &&
-        !isResting(allocation),
-    );
-  }
-
   function isHeld(key: AttachmentKey, name: string): boolean {
-    return allocationsOf(key).some(({ metadata }) => metadata.name === name);
+    return allocationsOf(caches.allocations, key).some(({ metadata }) => metadata.name === name);
   }
 
   function releaseAll(key: AttachmentKey): void {
-    for (const allocation of allocationsOf(key)) {
+    for (const allocation of allocationsOf(caches.allocations, key)) {
       void releases.release(allocation, { reuseDelayMs: delayOf(allocation.spec.pool) });
     }
   }
