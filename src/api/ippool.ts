@@ -12,6 +12,44 @@ export const IP_POOL: Resource = { kind: 'IPPool', plural: 'ippools', singular: 
 export const PoolUse = z.enum(['Pods', 'Bridge', 'Lan']);
 export type PoolUse = z.output<typeof PoolUse>;
 
+/** Whether other pools' pods reach those of a pool (dataplane/isolation.ts). */
+export const Isolation = z
+  .object({
+    mode: z
+      .enum(['None', 'Isolated'])
+      .default('None')
+      .describe(
+        'Isolated: traffic with the pods of another pool passes only where this pool names that one in peers and, if ' +
+          'that one is Isolated too, it names this one. None: only what the other pool refuses is refused.',
+      ),
+    peers: z
+      .array(
+        z
+          .string()
+          .min(1)
+          .max(63)
+          .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/),
+      )
+      .max(256)
+      .default([])
+      .meta({
+        'x-kubernetes-list-type': 'set',
+        description: 'The names of the pools whose pods an Isolated pool admits, and is admitted by.',
+      }),
+    dns: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Whether the pool's pods reach the cluster's DNS Service wherever its pods live, whatever isolation says.",
+      ),
+  })
+  .prefault({})
+  .describe(
+    'Keeps pods of different pools apart, by the CIDRs of the pools. Nodes, what nodes masquerade, and addresses outside ' +
+      'all pools are not affected. Where an Isolated pool is full, its pods wait and are not given an address of another.',
+  );
+export type Isolation = z.output<typeof Isolation>;
+
 /** What a person writes and keeps in git. Nobody else writes it. */
 export const IPPoolSpec = z
   .object({
@@ -84,6 +122,7 @@ export const IPPoolSpec = z
       .boolean()
       .default(true)
       .describe('Whether traffic that leaves the pools is masqueraded behind the node.'),
+    isolation: Isolation,
     reuseDelaySeconds: z
       .int()
       .min(0)

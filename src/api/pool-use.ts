@@ -8,6 +8,7 @@ interface UsedSpec {
   readonly cidrs: readonly CIDR[];
   readonly nodeSubnetPrefixLength: Readonly<Record<Family, number>>;
   readonly fixedAddresses: boolean;
+  readonly isolation: { readonly mode: 'None' | 'Isolated' };
   readonly gateway?: Readonly<Partial<Record<Family, IPAddress | undefined>>> | undefined;
 }
 
@@ -37,6 +38,11 @@ const RULES: readonly UseRule[] = [
     rule: "self.use == 'Pods' || !self.fixedAddresses",
     message: 'fixedAddresses is for pools of use Pods: other plugins name no address',
     holds: ({ use, fixedAddresses }) => use === 'Pods' || !fixedAddresses,
+  },
+  {
+    rule: "self.use != 'Lan' || !has(self.isolation) || self.isolation.mode == 'None'",
+    message: 'isolation is for pools of use Pods or Bridge: what lies on a LAN is not filtered',
+    holds: ({ use, isolation }) => use !== 'Lan' || isolation.mode === 'None',
   },
   ...FAMILIES.flatMap(lanRules),
 ];

@@ -12,6 +12,7 @@ import {
 } from '../net/index.ts';
 import { disputedSubnets } from './disputed.ts';
 import { desiredFilter } from './filter.ts';
+import type { DNSServer } from './isolation.ts';
 import { isOnLink, pathToPeer, type PeerPath, type Uplinks } from './peers.ts';
 import {
   PEER_METRIC,
@@ -40,6 +41,8 @@ export interface DesiredInput {
   readonly kernelFamilies: readonly Family[];
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
+  /** Where the cluster's DNS Service is served. */
+  readonly dnsServers: readonly DNSServer[];
   readonly config: DataplaneConfig;
 }
 
@@ -112,6 +115,7 @@ function routedNodeState(input: DesiredInput): NodeState {
           path.kind === 'none' ? [] : reachedDirectly(subnet, uplinks),
         ),
       ],
+      dnsServers: input.dnsServers,
       config,
     }),
     families,
