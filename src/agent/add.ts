@@ -68,6 +68,7 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     const claimed = await claiming;
     parts.observe('add:claimed');
     signal.throwIfAborted();
+    await parts.dataPath.isolationInForce(signal);
 
     const addresses = addressesOf(claimed);
     configurePodLink(parts.host, pod.socket, link, {

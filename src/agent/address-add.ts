@@ -50,6 +50,7 @@ async function addAddresses(
     parts.observe('add:claimed');
     try {
       signal.throwIfAborted();
+      await parts.dataPath.isolationInForce(signal);
       const result = resultOf(parts, request, sandbox, claimed);
       parts.ages.born(attachment);
       return result;

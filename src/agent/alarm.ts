@@ -7,6 +7,8 @@ import { formatAddress } from '../net/index.ts';
 export interface Alarm {
   /** Someone else had changed these objects of ours in the kernel; they have been put back. */
   repaired(objects: readonly string[]): void;
+  /** Where the cluster's DNS is served cannot be read. */
+  dnsUnsure(message: string): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
 }
@@ -24,13 +26,17 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
   const warn = (object: EventObject | undefined, reason: string, message: string) => {
     if (object !== undefined) events.record({ object, type: 'Warning', reason, message });
   };
+  const nodeObject = (): EventObject => {
+    const { name, uid } = node();
+    return { apiVersion: 'v1', kind: 'Node', name, uid };
+  };
   return {
+    dnsUnsure: (message) => warn(nodeObject(), 'DNSServersUnsure', message),
     repaired(objects) {
-      const { name, uid } = node();
       const more = objects.length - MOST_NAMED;
       const named = [...objects.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
       warn(
-        { apiVersion: 'v1', kind: 'Node', name, uid },
+        nodeObject(),
         'NetworkRepaired',
         `someone else had changed the network that weft keeps on this node, and it was put back: ${named}`,
       );

@@ -18,6 +18,7 @@ const REASONS: Readonly<Record<string, string>> = {
   FixedAddressError: 'IPAddressRefused',
   AddressTakenError: 'IPAddressTaken',
   PoolExhaustedError: 'IPPoolExhausted',
+  IsolatedPoolFullError: 'IPPoolExhausted',
   SubnetUnavailableError: 'IPPoolExhausted',
 };
 

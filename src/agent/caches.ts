@@ -39,7 +39,7 @@ export interface AgentCaches {
   /** Whether the Node says that its network does not work yet. */
   networkUnavailable(): boolean;
   /** What routes and filters are derived from; undefined before the first complete lists. */
-  nodeSources(): NodeSources | undefined;
+  nodeSources(): Omit<NodeSources, 'dnsServers'> | undefined;
   readonly namespaces: Informer<Namespace>;
   /** The pods bound to this node; keys are `namespace/name`. */
   readonly pods: Informer<Pod>;

@@ -6,6 +6,7 @@ import {
   ClaimDeadlineError,
   FixedAddressError,
   InvalidAnnotationError,
+  IsolatedPoolFullError,
   NoPoolError,
   PoolExhaustedError,
   SubnetUnavailableError,
@@ -100,7 +101,7 @@ async function claimFromFirst(
   return claimFromOneOf(parts, claimant, pools, {}, signal);
 }
 
-/** From the first of the pools that has room. */
+/** From the first of the pools that has room; behind an Isolated one, none is tried. */
 export async function claimFromOneOf(
   parts: ClaimingParts,
   claimant: Claimant,
@@ -109,13 +110,17 @@ export async function claimFromOneOf(
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
   let refusal: unknown;
-  for (const pool of pools) {
+  for (const [index, pool] of pools.entries()) {
     try {
       const claimed = await claimFromPool(parts, claimant, pool, terms, signal);
       if (refusal instanceof Error) parts.announce.overflowed(claimant.pod, pool, refusal);
       return claimed;
     } catch (error) {
       if (!isFull(error)) throw error;
+      // What is to be kept apart from others must not be among them because there is no room.
+      if (pool.spec.isolation.mode === 'Isolated') {
+        throw index === pools.length - 1 ? error : new IsolatedPoolFullError(pool.metadata.name, error);
+      }
       // The first pool's reason is the one that its people look for.
       refusal ??= error;
     }
@@ -220,7 +225,7 @@ async function oneMoreSubnet(
 }
 
 function outcomeOf(error: unknown): ClaimOutcome {
-  if (isFull(error)) return 'exhausted';
+  if (isFull(error) || error instanceof IsolatedPoolFullError) return 'exhausted';
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
@@ -245,6 +250,7 @@ function isForPeople(error: unknown): error is Error {
     error instanceof InvalidAnnotationError ||
     error instanceof FixedAddressError ||
     error instanceof AddressTakenError ||
+    error instanceof IsolatedPoolFullError ||
     isFull(error)
   );
 }

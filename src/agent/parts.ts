@@ -44,6 +44,11 @@ export interface DataPath {
   podMTU(): number;
   /** Preferred source of the node's own packets to pods. */
   hostSources(): Readonly<Partial<Record<Family, IPAddress>>>;
+  /**
+   * Resolves when pods are isolated as the pools say that this agent knows: before any new pod of theirs can send.
+   * @throws FiltersNotInForceError, or the signal's reason
+   */
+  isolationInForce(signal: AbortSignal): Promise<void>;
 }
 
 /** What the verbs of one agent share. Made once, in main.ts. */

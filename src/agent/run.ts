@@ -8,6 +8,7 @@ import {
   SUBNET_HOLD_ANNOTATION,
   type NodeSubnet,
 } from '../api/index.ts';
+import { isolatesAny } from '../dataplane/index.ts';
 import { serveHealth } from '../health.ts';
 import {
   createAttachmentLocks,
@@ -46,6 +47,7 @@ import {
   repeatedly,
   poolStore,
   requireSchemaRevision,
+  watchEndpointSlices,
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
@@ -61,6 +63,7 @@ import { createCheck } from './check.ts';
 import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
+import { createDNSServers, knownDNSServers } from './dns-servers.ts';
 import {
   createExclusiveSubnets,
   createIsHeldHere,
@@ -159,14 +162,33 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     random,
     log,
   });
+  const run = createCommandRunner();
+  let wakeSync = () => undefined as void;
+  let tellOfDNS = (message: string) => log.error({}, message);
+  const dns = createDNSServers({
+    service: `${flags.dnsService.namespace}/${flags.dnsService.name}`,
+    watch: () => watchEndpointSlices({ client, clock, random, log }, flags.dnsService),
+    known: () => knownDNSServers(run),
+    onChange: () => wakeSync(),
+    onTrouble: (message) => tellOfDNS(message),
+    clock,
+    log,
+  });
+  // Before the filters change, so that they know where DNS is served.
+  caches.onNodeChange(() => {
+    if (isolatesAny(caches.pools.list(), [])) dns.follow(true);
+  });
   serving.waitsFor('the first complete lists from the apiserver');
   await caches.synced(signal);
+  const followDNS = () => dns.follow(isolatesAny(caches.pools.list(), caches.subnets.list()));
+  followDNS();
   await services.settled;
   serving.ready();
 
   const lock = await waitForLock(join(flags.runDirectory, 'agent.lock'), { clock, log, signal });
   serving.waitsFor("the node's routes and filters");
   log.info({ nodeName, bootID }, 'this agent serves the node');
+  await dns.settled(signal);
   const scrapes = serveMetrics({ address: flags.metricsAddress, registry: metrics.registry, clock, log });
 
   const host = openNetlinkSocket();
@@ -186,6 +208,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     observe: metrics.events,
   });
   const alarm = createAlarm(events, { node: caches.node, podOf: caches.podOf });
+  tellOfDNS = (message) => {
+    log.error({}, message);
+    alarm.dnsUnsure(message);
+  };
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
   const releases = createReleaseQueue({
@@ -230,12 +256,19 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
-    run: createCommandRunner(),
+    run,
     sysctlRoot,
     sources: () => {
       const sources = caches.nodeSources();
-      return sources && { ...sources, subnets: subnetsForKernel(sources.subnets, nodeName, isHeldHere) };
+      return (
+        sources && {
+          ...sources,
+          subnets: subnetsForKernel(sources.subnets, nodeName, isHeldHere),
+          dnsServers: dns.list(),
+        }
+      );
     },
+    pools: caches.pools.list,
     config: { ...flags.vxlan, natExempt: flags.natExempt },
     beforeRemovingSubnetRoute: (cidr) => (lostSubnets.routeMayGo(cidr) ? 'remove' : 'keep'),
     onDrift(objects) {
@@ -254,6 +287,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log,
   });
   isBroken = () => sync.broken() !== undefined;
+  wakeSync = sync.wake;
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
@@ -408,6 +442,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     clock,
   });
   caches.onWentBack(recovery.begin);
+  caches.onWentBack(dns.startAfresh);
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
@@ -464,6 +499,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         caches.onPodBound(listener);
       },
       async () => {
+        followDNS();
+        dns.look();
         await recovery.settled(signal);
         await twoOwners.look(signal);
         await care.maintain(signal);
@@ -491,6 +528,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   await sync.stop();
   await caches.stop();
   await services.stop();
+  await dns.stop();
   await client.close();
   await scrapes.close();
   health.close();

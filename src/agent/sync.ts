@@ -3,6 +3,7 @@ import {
   desiredNodeState,
   FILTER_TABLE,
   type DataplaneConfig,
+  type DNSServer,
   type NodeState,
   type Uplinks,
 } from '../dataplane/index.ts';
@@ -30,6 +31,7 @@ export interface NodeSources {
   readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly IPAddress[] };
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
+  readonly dnsServers: readonly DNSServer[];
 }
 
 export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSubnetRoute'> {
@@ -41,6 +43,8 @@ export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSub
   readonly sysctlRoot: string;
   /** Undefined until every kind has been listed completely once: nothing is touched before. */
   readonly sources: () => NodeSources | undefined;
+  /** The pools of those sources as they are now. */
+  readonly pools: () => readonly IPPool[];
   readonly config: DataplaneConfig;
   /** Someone else had changed these objects; they have been put back. */
   readonly onDrift: (objects: readonly string[]) => void;
@@ -95,6 +99,19 @@ export class UnknownUplinkError extends Error {
   }
 }
 
+/** New filters could not be set, so no new pod may send yet. */
+export class FiltersNotInForceError extends Error {
+  override name = 'FiltersNotInForceError' as const;
+
+  constructor(reason: string | undefined) {
+    super(
+      "the isolation of an IPPool has changed, and this node's filters have not followed yet: " +
+        (reason ?? 'the node is busy') +
+        '. The pod is not wired before they have',
+    );
+  }
+}
+
 /** Several parts of one comparison failed. */
 export class NodeSyncError extends AggregateError {
   override name = 'NodeSyncError' as const;
@@ -124,6 +141,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let refusals = '';
   let accepted: string | undefined;
   let foreignDrops = '';
+  /** Which pools the filters were last set for, by `isolationOf`. */
+  let isolatedFor: string | undefined;
+  const filterListeners = new Set<() => void>();
 
   /** What of single peers or pods was refused; undefined while there is nothing to compare with. */
   async function compare(verifyFilters: boolean): Promise<readonly Error[] | undefined> {
@@ -145,6 +165,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     await attempt(async () => {
       const outcome = await filterTable.apply(state.filter, { verify: verifyFilters });
       if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+      isolatedFor = isolationOf(sources.pools);
+      for (const listener of [...filterListeners]) listener();
     });
     await attempt(() => {
       const changed = ensureForwarding(host, sysctlRoot, state.families);
@@ -260,7 +282,32 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   return {
     podMTU: () => setUp().podMTU,
     hostSources: () => setUp().preferredSource,
-    wake: () => schedule.request('links', DEBOUNCE_MS),
+    async isolationInForce(signal) {
+      const isInForce = () => isolatedFor === isolationOf(parts.pools());
+      if (isInForce()) return;
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const listener = () => {
+        if (isInForce()) resolve();
+      };
+      const timeout = AbortSignal.timeout(ISOLATION_WAIT_MS);
+      const until = AbortSignal.any([signal, timeout]);
+      const abort = () =>
+        reject(signal.aborted ? asError(signal.reason) : new FiltersNotInForceError(failure?.reason));
+      filterListeners.add(listener);
+      until.addEventListener('abort', abort, { once: true });
+      if (until.aborted) abort();
+      schedule.requestNow();
+      await promise.finally(() => {
+        filterListeners.delete(listener);
+        until.removeEventListener('abort', abort);
+      });
+    },
+    wake() {
+      schedule.request('links', DEBOUNCE_MS);
+      // What is to be kept apart is so soon, however often this node has just been compared.
+      if (isolatedFor === isolationOf(parts.pools())) return;
+      void clock.sleep(DEBOUNCE_MS, stopping.signal).then(schedule.requestNow, () => undefined);
+    },
     upToDate(signal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const entry = { resolve };
@@ -305,9 +352,17 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 /** Kernel events come in flocks. */
 const DEBOUNCE_MS = 50;
 const NO_SOURCES_MS = 1000;
+/** For so long an ADD waits for filters that a pool has just asked for. */
+const ISOLATION_WAIT_MS = 5000;
 
 interface Waiting {
   readonly resolve: () => void;
+}
+
+/** Another text for pools that are to be isolated otherwise; empty where none is. */
+function isolationOf(pools: readonly IPPool[]): string {
+  if (!pools.some(({ spec }) => spec.isolation.mode === 'Isolated')) return '';
+  return pools.map(({ metadata: { uid, generation } }) => `${uid} ${generation ?? 0}`).join();
 }
 
 /** What the last comparison left behind. */

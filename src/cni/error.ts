@@ -39,11 +39,13 @@ const CODES: Readonly<Record<string, number>> = {
   AgentUnreachableError: 11,
   VerbDeadlineError: 11,
   PoolExhaustedError: 11,
+  IsolatedPoolFullError: 11,
   AddressTakenError: 11,
   NoPoolError: 11,
   ClaimerUnknownError: 11,
   ClaimDeadlineError: 11,
   SubnetUnavailableError: 11,
+  FiltersNotInForceError: 11,
   NotServingError: 50,
   DataPathBrokenError: 51,
   // The DEL that took its place is what counts.

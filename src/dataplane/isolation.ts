@@ -208,13 +208,20 @@ function betweenTenants(family: Family): readonly NftCommand[] {
   ];
 }
 
+/** Their names would have to be looked up in a file that a small image does not have. */
+export const PROTOCOL_NUMBER = { tcp: 6, udp: 17 } as const satisfies Readonly<
+  Record<DNSServer['protocol'], number>
+>;
+
 function dnsSets({ dns }: IsolationState): readonly NftCommand[] {
   return FAMILIES.map((family) =>
     addSet(DNS_SERVERS_SET, family, {
       type: [addressType(family), 'inet_proto', 'inet_service'],
       elements: dns.servers
         .filter((server) => server.address.family === family)
-        .map((server) => ({ concat: [formatAddress(server.address), server.protocol, server.port] })),
+        .map((server) => ({
+          concat: [formatAddress(server.address), PROTOCOL_NUMBER[server.protocol], server.port],
+        })),
     }),
   );
 }

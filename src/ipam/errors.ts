@@ -43,6 +43,17 @@ export class PoolExhaustedError extends Error {
   }
 }
 
+/** An Isolated pool is full, and what is to be kept apart is not put among others instead. */
+export class IsolatedPoolFullError extends Error {
+  override name = 'IsolatedPoolFullError' as const;
+  readonly pool: string;
+
+  constructor(pool: string, full: Error) {
+    super(`${full.message}. No other pool is tried, since IPPool ${pool} is Isolated`, { cause: full });
+    this.pool = pool;
+  }
+}
+
 /** A pool, and why nothing can be drawn from it. */
 export interface PoolRefusal {
   readonly pool: string;

@@ -41,6 +41,14 @@ test('what was put back is an Event on the Node that names it, and not too much 
   expect(events[1]?.message).toMatch(/route 9; and 490 more$/);
 });
 
+test('where DNS is served and nobody can read it, is an Event on the Node', () => {
+  alarm.dnsUnsure('the EndpointSlices cannot be read');
+  expect(events).toMatchObject([
+    { object: { kind: 'Node', uid: 'uid-n1' }, type: 'Warning', reason: 'DNSServersUnsure' },
+  ]);
+  expect(events[0]?.message).toBe('the EndpointSlices cannot be read');
+});
+
 describe('a conflict', () => {
   test("is an Event on the sandbox's pod and on the pod that owns the address", () => {
     const allocation = allocationOf('10.0.0.5', {

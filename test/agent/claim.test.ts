@@ -65,6 +65,43 @@ describe('the pools', () => {
   });
 });
 
+describe('an Isolated pool', () => {
+  const isolated = { isolation: { mode: 'Isolated' } };
+
+  test('that is full gives no place to another: neither to a lower one, nor to the higher one that was full', async () => {
+    const { pool, claim, told, outcomes, calls } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30'], {}, isolated);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    const before = calls.length;
+    await expect(claim('late')).rejects.toThrow(
+      /^IPPool a has no free .*No other pool is tried, since IPPool a is Isolated$/,
+    );
+    expect(told).toEqual(['IsolatedPoolFullError']);
+    expect(outcomes.at(-1)).toBe('exhausted');
+    expect(calls).toHaveLength(before);
+  });
+
+  test('that gets no subnet gives no place to another, either', async () => {
+    const { pool, claim } = setUp();
+    pool('a', ['10.1.0.0/24'], [], {}, isolated);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    await expect(claim('c')).rejects.toThrow(/none is free.*IPPool a is Isolated$/);
+  });
+
+  test('is itself the next pool of one that is full and is not isolated', async () => {
+    const { pool, claim, told } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30'], {}, isolated);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    expect((await claim('c3'))[0]).toMatch(/^10\.2\./);
+    expect(told).toEqual(['overflowed to b']);
+    for (let i = 4; i < 6; i++) await claim(`c${i}`);
+    // Where it is the last one, its own reason is enough.
+    await expect(claim('late')).rejects.toThrow(PoolExhaustedError);
+  });
+});
+
 test('the next pool is not for those whose first one could not be asked: whether it is full nobody knows', async () => {
   const { pool, claim, told } = setUp({ claimMoreFails: true });
   pool('a', ['10.1.0.0/24'], []);

@@ -11,6 +11,10 @@ const lan = { use: 'Lan', cidrs: ['192.168.7.0/24'], gateway: { ipv4: '192.168.7
 describe('a pool', () => {
   test.each<{ name: string; spec: object }>([
     { name: 'of pods, by default', spec: { cidrs: ['10.0.0.0/16'] } },
+    {
+      name: 'of an isolated bridge',
+      spec: { use: 'Bridge', cidrs: ['10.0.0.0/16'], isolation: { mode: 'Isolated' } },
+    },
     { name: 'of a bridge', spec: { use: 'Bridge', cidrs: ['10.0.0.0/16', 'fd00::/64'] } },
     { name: 'of a LAN', spec: lan },
     {
@@ -43,6 +47,16 @@ describe('a pool', () => {
       spec: { ...spec, fixedAddresses: true },
       message: /^fixedAddresses is for pools of use Pods/,
     })),
+    {
+      name: 'a LAN that is to be isolated',
+      spec: { ...lan, isolation: { mode: 'Isolated' } },
+      message: /^isolation is for pools of use Pods or Bridge/,
+    },
+    {
+      name: 'a peer that no pool can be',
+      spec: { cidrs: ['10.0.0.0/16'], isolation: { peers: ['Blue!'] } },
+      message: /must match pattern/,
+    },
     {
       name: 'a LAN without its router',
       spec: { ...lan, gateway: {} },

@@ -15,6 +15,7 @@ describe('the schemas', () => {
       disabled: false,
       fixedAddresses: false,
       natOutgoing: true,
+      isolation: { mode: 'None', peers: [], dns: true },
       reuseDelaySeconds: 30,
     });
     expect(pool.metadata.finalizers).toEqual([]);

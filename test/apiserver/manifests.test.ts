@@ -221,6 +221,8 @@ describe('what the accounts may do', () => {
     [AGENT, 'delete', 'nodesubnets.ipam.weft.dev'],
     [AGENT, 'patch', 'nodes status'],
     [AGENT, 'create', 'events'],
+    [AGENT, 'list', 'endpointslices.discovery.k8s.io'],
+    [AGENT, 'watch', 'endpointslices.discovery.k8s.io'],
     [CONTROLLER, 'patch', 'ippools.ipam.weft.dev status'],
     [CONTROLLER, 'delete', 'ipallocations.ipam.weft.dev'],
     [CONTROLLER, 'delete', 'nodesubnets.ipam.weft.dev'],
@@ -259,6 +261,8 @@ describe('what the accounts may do', () => {
     [CONTROLLER, 'patch', 'statefulsets.apps'],
     [CONTROLLER, 'list', 'statefulsets.apps'],
     [AGENT, 'get', 'statefulsets.apps'],
+    [AGENT, 'update', 'endpointslices.discovery.k8s.io'],
+    [CONTROLLER, 'list', 'endpointslices.discovery.k8s.io'],
     [CONTROLLER, 'list', 'pods'],
     [CONTROLLER, 'create', 'events'],
   ] as const;

@@ -83,6 +83,26 @@ describe('a pool', () => {
       { use: 'Bridge', cidrs: ['fd09::/64'], nodeSubnetPrefixLength: { ipv6: 127 } },
       'nodeSubnetPrefixLength above 30 (ipv4) or 126 (ipv6) is for pools of use Lan',
     ],
+    [
+      'of a LAN that is to be isolated',
+      { ...lan, isolation: { mode: 'Isolated' } },
+      'isolation is for pools of use Pods or Bridge: what lies on a LAN is not filtered',
+    ],
+    [
+      'with an isolation that nobody knows',
+      { cidrs: ['10.9.0.0/16'], isolation: { mode: 'Strict' } },
+      'Unsupported value: "Strict"',
+    ],
+    [
+      'with a peer that no pool can be',
+      { cidrs: ['10.9.0.0/16'], isolation: { mode: 'Isolated', peers: ['Blue!'] } },
+      'spec.isolation.peers[0]',
+    ],
+    [
+      'with a peer twice',
+      { cidrs: ['10.9.0.0/16'], isolation: { mode: 'Isolated', peers: ['blue', 'blue'] } },
+      'Duplicate value: "blue"',
+    ],
     ['of a LAN without gateway', { ...lan, gateway: undefined }, 'gateway.ipv4 is missing'],
     ['of a LAN with an empty gateway', { ...lan, gateway: {} }, 'gateway.ipv4 is missing'],
     [
@@ -119,6 +139,24 @@ describe('a pool', () => {
   ])('%s is refused', async (_, spec, message) => {
     expect(await refusal(attempt(spec))).toContain(message);
   });
+});
+
+it('isolation may change at any time, and is none where nothing is said', async () => {
+  const spec = { cidrs: ['10.9.0.0/16'] };
+  const isolationOf = async () =>
+    (
+      (await server().client.request({ method: 'GET', path: `${pathOf(IP_POOL)}/isolated` })) as {
+        spec: Spec;
+      }
+    ).spec.isolation;
+  await create('isolated', spec);
+  expect(await isolationOf()).toEqual({ mode: 'None', peers: [], dns: true });
+  await replace('isolated', { ...spec, isolation: { mode: 'Isolated', peers: ['blue'], dns: false } });
+  expect(await isolationOf()).toEqual({ mode: 'Isolated', peers: ['blue'], dns: false });
+  await replace('isolated', { ...spec, isolation: { mode: 'Isolated' } });
+  expect(await isolationOf()).toEqual({ mode: 'Isolated', peers: [], dns: true });
+  await replace('isolated', spec);
+  expect(await isolationOf()).toEqual({ mode: 'None', peers: [], dns: true });
 });
 
 describe('the use of a pool', () => {

@@ -391,8 +391,8 @@ interface Party {
 }
 
 function names({ pool: one }: Party, { pool: other }: Party): boolean {
-  if (one !== undefined && one.spec.isolation.mode === 'None') return true;
-  return other !== undefined && one?.spec.isolation.peers.includes(other.metadata.name) === true;
+  if (one?.spec.isolation.mode === 'None') return true;
+  return one?.spec.isolation.peers.includes(other?.metadata.name ?? '') === true;
 }
 
 function partyOf({ pools, subnets }: World, address: IPAddress): Party | undefined {

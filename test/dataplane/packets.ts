@@ -84,7 +84,7 @@ export function verdictOf(document: NftDocument, baseChain: string, packet: Pack
       return parts.includes(undefined) ? undefined : (parts as (IPAddress | string | number)[]);
     }
     if ('ct' in left && left.ct.key === 'direction') return packet.isReply ? 'reply' : 'original';
-    if ('meta' in left && left.meta.key === 'l4proto') return packet.protocol;
+    if ('meta' in left && left.meta.key === 'l4proto') return { tcp: 6, udp: 17, icmp: 1 }[packet.protocol];
     if ('payload' in left) {
       const { protocol, field } = left.payload;
       if (protocol === 'th') {

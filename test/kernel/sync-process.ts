@@ -19,6 +19,8 @@ export interface Sources {
   readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly string[] };
   readonly pools: readonly Readonly<Parameters<typeof pool>>[];
   readonly subnets: readonly Readonly<Parameters<typeof subnet>>[];
+  /** Where DNS is served, by UDP and TCP at port 53. */
+  readonly dnsServers?: readonly string[];
 }
 
 export type Report =
@@ -44,6 +46,7 @@ const sync = startNodeSync({
   run: createCommandRunner(),
   sysctlRoot: findSysctlRoot(),
   sources: () => sources,
+  pools: () => sources?.pools ?? [],
   config: { vni: 4097, port: 4789, natExempt: [] },
   beforeRemovingSubnetRoute: (cidr) => {
     report({ kind: 'removal', cidr: formatCIDR(cidr) });
@@ -95,11 +98,14 @@ function podMTU(): number | undefined {
   }
 }
 
-function parse({ node, pools, subnets }: Sources): NodeSources {
+function parse({ node, pools, subnets, dnsServers = [] }: Sources): NodeSources {
   return {
     node: { ...node, addresses: node.addresses.map(parseAddress) },
     pools: pools.map((parameters) => pool(...parameters)),
     subnets: subnets.map((parameters) => subnet(...parameters)),
+    dnsServers: dnsServers
+      .map(parseAddress)
+      .flatMap((address) => (['udp', 'tcp'] as const).map((protocol) => ({ address, protocol, port: 53 }))),
   };
 }
 
