@@ -7,26 +7,10 @@ import {
   type DNSServer,
   type NftDocument,
 } from '../../src/dataplane/index.ts';
-import {
-  cidrHasAddress,
-  FAMILIES,
-  firstAddress,
-  formatAddress,
-  parseAddress,
-  sameAddress,
-  type CIDR,
-  type Family,
-  type IPAddress,
-} from '../../src/net/index.ts';
+import { FAMILIES, formatAddress, parseAddress, type Family, type IPAddress } from '../../src/net/index.ts';
 import { input, pool, subnet } from './objects.ts';
+import { mayPass, type World } from './isolation-model.ts';
 import { verdictOf, type Packet } from './packets.ts';
-
-/** The objects that a node knows. */
-interface World {
-  readonly pools: readonly IPPool[];
-  readonly subnets: readonly NodeSubnet[];
-  readonly dnsServers?: readonly DNSServer[];
-}
 
 type Isolation = Partial<IPPool['spec']['isolation']>;
 
@@ -367,59 +351,3 @@ describe('any objects', () => {
     );
   }, 60_000);
 });
-
-/** The rule of the design (section 3), word for word and one packet at a time. */
-function mayPass(world: World, packet: Packet): boolean {
-  const { from, to } = packet;
-  const [one, other] = [partyOf(world, from), partyOf(world, to)];
-  if (one === undefined || other === undefined) return true;
-  if (isNode(world, from) || isNode(world, to)) return true;
-  if (one.uid === other.uid) return true;
-  if (names(one, other) && names(other, one)) return true;
-  const serves = (address: IPAddress, port: number) =>
-    (world.dnsServers ?? []).some(
-      (server) =>
-        sameAddress(server.address, address) && server.protocol === packet.protocol && server.port === port,
-    );
-  if (serves(to, packet.ports[1]) && one.pool?.spec.isolation.dns !== false) return true;
-  return packet.isReply && serves(from, packet.ports[0]) && other.pool?.spec.isolation.dns !== false;
-}
-
-interface Party {
-  readonly uid: string;
-  readonly pool: IPPool | undefined;
-}
-
-function names({ pool: one }: Party, { pool: other }: Party): boolean {
-  if (one?.spec.isolation.mode === 'None') return true;
-  return one?.spec.isolation.peers.includes(other?.metadata.name ?? '') === true;
-}
-
-function partyOf({ pools, subnets }: World, address: IPAddress): Party | undefined {
-  const byLength = (a: CIDR, b: CIDR) => b.prefixLength - a.prefixLength;
-  const [held] = subnets
-    .filter(({ spec }) => cidrHasAddress(spec.cidr, address))
-    .sort((a, b) => byLength(a.spec.cidr, b.spec.cidr));
-  if (held !== undefined) {
-    const uid = held.spec.poolUID;
-    return { uid, pool: pools.find(({ metadata }) => metadata.uid === uid) };
-  }
-  const born = ({ metadata }: IPPool) => `${metadata.creationTimestamp} ${metadata.name}`;
-  const [found] = pools
-    .flatMap((owner) => owner.spec.cidrs.map((cidr) => ({ owner, cidr })))
-    .filter(({ cidr }) => cidrHasAddress(cidr, address))
-    .sort((a, b) => byLength(a.cidr, b.cidr) || (born(a.owner) < born(b.owner) ? -1 : 1));
-  return found === undefined ? undefined : { uid: found.owner.metadata.uid, pool: found.owner };
-}
-
-function isNode({ pools, subnets }: World, address: IPAddress): boolean {
-  return subnets.some(({ spec }) => {
-    const use = pools.find(({ metadata }) => metadata.uid === spec.poolUID)?.spec.use;
-    const { family, value } = firstAddress(spec.cidr);
-    const own = { family, value: use === 'Bridge' ? value + 1n : value };
-    return (
-      (spec.exclusive !== true && sameAddress(own, address)) ||
-      spec.nextHops.some((hop) => sameAddress(hop, address))
-    );
-  });
-}
