@@ -12,6 +12,7 @@ import { rebootTests } from './weft/reboots.ts';
 import { restartTests } from './weft/restarts.ts';
 import { rolloutTests } from './weft/rollout.ts';
 import type { Stage } from './weft/stage.ts';
+import { tenantTests } from './weft/tenants.ts';
 
 // weft on a whole cluster: real kubelets and containerd, the real manifests. One cluster for all of it, in this
 // order; what takes a node or a pool away comes last.
@@ -32,6 +33,7 @@ describe('weft on a cluster', () => {
   describe('check', () => checkTests(stage));
   describe('calls of the executable', () => cniCallTests(stage));
   describe('addresses for other plugins', () => bridgedTests(stage));
+  describe('tenants', () => tenantTests(stage));
   describe('agent restarts', () => restartTests(stage));
   describe('foreign hands', () => foreignHandsTests(stage));
   describe('rollout', () => rolloutTests(stage));

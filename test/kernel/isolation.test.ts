@@ -2,8 +2,9 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { knownDNSServers } from '../../src/agent/dns-servers.ts';
 import type { IPPool } from '../../src/api/index.ts';
-import { parseAddress } from '../../src/net/index.ts';
+import { formatAddress, parseAddress } from '../../src/net/index.ts';
 import { mayPass } from '../dataplane/isolation-model.ts';
 import { pool, subnet } from '../dataplane/objects.ts';
 import {
@@ -311,6 +312,51 @@ describe('the DNS of the cluster', () => {
     expect(await until(() => arrivals() === 2, 3000)).toBeDefined();
     stopCounting(target.throwaway);
   });
+});
+
+describe('before a new pod may send', () => {
+  test('the filters are those of the pools that the agent knows by then', async () => {
+    const node = nodeNamed('a');
+    const rules = () => node.throwaway.sh('nft list table inet weft');
+    for (const modes of [{ blue: isolated() }, {}, { blue: isolated() }]) {
+      await syncOf(node).upToDate();
+      syncOf(node).set(sources(node, modes));
+      expect(await syncOf(node).isolationInForce()).toBeUndefined();
+      // Blue is a tenant of its own, or one with green and red; gone is always one.
+      expect(rules().includes('chain tenant3')).toBe(modes.blue !== undefined);
+    }
+  });
+
+  test('and where they cannot be set, it is refused with the reason', async () => {
+    const node = nodeNamed('a');
+    // Another's set of that name cannot be in our table; a table that is somebody's alone cannot be ours.
+    const owner = spawn('nsenter', [`--net=${node.throwaway.path}`, 'nft', '-i'], {
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    await syncOf(node).upToDate();
+    syncOf(node).pause();
+    node.throwaway.sh('nft delete table inet weft');
+    owner.stdin.write('add table inet weft { flags owner; }\n');
+    expect(await until(() => node.throwaway.sh('nft list tables').includes('inet weft'), 5000)).toBeDefined();
+    syncOf(node).resume();
+    syncOf(node).set(sources(node, { blue: isolated() }));
+    expect(await syncOf(node).isolationInForce()).toMatch(
+      /filters have not followed yet: .*Operation not permitted/s,
+    );
+    owner.stdin.end();
+    await syncOf(node).upToDate();
+    expect(await syncOf(node).isolationInForce()).toBeUndefined();
+  });
+});
+
+test('where DNS is served, the next agent reads from the rules that the last one has left', async () => {
+  const addresses = ['10.64.0.133', 'fd64::85'];
+  await apply({ blue: isolated() }, addresses);
+  const known = await knownDNSServers(nodeNamed('c').throwaway.run);
+  expect(
+    known.map(({ address, protocol, port }) => `${formatAddress(address)} ${protocol} ${port}`).sort(),
+  ).toEqual(addresses.flatMap((address) => [`${address} tcp 53`, `${address} udp 53`]).sort());
+  await apply({}, []);
 });
 
 describe('at no moment', () => {

@@ -11,7 +11,7 @@ import { pool, subnet } from '../dataplane/objects.ts';
  */
 export type Command =
   | { readonly op: 'sources'; readonly sources: Sources }
-  | { readonly op: 'upToDate'; readonly id: number }
+  | { readonly op: 'upToDate' | 'isolationInForce'; readonly id: number }
   | { readonly op: 'status'; readonly id: number };
 
 /** The objects, in the words of test/dataplane/objects.ts. */
@@ -29,6 +29,7 @@ export type Report =
   | { readonly kind: 'foreignDrop'; readonly chains: readonly string[] }
   | { readonly kind: 'log'; readonly level: string; readonly message: string }
   | { readonly kind: 'upToDate'; readonly id: number }
+  | { readonly kind: 'isolationInForce'; readonly id: number; readonly error: string | undefined }
   | {
       readonly kind: 'status';
       readonly id: number;
@@ -82,6 +83,12 @@ function obey(command: Command): void {
       void sync
         .upToDate(AbortSignal.timeout(60_000))
         .then(() => report({ kind: 'upToDate', id: command.id }));
+      return;
+    case 'isolationInForce':
+      void sync.isolationInForce(AbortSignal.timeout(60_000)).then(
+        () => report({ kind: 'isolationInForce', id: command.id, error: undefined }),
+        (error: unknown) => report({ kind: 'isolationInForce', id: command.id, error: String(error) }),
+      );
       return;
     case 'status':
       report({ kind: 'status', id: command.id, reason: sync.broken()?.reason, podMTU: podMTU() });
