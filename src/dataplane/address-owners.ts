@@ -11,9 +11,14 @@ export interface AddressOwner {
 /**
  * Divides all that pools and subnets cover among the pools, no address twice: it belongs to the pool of its longest
  * NodeSubnet, else of the longest CIDR that holds it, of two pools that list the very CIDR to the older (design,
- * section 7). A pool made anew under the name of another is another.
+ * section 7). A pool made anew under the name of another is another. A subnet that no node routes to (disputed.ts) counts
+ * only where no other one does: else one node's token could make another's pods those of any pool.
  */
-export function addressOwners(pools: readonly IPPool[], subnets: readonly NodeSubnet[]): AddressOwner[] {
+export function addressOwners(
+  pools: readonly IPPool[],
+  subnets: readonly NodeSubnet[],
+  isDisputed: (subnet: NodeSubnet) => boolean,
+): AddressOwner[] {
   const ranges = new Map<string, Record<Family, Range[]>>();
   const give = (uid: string, { family }: CIDR, range: Range) => {
     const owned = ranges.get(uid) ?? { ipv4: [], ipv6: [] };
@@ -44,10 +49,9 @@ export function addressOwners(pools: readonly IPPool[], subnets: readonly NodeSu
       around.pop();
     }
   };
-  for (const claim of claimsInOrder(pools, subnets)) {
+  for (const claim of claimsInOrder(pools, subnets, isDisputed)) {
     leaveAllNotAround(claim.cidr);
-    // Inside a subnet only another subnet counts.
-    if (claim.by === 'pool' && around.some(({ by }) => by === 'subnet')) continue;
+    if (around.some(({ rank }) => rank > claim.rank)) continue;
     giveTop(claim.cidr.first - 1n);
     next = claim.cidr.first;
     around.push(claim);
@@ -61,11 +65,18 @@ export function addressOwners(pools: readonly IPPool[], subnets: readonly NodeSu
 interface Claim {
   readonly cidr: CIDR;
   readonly poolUID: string;
-  readonly by: 'pool' | 'subnet';
+  /** Inside one of a higher rank it means nothing. */
+  readonly rank: number;
 }
 
+const RANK = { pool: 0, disputedSubnet: 1, subnet: 2 } as const;
+
 /** By address, the wider first; of equal ones the one that counts last. */
-function claimsInOrder(pools: readonly IPPool[], subnets: readonly NodeSubnet[]): Claim[] {
+function claimsInOrder(
+  pools: readonly IPPool[],
+  subnets: readonly NodeSubnet[],
+  isDisputed: (subnet: NodeSubnet) => boolean,
+): Claim[] {
   const youngestFirst = [...pools].sort(
     (a, b) =>
       Date.parse(b.metadata.creationTimestamp) - Date.parse(a.metadata.creationTimestamp) ||
@@ -73,9 +84,13 @@ function claimsInOrder(pools: readonly IPPool[], subnets: readonly NodeSubnet[])
   );
   const claims: Claim[] = [
     ...youngestFirst.flatMap(({ metadata, spec }) =>
-      spec.cidrs.map((cidr) => ({ cidr, poolUID: metadata.uid, by: 'pool' as const })),
+      spec.cidrs.map((cidr) => ({ cidr, poolUID: metadata.uid, rank: RANK.pool })),
     ),
-    ...subnets.map(({ spec }) => ({ cidr: spec.cidr, poolUID: spec.poolUID, by: 'subnet' as const })),
+    ...subnets.map((subnet) => ({
+      cidr: subnet.spec.cidr,
+      poolUID: subnet.spec.poolUID,
+      rank: isDisputed(subnet) ? RANK.disputedSubnet : RANK.subnet,
+    })),
   ];
   // Sorting is stable.
   return claims.sort((a, b) => compareCIDRs(a.cidr, b.cidr));

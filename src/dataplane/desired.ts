@@ -115,6 +115,7 @@ function routedNodeState(input: DesiredInput): NodeState {
           path.kind === 'none' ? [] : reachedDirectly(subnet, uplinks),
         ),
       ],
+      disputed,
       dnsServers: input.dnsServers,
       config,
     }),

@@ -47,13 +47,15 @@ export interface FilterInput {
   readonly subnets: readonly NodeSubnet[];
   readonly ownSubnets: readonly NodeSubnet[];
   readonly directNodes: readonly IPAddress[];
+  /** Those that no node routes to, since they are another's. */
+  readonly disputed: { has(subnet: NodeSubnet): boolean };
   readonly dnsServers: readonly DNSServer[];
   readonly config: { readonly vni: number; readonly port: number; readonly natExempt: readonly CIDR[] };
 }
 
 /** The filter of a node: a function of pools, subnets and of who is on one link with us (design, section 7). */
 export function desiredFilter(input: FilterInput): FilterState {
-  const { families, pools, subnets, ownSubnets, directNodes, dnsServers, config } = input;
+  const { families, pools, subnets, ownSubnets, directNodes, disputed, dnsServers, config } = input;
   const useOf = new Map(pools.map(({ metadata, spec }) => [metadata.uid, spec.use]));
   const subnetCIDRs = subnets.map(({ spec }) => spec.cidr);
   return {
@@ -69,7 +71,7 @@ export function desiredFilter(input: FilterInput): FilterState {
     directNodes: addressSet(directNodes.map(hostCIDR)),
     natExempt: addressSet(config.natExempt),
     natSources: addressSet(ownSubnets.filter(leavesMasqueraded(pools)).map(({ spec }) => spec.cidr)),
-    isolation: desiredIsolation({ pools, subnets, dnsServers }),
+    isolation: desiredIsolation({ pools, subnets, isDisputed: (one) => disputed.has(one), dnsServers }),
     vxlan: { vni: config.vni, port: config.port },
   };
 }

@@ -1,7 +1,7 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
-import { FAMILIES, formatAddress, type Family, type IPAddress } from '../net/index.ts';
+import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { FAMILIES, formatAddress, hostCIDR, type Family, type IPAddress } from '../net/index.ts';
 import { addressOwners, type AddressOwner } from './address-owners.ts';
-import { unionOfSets, type AddressSet } from './address-set.ts';
+import { addressSet, setHas, unionOfSets, type AddressSet } from './address-set.ts';
 import {
   addBaseChain,
   addChain,
@@ -30,6 +30,11 @@ export interface DNSServer {
 export interface IsolationState {
   /** Pools whose pods reach the same others, and not all. What a pod sends may go to `to`; replies the same way. */
   readonly tenants: readonly { readonly from: AddressSet; readonly to: AddressSet }[];
+  /**
+   * What the set of nodes has and is not believed here: with one node's token another's pods could be named as its next
+   * hops, or as its own address in a subnet that is another's. Empty where nobody tries.
+   */
+  readonly falseNodes: AddressSet;
   readonly dns: {
     readonly servers: readonly DNSServer[];
     /** The pods that reach them wherever they are. */
@@ -41,13 +46,16 @@ export interface IsolationInput {
   /** Those that are routed: what lies on a LAN is none of this. */
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
+  /** Whether no node routes to it, since it is another's. */
+  readonly isDisputed: (subnet: NodeSubnet) => boolean;
   readonly dnsServers: readonly DNSServer[];
 }
 
 /** Undefined where nobody is isolated from anybody. */
-export function desiredIsolation({ pools, subnets, dnsServers }: IsolationInput): IsolationState | undefined {
+export function desiredIsolation(input: IsolationInput): IsolationState | undefined {
+  const { pools, subnets, isDisputed, dnsServers } = input;
   if (!isolatesAny(pools, subnets)) return undefined;
-  const owners = addressOwners(pools, subnets).map(partyOf);
+  const owners = addressOwners(pools, subnets, isDisputed).map(partyOf);
   const tenants = new Map<string, { readonly members: AddressSet[]; readonly reached: readonly Party[] }>();
   for (const one of owners) {
     const reached = owners.flatMap((other, index) => (mayTalk(one, other) ? [{ other, index }] : []));
@@ -65,6 +73,7 @@ export function desiredIsolation({ pools, subnets, dnsServers }: IsolationInput)
       from: unionOfSets(members),
       to: unionOfSets(reached.map(({ addresses }) => addresses)),
     })),
+    falseNodes: falseNodes(input),
     dns: {
       servers: inOrder(dnsServers),
       clients: unionOfSets(owners.filter(({ dns }) => dns).map(({ addresses }) => addresses)),
@@ -110,6 +119,22 @@ function admits({ peers }: Party, { name }: Party): boolean {
   return peers === undefined || (name !== undefined && peers.has(name));
 }
 
+/** A next hop that lies where pods live, and the own address of a subnet that is another's; but for true own addresses. */
+function falseNodes({ pools, subnets, isDisputed }: IsolationInput): AddressSet {
+  const useOf = new Map(pools.map(({ metadata, spec }) => [metadata.uid, spec.use]));
+  const ownAddresses = (some: readonly NodeSubnet[]) =>
+    some
+      .filter(({ spec }) => spec.exclusive !== true)
+      .map(({ spec }) => nodeAddressIn(spec.cidr, useOf.get(spec.poolUID)));
+  const believed = addressSet(ownAddresses(subnets.filter((subnet) => !isDisputed(subnet))).map(hostCIDR));
+  const ofPods = addressSet(subnets.map(({ spec }) => spec.cidr));
+  const doubtful = [
+    ...ownAddresses(subnets.filter(isDisputed)),
+    ...subnets.flatMap(({ spec }) => spec.nextHops).filter((hop) => setHas(ofPods, hop)),
+  ];
+  return addressSet(doubtful.filter((one) => !setHas(believed, one)).map(hostCIDR));
+}
+
 function inOrder(servers: readonly DNSServer[]): DNSServer[] {
   const byText = new Map(
     servers.map((server) => [`${formatAddress(server.address)} ${server.protocol} ${server.port}`, server]),
@@ -145,6 +170,7 @@ export function renderIsolation({
   const chainOf = (index: number) => `tenant${index + 1}`;
   const reachedBy = (index: number) => `reached_by${index + 1}_v`;
   return [
+    ...addSets('false_nodes', isolation.falseNodes),
     ...dnsSets(isolation),
     ...addSets('dns_clients', dns.clients),
     addChain('between_tenants'),
@@ -188,6 +214,10 @@ const ACCEPT: NftCommand = { accept: null };
 function betweenTenants(family: Family): readonly NftCommand[] {
   const chain = 'between_tenants';
   const [from, to] = [address(family, 'saddr'), address(family, 'daddr')];
+  const node = (host: NftCommand) => [
+    match('==', host, set('nodes', family)),
+    match('!=', host, set('false_nodes', family)),
+  ];
   const server = (host: NftCommand, port: 'sport' | 'dport') =>
     match(
       '==',
@@ -196,8 +226,8 @@ function betweenTenants(family: Family): readonly NftCommand[] {
     );
   return [
     addRule(chain, 'out of the pools', [match('!=', to, set('pools', family)), ACCEPT]),
-    addRule(chain, 'from nodes', [match('==', from, set('nodes', family)), ACCEPT]),
-    addRule(chain, 'to nodes', [match('==', to, set('nodes', family)), ACCEPT]),
+    addRule(chain, 'from nodes', [...node(from), ACCEPT]),
+    addRule(chain, 'to nodes', [...node(to), ACCEPT]),
     addRule(chain, 'DNS', [match('==', from, set('dns_clients', family)), server(to, 'dport'), ACCEPT]),
     addRule(chain, 'answers of DNS', [
       match('==', { ct: { key: 'direction' } }, 'reply'),

@@ -1,4 +1,5 @@
 import { nodeAddressIn, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
+import { disputedSubnets } from '../../src/dataplane/disputed.ts';
 import type { DNSServer } from '../../src/dataplane/index.ts';
 import { cidrHasAddress, sameAddress, type CIDR, type IPAddress } from '../../src/net/index.ts';
 import type { Packet } from './packets.ts';
@@ -8,6 +9,8 @@ export interface World {
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
   readonly dnsServers?: readonly DNSServer[];
+  /** Of the node that judges. */
+  readonly ownAddresses?: readonly IPAddress[];
 }
 
 /** The rule of the design (section 3), word for word and one packet at a time. */
@@ -37,11 +40,13 @@ function names({ pool: one }: Party, { pool: other }: Party): boolean {
   return one?.spec.isolation.peers.includes(other?.metadata.name ?? '') === true;
 }
 
-function partyOf({ pools, subnets }: World, address: IPAddress): Party | undefined {
+function partyOf(world: World, address: IPAddress): Party | undefined {
+  const { pools, subnets } = world;
   const byLength = (a: CIDR, b: CIDR) => b.prefixLength - a.prefixLength;
+  const disputed = disputedIn(world);
   const [held] = subnets
     .filter(({ spec }) => cidrHasAddress(spec.cidr, address))
-    .sort((a, b) => byLength(a.spec.cidr, b.spec.cidr));
+    .sort((a, b) => Number(disputed.has(a)) - Number(disputed.has(b)) || byLength(a.spec.cidr, b.spec.cidr));
   if (held !== undefined) {
     const uid = held.spec.poolUID;
     return { uid, pool: pools.find(({ metadata }) => metadata.uid === uid) };
@@ -54,13 +59,19 @@ function partyOf({ pools, subnets }: World, address: IPAddress): Party | undefin
   return found === undefined ? undefined : { uid: found.owner.metadata.uid, pool: found.owner };
 }
 
-function isNode({ pools, subnets }: World, address: IPAddress): boolean {
-  return subnets.some(({ spec }) => {
-    const use = pools.find(({ metadata }) => metadata.uid === spec.poolUID)?.spec.use;
-    const own = nodeAddressIn(spec.cidr, use);
-    return (
-      (spec.exclusive !== true && sameAddress(own, address)) ||
-      spec.nextHops.some((hop) => sameAddress(hop, address))
-    );
+/** By its own address in a subnet that is its own, or by a next hop that is not where pods live. */
+function isNode(world: World, address: IPAddress): boolean {
+  const { pools, subnets } = world;
+  const disputed = disputedIn(world);
+  const isOwn = subnets.some((subnet) => {
+    const use = pools.find(({ metadata }) => metadata.uid === subnet.spec.poolUID)?.spec.use;
+    const own = nodeAddressIn(subnet.spec.cidr, use);
+    return subnet.spec.exclusive !== true && !disputed.has(subnet) && sameAddress(own, address);
   });
+  const isHop = subnets.some(({ spec }) => spec.nextHops.some((hop) => sameAddress(hop, address)));
+  return isOwn || (isHop && !subnets.some(({ spec }) => cidrHasAddress(spec.cidr, address)));
 }
+
+/** What no node routes to is tested elsewhere. */
+const disputedIn = ({ pools, subnets, ownAddresses = [] }: World) =>
+  disputedSubnets({ pools, subnets, ownAddresses });

@@ -125,7 +125,7 @@ describe('whose an address is', () => {
     const pools = [tenant('a', 1, isolated()), tenant('b', 2, isolated())];
     const subnets = [
       subnet('10.2.3.0/24', 'b', ['192.168.1.2'], { pool: 'a' }),
-      subnet('10.2.3.64/26', 'c', ['192.168.2.3'], { pool: 'b' }),
+      subnet('10.2.3.64/26', 'b', ['192.168.1.2'], { pool: 'b' }),
     ];
     const document = rendered({ pools, subnets });
     const at = (text: string) => parseAddress(text);
@@ -179,6 +179,31 @@ describe('whose an address is', () => {
     const pools = [{ ...anew, metadata: { ...anew.metadata, uid: 'uid-anew' } }];
     const document = rendered({ pools, subnets: pieces('a', 9) });
     expect(talk(document, pod('ipv4', 9), pod('ipv4', 1))).toBe(false);
+  });
+
+  it('is not said by the subnet of another node that lies in an older one, whoever wrote it', () => {
+    const pools = [tenant('a', 1, isolated()), tenant('b', 2, isolated())];
+    const older = pieces('b', 2, 'b');
+    const created = '2026-01-02T00:00:00Z';
+    const thief = subnet('10.2.0.4/30', 'c', ['192.168.2.3'], { pool: 'a', created });
+    const document = rendered({ pools, subnets: [...older, thief] });
+    // Neither its pods, nor that which would be the thief's own address there.
+    for (const host of [4, 5, 6]) {
+      expect(talk(document, pod('ipv4', 1), pod('ipv4', 2, host))).toBe(false);
+      expect(talk(document, pod('ipv4', 2, 9), pod('ipv4', 2, host))).toBe(true);
+    }
+  });
+
+  it('is no node’s because another node names it as its next hop', () => {
+    const pools = [tenant('a', 1, isolated()), tenant('b', 2, isolated())];
+    const named = [formatAddress(pod('ipv4', 2)), formatAddress(pod('ipv6', 2)), '192.168.2.3'];
+    const thief = subnet('10.1.0.64/26', 'c', named, { pool: 'a', created: '2026-01-02T00:00:00Z' });
+    const document = rendered({ pools, subnets: [...pieces('a', 1, 'a'), ...pieces('b', 2, 'b'), thief] });
+    for (const family of FAMILIES) {
+      expect(talk(document, pod(family, 1), pod(family, 2))).toBe(false);
+      expect(talk(document, pod(family, 2), pod(family, 1))).toBe(false);
+    }
+    expect(talk(document, pod('ipv4', 1), parseAddress('192.168.2.3'))).toBe(true);
   });
 
   it('pools of use Bridge are like those of pods, and what lies on a LAN is outside', () => {
@@ -294,16 +319,20 @@ describe('any objects', () => {
       family: fc.constantFrom(0, 1),
       owner: fc.constantFrom(...names, 'gone'),
       node: fc.constantFrom('a', 'b'),
+      day: fc.integer({ min: 1, max: 3 }),
+      // Another's address among its own ones.
+      alsoHop: fc.option(fc.constantFrom('10.1.0.5', '10.2.0.6', 'fd00:3::9'), { freq: 3 }),
     })
-    .map(({ n, shape, family, owner, node }) =>
+    .map(({ n, shape, family, owner, node, day, alsoHop }) =>
       subnet(
         String(shape[family]).replace('N', String(n)),
         node,
-        [`192.168.1.${node === 'a' ? 1 : 2}`, 'fd01::2'],
-        {
-          pool: owner,
-          exclusive: shape[2],
-        },
+        [
+          `192.168.1.${node === 'a' ? 1 : 2}`,
+          `fd01::${node === 'a' ? 1 : 2}`,
+          ...(alsoHop === null ? [] : [alsoHop]),
+        ],
+        { pool: owner, exclusive: shape[2], created: `2026-01-0${day}T00:00:00Z` },
       ),
     );
   const anyWorld = fc
@@ -315,6 +344,7 @@ describe('any objects', () => {
     .map(({ pools, subnets, dns }): World => ({
       pools,
       subnets,
+      ownAddresses: input().node.addresses,
       dnsServers: dns.flatMap((n) =>
         FAMILIES.map((family) => ({ address: pod(family, n, 6), protocol: 'udp' as const, port: 53 })),
       ),
