@@ -459,6 +459,7 @@ function inPod({ throwaway }: FabricPod, command: readonly string[]) {
 async function outputOf(child: ReturnType<typeof inPod>): Promise<string> {
   let output = '';
   child.stdout.on('data', (data: Buffer) => (output += data.toString()));
-  await new Promise((resolve) => child.once('exit', resolve));
+  // Not at its exit: what it said last may still be in the pipe then.
+  await new Promise((resolve) => child.once('close', resolve));
   return output;
 }
