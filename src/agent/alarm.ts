@@ -2,11 +2,14 @@ import { API_VERSION, IP_ALLOCATION, type IPAllocation, type PodReference } from
 import { ownerText, type LiveAttachment, type SweepConflict } from '../ipam/index.ts';
 import type { EventObject, EventRecorder } from '../kube/index.ts';
 import { formatAddress } from '../net/index.ts';
+import type { Unmet } from './sync.ts';
 
 /** What an agent finds wrong on its node, as Events (design, section 10). Best effort: never in anyone's way. */
 export interface Alarm {
   /** Someone else had changed these objects of ours in the kernel; they have been put back. */
   repaired(objects: readonly string[]): void;
+  /** What this node does without (sync.ts); told when it changes, and when nothing is left. */
+  unmet(unmet: Unmet): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
 }
@@ -24,16 +27,29 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
   const warn = (object: EventObject | undefined, reason: string, message: string) => {
     if (object !== undefined) events.record({ object, type: 'Warning', reason, message });
   };
+  const nodeObject = (): EventObject => {
+    const { name, uid } = node();
+    return { apiVersion: 'v1', kind: 'Node', name, uid };
+  };
   return {
     repaired(objects) {
-      const { name, uid } = node();
-      const more = objects.length - MOST_NAMED;
-      const named = [...objects.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
       warn(
-        { apiVersion: 'v1', kind: 'Node', name, uid },
+        nodeObject(),
         'NetworkRepaired',
-        `someone else had changed the network that weft keeps on this node, and it was put back: ${named}`,
+        `someone else had changed the network that weft keeps on this node, and it was put back: ${list(objects)}`,
       );
+    },
+    unmet({ notes, refused }) {
+      if (notes.length > 0) {
+        warn(nodeObject(), 'NodesUnreachable', `this node does not reach all others: ${list(notes)}`);
+      }
+      if (refused.length > 0) {
+        warn(
+          nodeObject(),
+          'NetworkRefused',
+          `the kernel of this node refuses what single nodes or pods need, and is asked again: ${list(refused)}`,
+        );
+      }
     },
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);
@@ -53,6 +69,12 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
       );
     },
   };
+}
+
+/** As many as one Event may name. */
+function list(items: readonly string[]): string {
+  const more = items.length - MOST_NAMED;
+  return [...items.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
 }
 
 function sandboxObject({ podUID }: LiveAttachment, podOf: AlarmSources['podOf']): EventObject | undefined {

@@ -21,6 +21,7 @@ import type { ClaimOutcome } from './claim.ts';
 import type { SubnetObserver } from './node-subnets.ts';
 import type { CallObserver } from './server.ts';
 import type { SweepSummary } from './sweep.ts';
+import type { Unmet } from './sync.ts';
 
 /** What an agent tells Prometheus: the observers of its parts, each of which knows only its own interface. */
 export interface AgentMetrics {
@@ -33,6 +34,7 @@ export interface AgentMetrics {
   readonly releases: ReleaseObserver & { retried(): void };
   readonly subnets: SubnetObserver;
   driftRepaired(objects: number): void;
+  unmet(unmet: Unmet): void;
   /** The same sweep, counted. */
   counted(sweep: () => Promise<SweepSummary>): () => Promise<SweepSummary>;
   /** From now on the gauges are read from there, at each scrape. */
@@ -144,6 +146,21 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       "Routes, addresses, filters and settings of the node's network that somebody else had changed and weft put " +
       'back; the log names them. A steady rise: another program fights with weft.',
   });
+  let unmet: Unmet = { notes: [], refused: [] };
+  registry.gauge(
+    {
+      name: 'weft_unmet_needs',
+      help:
+        'What this node does without and tries again, by cause: objects, other nodes that cannot be reached by what ' +
+        'NodeSubnets and this Node say; kernel, what it refuses of routes, neighbours and MTUs of single nodes or pods. ' +
+        'Above 0: pods do not reach all others; the log and Events on the Node name them.',
+      labels: ['cause'],
+    },
+    () => [
+      { labels: ['objects'], value: unmet.notes.length },
+      { labels: ['kernel'], value: unmet.refused.length },
+    ],
+  );
   registry.gauge(
     {
       name: 'weft_data_path_broken_seconds',
@@ -173,6 +190,9 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       givenBack,
     },
     driftRepaired,
+    unmet(now) {
+      unmet = now;
+    },
     counted,
     readFrom(given) {
       sources = given;

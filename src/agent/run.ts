@@ -76,6 +76,7 @@ import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
 import { createOwnObjectsCheck } from './own-objects.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
+import { podNamespacePaths } from './pod-namespaces.ts';
 import { createReaper } from './reaper.ts';
 import { createRecovery } from './recovery.ts';
 import { rereadOwnObjects } from './reread.ts';
@@ -170,6 +171,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const scrapes = serveMetrics({ address: flags.metricsAddress, registry: metrics.registry, clock, log });
 
   const host = openNetlinkSocket();
+  const ownNamespace = openOwnNamespace();
   // Deleting waits in the kernel: on a socket of its own, so that nobody else does.
   const burial = openNetlinkSocket();
   const stores = {
@@ -230,6 +232,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
+    ownNamespace,
+    podNamespaces: () => podNamespacePaths(caches.allocations.values()),
     run: createCommandRunner(),
     sysctlRoot,
     sources: () => {
@@ -248,6 +252,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         { chains },
         'a firewall of the host may drop pod traffic: let weft* and vxlan.weft through it',
       ),
+    onUnmet(unmet) {
+      metrics.unmet(unmet);
+      alarm.unmet(unmet);
+    },
     settings: { syncMs: SYNC_MS },
     clock,
     random,
@@ -329,7 +337,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     nodeName,
     bootID,
     host,
-    ownNamespace: openOwnNamespace(),
+    ownNamespace,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     allocations: caches.allocations,

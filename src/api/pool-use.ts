@@ -8,6 +8,7 @@ interface UsedSpec {
   readonly cidrs: readonly CIDR[];
   readonly nodeSubnetPrefixLength: Readonly<Record<Family, number>>;
   readonly fixedAddresses: boolean;
+  readonly encapsulation: 'CrossSubnet' | 'Always' | 'Never';
   readonly gateway?: Readonly<Partial<Record<Family, IPAddress | undefined>>> | undefined;
 }
 
@@ -37,6 +38,12 @@ const RULES: readonly UseRule[] = [
     rule: "self.use == 'Pods' || !self.fixedAddresses",
     message: 'fixedAddresses is for pools of use Pods: other plugins name no address',
     holds: ({ use, fixedAddresses }) => use === 'Pods' || !fixedAddresses,
+  },
+  {
+    // The default is there before the rule is asked, so only another value can be told from none.
+    rule: "self.use != 'Lan' || self.encapsulation == 'CrossSubnet'",
+    message: 'encapsulation is for pools of use Pods and Bridge: what lies on a LAN is routed by no node',
+    holds: ({ use, encapsulation }) => use !== 'Lan' || encapsulation === 'CrossSubnet',
   },
   ...FAMILIES.flatMap(lanRules),
 ];

@@ -9,5 +9,6 @@ export * from './namespaces.ts';
 export * from './nft.ts';
 export * from './pod-link.ts';
 export * from './pod-link-repair.ts';
+export * from './pod-mtu.ts';
 export * from './rtnetlink/index.ts';
 export * from './sysctl.ts';
