@@ -53,6 +53,8 @@ export interface DifferencesInput {
   readonly sysctlRoot: string;
   readonly filterTable: Pick<FilterTable, 'holds'>;
   readonly state: NodeState;
+  /** The device that nothing asks for any more stays for a while. */
+  readonly isDeviceKept: boolean;
 }
 
 /**
@@ -77,10 +79,10 @@ export async function kernelDifferences(input: DifferencesInput): Promise<Kernel
   };
 }
 
-function deviceDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+function deviceDifferences({ host, state, isDeviceKept }: DifferencesInput): Partial<KernelDifferences> {
   const link = vxlanLink(host);
   const object = `link ${VXLAN_LINK}`;
-  if (state.vxlan === undefined) return { extra: link?.kind === 'vxlan' ? [object] : [] };
+  if (state.vxlan === undefined) return { extra: link?.kind === 'vxlan' && !isDeviceKept ? [object] : [] };
   const { mac, mtu } = state.vxlan;
   const isRight =
     link !== undefined && link.up && link.mac === mac && link.mtu === mtu && isSameTunnel(link, state.vxlan);

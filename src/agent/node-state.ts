@@ -75,6 +75,8 @@ export interface NodeStateOptions {
    * here: with an IPv4 address the kernel takes away the routes that prefer it.
    */
   readonly beforeRemovals: () => void;
+  /** The device that nothing asks for any more stays for now: other nodes may not know yet, and send through it. */
+  readonly keepDevice: boolean;
 }
 
 /**
@@ -90,7 +92,7 @@ export async function applyNodeState(
   const recorder = createRecorder();
   const marked = markedSubnets(host);
   const keep = [...state.undecided, ...(await keptSubnets(marked, state, recorder, options))];
-  const vxlan = recorder.need(() => applyVxlan(host, state.vxlan, recorder));
+  const vxlan = recorder.need(() => applyVxlan(host, state.vxlan, { options, recorder }));
   const links = new Map(listLinks(host).map((link) => [link.name, link.index]));
   const names = new Map([...links].map(([name, index]) => [index, name]));
 
@@ -102,7 +104,7 @@ export async function applyNodeState(
   recorder.attempt(() => dropAddresses?.());
   // By the marks the next process knows what of ours may be left, if this one ends here.
   await dropMarks();
-  if (state.vxlan === undefined) recorder.need(() => dropVxlan(host, recorder));
+  if (state.vxlan === undefined && !options.keepDevice) recorder.need(() => dropVxlan(host, recorder));
   return recorder.outcome();
 }
 
@@ -169,22 +171,26 @@ async function keptSubnets(
 
 /**
  * The device as desired, up; undefined if none is. One that cannot be changed into it is made anew; one that nothing
- * asks for stays until what it carried has its new place.
+ * asks for stays at least until what it carried has its new place.
  */
 function applyVxlan(
   host: NetlinkSocket,
   desired: VxlanDevice | undefined,
-  recorder: Recorder,
+  { options, recorder }: { options: NodeStateOptions; recorder: Recorder },
 ): Link | undefined {
-  if (desired === undefined) return undefined;
+  const object = `link ${VXLAN_LINK}`;
   let link = getLink(host, { name: VXLAN_LINK });
+  if (desired === undefined) {
+    if (link?.kind !== 'vxlan' || !options.keepDevice) return undefined;
+    recorder.present(object);
+    return link;
+  }
   if (link !== undefined && link.kind !== 'vxlan') throw new ForeignLinkError(link);
   if (link !== undefined && !isSameTunnel(link, desired)) {
     deleteLink(host, link.index);
-    recorder.changed('removed', `link ${VXLAN_LINK}`);
+    recorder.changed('removed', object);
     link = undefined;
   }
-  const object = `link ${VXLAN_LINK}`;
   if (link === undefined) {
     createVxlan(host, desired);
     recorder.changed('set', object);

@@ -147,6 +147,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
   let uplinks: Uplinks = {};
   let unmet: Unmet = { notes: [], refused: [] };
+  let deviceAskedForMs = -Infinity;
   let accepted: string | undefined;
   let foreignDrops = '';
 
@@ -155,6 +156,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const sources = parts.sources();
     if (sources === undefined) return undefined;
     const state = desiredBy(sources);
+    if (state.vxlan !== undefined) deviceAskedForMs = clock.nowMs();
     const errors: Error[] = [];
     const refused: Error[] = [];
     const drift: string[] = [];
@@ -185,6 +187,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       changeMTUs(state, ({ link, mtu }) => mtu < link.mtu);
       const applied = await applyNodeState(host, state, {
         beforeRemovingSubnetRoute: parts.beforeRemovingSubnetRoute,
+        keepDevice: isDeviceKept(),
         beforeRemovals: () => {
           const repaired = repairPodLinks(host, state.preferredSource);
           if (sameSources(previous?.state, state)) drift.push(...repaired);
@@ -210,6 +213,11 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const [first] = errors;
     if (first !== undefined) throw errors.length === 1 ? first : new NodeSyncError(errors);
     return refused;
+  }
+
+  /** Nodes hear of a pool's change one after the other. */
+  function isDeviceKept(): boolean {
+    return clock.nowMs() - deviceAskedForMs < DEVICE_LINGERS_MS;
   }
 
   function desiredBy(sources: NodeSources): NodeState {
@@ -324,7 +332,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     async differences() {
       const sources = parts.sources();
       if (sources === undefined || current === undefined) throw new NodeNotSetUpError();
-      return kernelDifferences({ host, sysctlRoot, filterTable, state: desiredBy(sources) });
+      const state = desiredBy(sources);
+      return kernelDifferences({ host, sysctlRoot, filterTable, state, isDeviceKept: isDeviceKept() });
     },
     async stop() {
       stopping.abort();
@@ -351,6 +360,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 /** Kernel events come in flocks. */
 const DEBOUNCE_MS = 50;
 const NO_SOURCES_MS = 1000;
+/** For how long the device stays after the last pool that may encapsulate. */
+const DEVICE_LINGERS_MS = 10_000;
 
 interface Waiting {
   readonly resolve: () => void;
