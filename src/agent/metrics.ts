@@ -35,6 +35,8 @@ export interface AgentMetrics {
   readonly subnets: SubnetObserver;
   driftRepaired(objects: number): void;
   unmet(unmet: Unmet): void;
+  /** A pass over the tracked connections of released addresses has ended so many, or failed. */
+  connectionsEnded(ended: number | 'failed'): void;
   /** The same sweep, counted. */
   counted(sweep: () => Promise<SweepSummary>): () => Promise<SweepSummary>;
   /** From now on the gauges are read from there, at each scrape. */
@@ -104,6 +106,18 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
   const releaseRetried = registry.count({
     name: 'weft_release_retries_total',
     help: 'Steps of releases that the apiserver did not answer definitely and that are tried again.',
+  });
+  const connectionsEnded = registry.count({
+    name: 'weft_connections_ended_total',
+    help: 'Tracked connections of released addresses that were ended, so that the next owner does not get them.',
+  });
+  const connectionPasses = registry.counts({
+    name: 'weft_connection_passes_total',
+    help:
+      'Walks through the table of tracked connections for released addresses: done; failed, the log says why, and the ' +
+      'next owner of an address may get what is sent to the last one.',
+    labels: ['result'],
+    known: [['done'], ['failed']],
   });
   registry.gauge(
     {
@@ -190,6 +204,10 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       givenBack,
     },
     driftRepaired,
+    connectionsEnded(ended) {
+      connectionPasses(ended === 'failed' ? 'failed' : 'done')();
+      if (ended !== 'failed') connectionsEnded(ended);
+    },
     unmet(now) {
       unmet = now;
     },

@@ -191,9 +191,10 @@ function applyVxlan(
     recorder.changed('removed', object);
     link = undefined;
   }
+  const asDesired = `${object}, MTU ${desired.mtu}, MAC ${desired.mac}`;
   if (link === undefined) {
     createVxlan(host, desired);
-    recorder.changed('set', object);
+    recorder.changed('set', asDesired);
     link = getLink(host, { name: VXLAN_LINK });
     if (link === undefined) throw new Error(`${object} vanished right after its creation`);
   }
@@ -207,9 +208,10 @@ function applyVxlan(
   ];
   if (requests.length > 0) {
     host.execute(requests);
-    recorder.changed('set', object);
+    recorder.changed('set', asDesired);
   }
   recorder.present(object);
+  recorder.present(asDesired);
   return link;
 }
 

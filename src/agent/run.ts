@@ -22,11 +22,13 @@ import {
 } from '../ipam/index.ts';
 import {
   createCommandRunner,
+  deleteConnections,
   deleteLinkGroup,
   DYING_LINK_GROUP,
   findPodLinks,
   findSysctlRoot,
   listAddresses,
+  openConntrackSocket,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -67,6 +69,7 @@ import {
   subnetsForKernel,
   type ExclusiveSubnetCare,
 } from './exclusive-subnets.ts';
+import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
 import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
@@ -190,6 +193,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const alarm = createAlarm(events, { node: caches.node, podOf: caches.podOf });
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
+  const connections = openConntrackSocket();
+  const endConnections = createEndConnections({
+    end: (addresses) => deleteConnections(connections, addresses),
+    clock,
+    onPass: metrics.connectionsEnded,
+    log,
+  });
   const releases = createReleaseQueue({
     store: stores.allocations,
     clock,
@@ -197,6 +207,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     inFlight,
     reuseDelayMs: (pool) => reuseDelayMs(caches.pools.list(), pool),
     withdrawSubnet: (allocation, until) => exclusiveSubnets.withdraw(allocation, until),
+    endConnections,
     onRetry(name, error) {
       metrics.releases.retried();
       log.warn({ err: error, name }, 'a release did not get through: trying again');

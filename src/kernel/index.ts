@@ -2,6 +2,7 @@
 export * from './alias.ts';
 export * from './boot-id.ts';
 export * from './command.ts';
+export * from './conntrack.ts';
 export * from './file-lock.ts';
 export * from './iptables.ts';
 export * from './names.ts';

@@ -49,7 +49,7 @@ function start(machine: Throwaway, args: readonly string[]) {
   return {
     child,
     async line(): Promise<string> {
-      const { value, done } = (await lines.next());
+      const { value, done } = await lines.next();
       if (done === true) throw new Error(`${args.join(' ')} in ${machine.name} ended without an answer`);
       return value;
     },
