@@ -11,6 +11,7 @@ import {
   inspectPodLink,
   LinkExistsError,
   openNamespaceSocket,
+  setPodLinkMTU,
   type AttachmentAlias,
   type NamespaceSocket,
   type PodLink,
@@ -57,8 +58,13 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     });
     parts.observe('add:claim-sent');
 
-    const mtu = request.configuration.mtu ?? parts.dataPath.podMTU();
-    const link = createPodLink(parts.host, pod, { ...request.attachment, mtu });
+    const fixedMTU = request.configuration.mtu;
+    const firstMTU = fixedMTU ?? parts.dataPath.podMTU([]);
+    const link = createPodLink(parts.host, pod, {
+      ...request.attachment,
+      mtu: firstMTU,
+      fixedMTU: fixedMTU !== undefined,
+    });
     undo.push('the interface', () => {
       if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
       parts.wired.gone(attachment);
@@ -71,6 +77,9 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     await parts.dataPath.isolationInForce(signal);
 
     const addresses = addressesOf(claimed);
+    const mtu = fixedMTU ?? parts.dataPath.podMTU(claimed.map(({ spec }) => spec.address));
+    // Only the claim says of which pool they are.
+    if (mtu !== firstMTU) setPodLinkMTU(parts.host, pod.socket, link, mtu);
     configurePodLink(parts.host, pod.socket, link, {
       addresses,
       destinations: 'default',

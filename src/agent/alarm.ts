@@ -2,6 +2,7 @@ import { API_VERSION, IP_ALLOCATION, type IPAllocation, type PodReference } from
 import { ownerText, type LiveAttachment, type SweepConflict } from '../ipam/index.ts';
 import type { EventObject, EventRecorder } from '../kube/index.ts';
 import { formatAddress } from '../net/index.ts';
+import type { Unmet } from './sync.ts';
 
 /** What an agent finds wrong on its node, as Events (design, section 10). Best effort: never in anyone's way. */
 export interface Alarm {
@@ -9,6 +10,8 @@ export interface Alarm {
   repaired(objects: readonly string[]): void;
   /** Where the cluster's DNS is served cannot be read. */
   dnsUnsure(message: string): void;
+  /** What this node does without (sync.ts); told when it changes, and when nothing is left. */
+  unmet(unmet: Unmet): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
 }
@@ -33,13 +36,23 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
   return {
     dnsUnsure: (message) => warn(nodeObject(), 'DNSServersUnsure', message),
     repaired(objects) {
-      const more = objects.length - MOST_NAMED;
-      const named = [...objects.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
       warn(
         nodeObject(),
         'NetworkRepaired',
-        `someone else had changed the network that weft keeps on this node, and it was put back: ${named}`,
+        `someone else had changed the network that weft keeps on this node, and it was put back: ${list(objects)}`,
       );
+    },
+    unmet({ notes, refused }) {
+      if (notes.length > 0) {
+        warn(nodeObject(), 'NodesUnreachable', `this node does not reach all others: ${list(notes)}`);
+      }
+      if (refused.length > 0) {
+        warn(
+          nodeObject(),
+          'NetworkRefused',
+          `the kernel of this node refuses what single nodes or pods need, and is asked again: ${list(refused)}`,
+        );
+      }
     },
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);
@@ -59,6 +72,12 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
       );
     },
   };
+}
+
+/** As many as one Event may name. */
+function list(items: readonly string[]): string {
+  const more = items.length - MOST_NAMED;
+  return [...items.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
 }
 
 function sandboxObject({ podUID }: LiveAttachment, podOf: AlarmSources['podOf']): EventObject | undefined {

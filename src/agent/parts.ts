@@ -40,8 +40,11 @@ export interface ExclusiveSubnets {
 
 /** What the node's data path says to those who wire pods. */
 export interface DataPath {
-  /** MTU of the pods' links, bytes. */
-  podMTU(): number;
+  /**
+   * MTU of the link of a pod with these addresses, bytes: it depends on their pool. Without addresses: what is right
+   * for most.
+   */
+  podMTU(addresses: readonly IPAddress[]): number;
   /** Preferred source of the node's own packets to pods. */
   hostSources(): Readonly<Partial<Record<Family, IPAddress>>>;
   /**

@@ -23,11 +23,13 @@ import {
 } from '../ipam/index.ts';
 import {
   createCommandRunner,
+  deleteConnections,
   deleteLinkGroup,
   DYING_LINK_GROUP,
   findPodLinks,
   findSysctlRoot,
   listAddresses,
+  openConntrackSocket,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -70,6 +72,7 @@ import {
   subnetsForKernel,
   type ExclusiveSubnetCare,
 } from './exclusive-subnets.ts';
+import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
 import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
@@ -79,6 +82,7 @@ import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
 import { createOwnObjectsCheck } from './own-objects.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
+import { podNamespacePaths } from './pod-namespaces.ts';
 import { createReaper } from './reaper.ts';
 import { createRecovery } from './recovery.ts';
 import { rereadOwnObjects } from './reread.ts';
@@ -192,6 +196,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const scrapes = serveMetrics({ address: flags.metricsAddress, registry: metrics.registry, clock, log });
 
   const host = openNetlinkSocket();
+  const ownNamespace = openOwnNamespace();
   // Deleting waits in the kernel: on a socket of its own, so that nobody else does.
   const burial = openNetlinkSocket();
   const stores = {
@@ -214,6 +219,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   };
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
+  const connections = openConntrackSocket();
+  const endConnections = createEndConnections({
+    end: (addresses) => deleteConnections(connections, addresses),
+    clock,
+    onPass: metrics.connectionsEnded,
+    log,
+  });
   const releases = createReleaseQueue({
     store: stores.allocations,
     clock,
@@ -221,6 +233,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     inFlight,
     reuseDelayMs: (pool) => reuseDelayMs(caches.pools.list(), pool),
     withdrawSubnet: (allocation, until) => exclusiveSubnets.withdraw(allocation, until),
+    endConnections,
     onRetry(name, error) {
       metrics.releases.retried();
       log.warn({ err: error, name }, 'a release did not get through: trying again');
@@ -256,6 +269,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
+    ownNamespace,
+    podNamespaces: () => podNamespacePaths(caches.allocations.values()),
     run,
     sysctlRoot,
     sources: () => {
@@ -281,6 +296,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         { chains },
         'a firewall of the host may drop pod traffic: let weft* and vxlan.weft through it',
       ),
+    onUnmet(unmet) {
+      metrics.unmet(unmet);
+      alarm.unmet(unmet);
+    },
     settings: { syncMs: SYNC_MS },
     clock,
     random,
@@ -363,7 +382,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     nodeName,
     bootID,
     host,
-    ownNamespace: openOwnNamespace(),
+    ownNamespace,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     allocations: caches.allocations,

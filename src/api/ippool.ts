@@ -50,6 +50,10 @@ export const Isolation = z
   );
 export type Isolation = z.output<typeof Isolation>;
 
+/** How other nodes reach a subnet of the pool (dataplane/peers.ts). */
+export const Encapsulation = z.enum(['CrossSubnet', 'Always', 'Never']);
+export type Encapsulation = z.output<typeof Encapsulation>;
+
 /** What a person writes and keeps in git. Nobody else writes it. */
 export const IPPoolSpec = z
   .object({
@@ -118,6 +122,11 @@ export const IPPoolSpec = z
         'Whether pods may ask for an address by the annotation ipam.weft.dev/addresses. Each one that lies outside ' +
           "its node's subnets is a route on every node.",
       ),
+    encapsulation: Encapsulation.default('CrossSubnet').describe(
+      'How nodes reach the pods of others. CrossSubnet: plain routes to nodes on the same link, VXLAN to others. ' +
+        'Always: VXLAN to all, for fabrics that drop packets with addresses of pods. Never: plain routes to nodes on ' +
+        'the same link; to others the fabric routes. May change at any time. Not for pools of use Lan.',
+    ),
     natOutgoing: z
       .boolean()
       .default(true)

@@ -9,6 +9,7 @@ interface UsedSpec {
   readonly nodeSubnetPrefixLength: Readonly<Record<Family, number>>;
   readonly fixedAddresses: boolean;
   readonly isolation: { readonly mode: 'None' | 'Isolated' };
+  readonly encapsulation: 'CrossSubnet' | 'Always' | 'Never';
   readonly gateway?: Readonly<Partial<Record<Family, IPAddress | undefined>>> | undefined;
 }
 
@@ -43,6 +44,12 @@ const RULES: readonly UseRule[] = [
     rule: "self.use != 'Lan' || !has(self.isolation) || self.isolation.mode == 'None'",
     message: 'isolation is for pools of use Pods or Bridge: what lies on a LAN is not filtered',
     holds: ({ use, isolation }) => use !== 'Lan' || isolation.mode === 'None',
+  },
+  {
+    // The default is there before the rule is asked, so only another value can be told from none.
+    rule: "self.use != 'Lan' || self.encapsulation == 'CrossSubnet'",
+    message: 'encapsulation is for pools of use Pods and Bridge: what lies on a LAN is routed by no node',
+    holds: ({ use, encapsulation }) => use !== 'Lan' || encapsulation === 'CrossSubnet',
   },
   ...FAMILIES.flatMap(lanRules),
 ];

@@ -1,5 +1,5 @@
 import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
-import { FAMILIES, hostCIDR, type CIDR, type Family, type IPAddress } from '../net/index.ts';
+import { FAMILIES, formatAddress, hostCIDR, type CIDR, type Family, type IPAddress } from '../net/index.ts';
 import { addressSet, type AddressSet } from './address-set.ts';
 import { desiredIsolation, renderIsolation, type DNSServer, type IsolationState } from './isolation.ts';
 import {
@@ -11,6 +11,7 @@ import {
   DROP,
   FILTER_TABLE,
   match,
+  NFT_FAMILY,
   payload,
   PRIORITY_FILTER,
   set,
@@ -34,10 +35,14 @@ export interface FilterState {
   readonly directNodes: AddressSet;
   /** Destinations that the operator exempts from masquerade. */
   readonly natExempt: AddressSet;
-  /** The pods of this node whose pool has natOutgoing. */
+  /** The pods of this node whose pool has natOutgoing, and whom nodes on one link answer directly. */
   readonly natSources: AddressSet;
   /** Which pools' pods reach which others'; undefined: all. */
   readonly isolation: IsolationState | undefined;
+  /** Those whom every other node answers through the tunnel: their own address is no source for a node's address. */
+  readonly natTunnelled: AddressSet;
+  /** This node's own addresses by which packets that others had another source for enter the tunnel. */
+  readonly tunnelSources: Readonly<Partial<Record<Family, IPAddress>>>;
   readonly vxlan: { readonly vni: number; readonly port: number };
 }
 
@@ -50,6 +55,7 @@ export interface FilterInput {
   /** Those that no node routes to, since they are another's. */
   readonly disputed: { has(subnet: NodeSubnet): boolean };
   readonly dnsServers: readonly DNSServer[];
+  readonly tunnelSources: FilterState['tunnelSources'];
   readonly config: { readonly vni: number; readonly port: number; readonly natExempt: readonly CIDR[] };
 }
 
@@ -58,6 +64,16 @@ export function desiredFilter(input: FilterInput): FilterState {
   const { families, pools, subnets, ownSubnets, directNodes, disputed, dnsServers, config } = input;
   const useOf = new Map(pools.map(({ metadata, spec }) => [metadata.uid, spec.use]));
   const subnetCIDRs = subnets.map(({ spec }) => spec.cidr);
+  const tunnelled = new Set(
+    pools.filter(({ spec }) => spec.encapsulation === 'Always').map(({ metadata }) => metadata.uid),
+  );
+  const masqueraded = (which: (isTunnelled: boolean) => boolean) =>
+    addressSet(
+      ownSubnets
+        .filter(leavesMasqueraded(pools))
+        .filter(({ spec }) => which(tunnelled.has(spec.poolUID)))
+        .map(({ spec }) => spec.cidr),
+    );
   return {
     families,
     pools: addressSet([...pools.flatMap(({ spec }) => spec.cidrs), ...subnetCIDRs]),
@@ -70,7 +86,9 @@ export function desiredFilter(input: FilterInput): FilterState {
     ]),
     directNodes: addressSet(directNodes.map(hostCIDR)),
     natExempt: addressSet(config.natExempt),
-    natSources: addressSet(ownSubnets.filter(leavesMasqueraded(pools)).map(({ spec }) => spec.cidr)),
+    natSources: masqueraded((isTunnelled) => !isTunnelled),
+    natTunnelled: masqueraded((isTunnelled) => isTunnelled),
+    tunnelSources: input.tunnelSources,
     isolation: desiredIsolation({ pools, subnets, isDisputed: (one) => disputed.has(one), dnsServers }),
     vxlan: { vni: config.vni, port: config.port },
   };
@@ -103,6 +121,7 @@ const SETS: readonly { readonly name: string; readonly of: (state: FilterState) 
   { name: 'direct_nodes', of: ({ directNodes }) => directNodes },
   { name: 'nat_exempt', of: ({ natExempt }) => natExempt },
   { name: 'nat_sources', of: ({ natSources }) => natSources },
+  { name: 'nat_tunnelled', of: ({ natTunnelled }) => natTunnelled },
 ];
 
 /** Before connection tracking, so that what is spoofed costs nothing. */
@@ -173,11 +192,18 @@ const VNI_BITS = 24;
 /**
  * Two reasons to masquerade: a pod's packet that leaves the pools, and a packet of the node itself that a
  * Service's address has turned into the tunnel after its source was chosen: the other side would answer the
- * node's InternalIP outside the tunnel. Source ports are random, since a sequence can be guessed, and parallel
- * requests of one pod (DNS) would collide.
+ * node's InternalIP outside the tunnel. That one gets a source that stays when its way changes: the kernel ends what is
+ * masqueraded as soon as it leaves by another link. Source ports are random, since a sequence can be guessed, and
+ * parallel requests of one pod (DNS) would collide.
  */
-function masquerade({ families }: FilterState): readonly NftCommand[] {
+function masquerade({ families, tunnelSources }: FilterState): readonly NftCommand[] {
   const chain = 'masquerade';
+  const outOfPools = (family: Family, sources: string, but: readonly string[]) =>
+    addRule(chain, 'out of the pools', [
+      match('==', address(family, 'saddr'), set(sources, family)),
+      ...but.map((name) => match('!=', address(family, 'daddr'), set(name, family))),
+      MASQUERADE,
+    ]);
   return [
     addBaseChain(chain, 'nat', 'postrouting', PRIORITY_BEFORE_SOURCE_NAT),
     ...families.flatMap((family) => [
@@ -185,20 +211,21 @@ function masquerade({ families }: FilterState): readonly NftCommand[] {
         match('==', { meta: { key: 'oifname' } }, VXLAN_LINK),
         match('==', { fib: { result: 'type', flags: ['saddr'] } }, 'local'),
         match('!=', address(family, 'saddr'), set('pools', family)),
-        MASQUERADE,
+        sourceNAT(family, tunnelSources[family]),
       ]),
-      addRule(chain, 'out of the pools', [
-        match('==', address(family, 'saddr'), set('nat_sources', family)),
-        ...['pools', 'direct_nodes', 'nat_exempt'].map((name) =>
-          match('!=', address(family, 'daddr'), set(name, family)),
-        ),
-        MASQUERADE,
-      ]),
+      outOfPools(family, 'nat_sources', ['pools', 'direct_nodes', 'nat_exempt']),
+      outOfPools(family, 'nat_tunnelled', ['pools', 'nat_exempt']),
     ]),
   ];
 }
 
 const MASQUERADE: NftCommand = { masquerade: { flags: ['fully-random'] } };
+/** Without an address of its own the node takes what the link has. */
+function sourceNAT(family: Family, source: IPAddress | undefined): NftCommand {
+  if (source === undefined) return MASQUERADE;
+  const addr = formatAddress(source);
+  return { snat: { family: NFT_FAMILY[family].protocol, addr, flags: ['fully-random'] } };
+}
 
 /** A subnet whose pool is missing keeps its pods connected: natOutgoing is what a pool has by default. */
 function leavesMasqueraded(pools: readonly IPPool[]): (subnet: NodeSubnet) => boolean {

@@ -17,7 +17,7 @@ export const PRIORITY_FILTER = 0;
 /** Counted, so that people see what is lost where. */
 export const DROP: readonly NftCommand[] = [{ counter: { packets: 0, bytes: 0 } }, { drop: null }];
 
-const NFT_FAMILY = {
+export const NFT_FAMILY = {
   ipv4: { protocol: 'ip', type: 'ipv4_addr', suffix: '4' },
   ipv6: { protocol: 'ip6', type: 'ipv6_addr', suffix: '6' },
 } as const satisfies Readonly<Record<Family, object>>;

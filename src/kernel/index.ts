@@ -2,6 +2,7 @@
 export * from './alias.ts';
 export * from './boot-id.ts';
 export * from './command.ts';
+export * from './conntrack.ts';
 export * from './file-lock.ts';
 export * from './iptables.ts';
 export * from './names.ts';
@@ -9,5 +10,6 @@ export * from './namespaces.ts';
 export * from './nft.ts';
 export * from './pod-link.ts';
 export * from './pod-link-repair.ts';
+export * from './pod-mtu.ts';
 export * from './rtnetlink/index.ts';
 export * from './sysctl.ts';

@@ -4,6 +4,7 @@ import {
   DYING_ALIAS,
   DYING_LINK_GROUP,
   dyingLinkName,
+  FIXED_MTU_LINK_GROUP,
   HOST_LINK_MAC,
   HOST_LINK_PREFIX,
   hostLinkName,
@@ -32,6 +33,8 @@ export interface PodLinkSpec {
   /** Name of the pod's end. */
   readonly ifName: string;
   readonly mtu: number;
+  /** The MTU stays what it is, whatever becomes of the uplink's. */
+  readonly fixedMTU?: boolean;
 }
 
 /** A veth pair between the host and a pod. Each index counts in its end's own namespace. */
@@ -100,7 +103,12 @@ export function createPodLink(host: NetlinkSocket, pod: Namespace, spec: PodLink
   try {
     createVeth(
       host,
-      { name: hostName, mac: HOST_LINK_MAC, mtu: spec.mtu },
+      {
+        name: hostName,
+        mac: HOST_LINK_MAC,
+        mtu: spec.mtu,
+        ...(spec.fixedMTU === true ? { group: FIXED_MTU_LINK_GROUP } : {}),
+      },
       { name: spec.ifName, mac, mtu: spec.mtu, namespaceFd: pod.fd },
     );
   } catch (error) {
@@ -249,8 +257,14 @@ function podRoutes(podIndex: number, family: Family, { destinations }: PodLinkWi
     }));
 }
 
+/** Changes the MTU of both ends of a pair that is not wired yet. */
+export function setPodLinkMTU(host: NetlinkSocket, pod: NetlinkSocket, link: PodLink, mtu: number): void {
+  pod.execute([changeLinkRequest(link.podIndex, { mtu })]);
+  host.execute([changeLinkRequest(link.hostIndex, { mtu })]);
+}
+
 /** The other end of our veth, if it is in this namespace. */
-function otherEnd(host: NetlinkSocket, pod: NamespaceSocket, hostLink: Link): Link | undefined {
+export function otherEnd(host: NetlinkSocket, pod: NamespaceSocket, hostLink: Link): Link | undefined {
   // Indices repeat from namespace to namespace, so the namespace itself must be the other end's too.
   if (hostLink.peerIndex === undefined || hostLink.peerNamespaceId === undefined) return undefined;
   if (namespaceIdOf(host, pod.fd) !== hostLink.peerNamespaceId) return undefined;

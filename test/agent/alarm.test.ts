@@ -78,3 +78,16 @@ describe('a conflict', () => {
     ]);
   });
 });
+
+test('what the node does without is an Event on the Node for each cause, and the end of it is none', () => {
+  alarm.unmet({ notes: ['no route to 10.0.2.0/26: x'], refused: [] });
+  alarm.unmet({ notes: [], refused: Array.from({ length: 50 }, (_, i) => `set neighbour ${i}: ENOSPC`) });
+  alarm.unmet({ notes: [], refused: [] });
+  expect(events.map(({ object, type, reason }) => [object.uid, type, reason])).toEqual([
+    ['uid-n1', 'Warning', 'NodesUnreachable'],
+    ['uid-n1', 'Warning', 'NetworkRefused'],
+  ]);
+  expect(events[0]?.message).toContain('no route to 10.0.2.0/26: x');
+  expect(events[1]?.message).toContain('set neighbour 0: ENOSPC');
+  expect(events[1]?.message).toContain('and 40 more');
+});

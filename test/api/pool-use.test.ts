@@ -47,6 +47,16 @@ describe('a pool', () => {
       spec: { ...spec, fixedAddresses: true },
       message: /^fixedAddresses is for pools of use Pods/,
     })),
+    ...['Always', 'Never'].map((encapsulation) => ({
+      name: `a LAN with encapsulation ${encapsulation}`,
+      spec: { ...lan, encapsulation },
+      message: /^encapsulation is for pools of use Pods and Bridge/,
+    })),
+    {
+      name: 'an encapsulation that nobody knows',
+      spec: { cidrs: ['10.0.0.0/16'], encapsulation: 'Sometimes' },
+      message: /expected one of "CrossSubnet"/,
+    },
     {
       name: 'a LAN that is to be isolated',
       spec: { ...lan, isolation: { mode: 'Isolated' } },

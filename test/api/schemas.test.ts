@@ -14,6 +14,7 @@ describe('the schemas', () => {
       priority: 0,
       disabled: false,
       fixedAddresses: false,
+      encapsulation: 'CrossSubnet',
       natOutgoing: true,
       isolation: { mode: 'None', peers: [], dns: true },
       reuseDelaySeconds: 30,

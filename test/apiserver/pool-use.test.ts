@@ -57,7 +57,13 @@ const dual: Spec = {
 describe('a pool', () => {
   it.each<[string, Spec]>([
     ['of a bridge', { use: 'Bridge', cidrs: ['10.9.0.0/16', 'fd09::/64'] }],
+    [
+      'of a bridge that always encapsulates',
+      { use: 'Bridge', cidrs: ['10.9.0.0/16'], encapsulation: 'Always' },
+    ],
+    ['of pods that never encapsulates', { cidrs: ['10.9.0.0/16'], encapsulation: 'Never' }],
     ['of a LAN', lan],
+    ['of a LAN that says what is so by default', { ...lan, encapsulation: 'CrossSubnet' }],
     ['of a LAN of both families', dual],
     ['of a LAN in single addresses', { ...dual, nodeSubnetPrefixLength: { ipv4: 32, ipv6: 128 } }],
   ])('%s is accepted', async (_, spec) => {
@@ -71,6 +77,16 @@ describe('a pool', () => {
       'of a LAN with fixed addresses',
       { ...lan, fixedAddresses: true },
       'fixedAddresses is for pools of use Pods',
+    ],
+    [
+      'of a LAN with an encapsulation',
+      { ...lan, encapsulation: 'Never' },
+      'encapsulation is for pools of use Pods and Bridge: what lies on a LAN is routed by no node',
+    ],
+    [
+      'of pods with an encapsulation that nobody knows',
+      { cidrs: ['10.9.0.0/16'], encapsulation: 'Sometimes' },
+      'Unsupported value: "Sometimes"',
     ],
     ['of pods with a gateway', { ...lan, use: 'Pods' }, 'gateway is for pools of use Lan: on a bridge'],
     [
@@ -157,6 +173,19 @@ it('isolation may change at any time, and is none where nothing is said', async 
   expect(await isolationOf()).toEqual({ mode: 'Isolated', peers: [], dns: true });
   await replace('isolated', spec);
   expect(await isolationOf()).toEqual({ mode: 'None', peers: [], dns: true });
+});
+
+describe('the encapsulation of a pool', () => {
+  it('is CrossSubnet unless told, and may change at any time', async () => {
+    const spec = { cidrs: ['10.19.0.0/16'] };
+    const encapsulationOf = (object: unknown) =>
+      (object as { spec: { encapsulation: string } }).spec.encapsulation;
+    expect(encapsulationOf(await create('encapsulated', spec))).toBe('CrossSubnet');
+    for (const encapsulation of ['Always', 'Never', 'CrossSubnet']) {
+      expect(encapsulationOf(await replace('encapsulated', { ...spec, encapsulation }))).toBe(encapsulation);
+    }
+    expect(encapsulationOf(await replace('encapsulated', spec))).toBe('CrossSubnet');
+  });
 });
 
 describe('the use of a pool', () => {

@@ -14,6 +14,7 @@ export function pool(name: string, cidrs: readonly string[], spec: Partial<IPPoo
       priority: 0,
       disabled: false,
       fixedAddresses: false,
+      encapsulation: 'CrossSubnet',
       natOutgoing: true,
       isolation: { mode: 'None', peers: [], dns: true },
       reuseDelaySeconds: 30,

@@ -136,13 +136,19 @@ export function makePod(
   node: Pick<FabricNode, 'name' | 'throwaway' | 'first'>,
   index: number,
   number: number,
+  options: { readonly mtu?: number; readonly fixedMTU?: boolean } = {},
 ): FabricPod {
   const name = `${node.name}${number}`;
   const throwaway = make(name);
   const own = poolAddresses(64 * index + number);
   const containerID = `container-${name}`;
   const host = node.throwaway.namespace.socket;
-  const link = createPodLink(host, throwaway.namespace, { containerID, ifName: 'eth0', mtu: 1450 });
+  const link = createPodLink(host, throwaway.namespace, {
+    containerID,
+    ifName: 'eth0',
+    mtu: 1450,
+    ...options,
+  });
   const parsed = { ipv4: parseAddress(own[4]), ipv6: parseAddress(own[6]) };
   configurePodLink(host, throwaway.namespace.socket, link, {
     addresses: parsed,

@@ -1,7 +1,13 @@
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NodeNotSetUpError, startNodeSync, type NodeSources } from '../../src/agent/sync.ts';
-import { createCommandRunner, findSysctlRoot, openNetlinkSocket } from '../../src/kernel/index.ts';
+import {
+  createCommandRunner,
+  findSysctlRoot,
+  openNetlinkSocket,
+  openOwnNamespace,
+} from '../../src/kernel/index.ts';
+import { podNamespacePaths } from '../../src/agent/pod-namespaces.ts';
 import { formatCIDR, parseAddress } from '../../src/net/index.ts';
 import { pool, subnet } from '../dataplane/objects.ts';
 
@@ -27,6 +33,7 @@ export type Report =
   | { readonly kind: 'drift'; readonly objects: readonly string[] }
   | { readonly kind: 'removal'; readonly cidr: string }
   | { readonly kind: 'foreignDrop'; readonly chains: readonly string[] }
+  | { readonly kind: 'unmet'; readonly notes: readonly string[]; readonly refused: readonly string[] }
   | { readonly kind: 'log'; readonly level: string; readonly message: string }
   | { readonly kind: 'upToDate'; readonly id: number }
   | { readonly kind: 'isolationInForce'; readonly id: number; readonly error: string | undefined }
@@ -35,6 +42,8 @@ export type Report =
       readonly id: number;
       readonly reason: string | undefined;
       readonly podMTU: number | undefined;
+      /** What kernelDifferences says. */
+      readonly differences: readonly string[];
     };
 
 const keep = new Set(process.argv.slice(2));
@@ -44,6 +53,8 @@ let sources: NodeSources | undefined;
 const sync = startNodeSync({
   host,
   ownPorts: () => new Set([host.portId]),
+  ownNamespace: openOwnNamespace(),
+  podNamespaces: () => podNamespacePaths([]),
   run: createCommandRunner(),
   sysctlRoot: findSysctlRoot(),
   sources: () => sources,
@@ -55,6 +66,7 @@ const sync = startNodeSync({
   },
   onDrift: (objects) => report({ kind: 'drift', objects }),
   onForeignDrop: (chains) => report({ kind: 'foreignDrop', chains }),
+  onUnmet: ({ notes, refused }) => report({ kind: 'unmet', notes, refused }),
   settings: { syncMs: 30_000 },
   clock: {
     nowMs: () => performance.now(),
@@ -91,14 +103,23 @@ function obey(command: Command): void {
       );
       return;
     case 'status':
-      report({ kind: 'status', id: command.id, reason: sync.broken()?.reason, podMTU: podMTU() });
+      void status(command.id);
   }
+}
+
+async function status(id: number): Promise<void> {
+  const { missing, extra } = await sync.differences().catch((error: unknown) => {
+    if (error instanceof NodeNotSetUpError) return { missing: [], extra: [] };
+    throw error;
+  });
+  const differences = [...missing.map((one) => `missing ${one}`), ...extra.map((one) => `extra ${one}`)];
+  report({ kind: 'status', id, reason: sync.broken()?.reason, podMTU: podMTU(), differences });
 }
 
 /** Undefined until the first comparison. */
 function podMTU(): number | undefined {
   try {
-    return sync.podMTU();
+    return sync.podMTU([]);
   } catch (error) {
     if (error instanceof NodeNotSetUpError) return undefined;
     throw error;

@@ -70,6 +70,7 @@ export interface VethEnd {
   readonly name: string;
   readonly mac: string;
   readonly mtu: number;
+  readonly group?: number;
 }
 
 /** By what a link is looked up. */
@@ -348,8 +349,13 @@ function parseVxlan(data: Buffer): VxlanAttributes {
   };
 }
 
-function endAttributes(end: VethEnd): Attribute[] {
-  return [text(NAME, end.name), u32(MTU, end.mtu), bytes(ADDRESS, macBytes(end.mac))];
+function endAttributes({ name, mtu, mac, group }: VethEnd): Attribute[] {
+  return [
+    text(NAME, name),
+    u32(MTU, mtu),
+    bytes(ADDRESS, macBytes(mac)),
+    ...(group === undefined ? [] : [u32(GROUP, group)]),
+  ];
 }
 
 function linkInfo(kind: string, data: readonly Attribute[]): Attribute {
