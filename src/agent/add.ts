@@ -20,6 +20,7 @@ import { allocationsOf, findHostEnd, releaseAll } from './attachments.ts';
 import { addResult } from './add-result.ts';
 import { claimFor } from './claim.ts';
 import type { AgentParts } from './parts.ts';
+import { setPodRules } from './pod-rules.ts';
 import { createUndoStack } from './undo.ts';
 
 /**
@@ -59,9 +60,10 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
 
     const mtu = request.configuration.mtu ?? parts.dataPath.podMTU();
     const link = createPodLink(parts.host, pod, { ...request.attachment, mtu });
-    undo.push('the interface', () => {
+    undo.push('the interface', async () => {
       if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
       parts.wired.gone(attachment);
+      if (request.configuration.portMappings.length > 0) await parts.dataPath.podRulesChanged();
     });
     parts.observe('add:link-made');
 
@@ -70,6 +72,9 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     signal.throwIfAborted();
 
     const addresses = addressesOf(claimed);
+    const { portMappings } = request.configuration;
+    await setPodRules(parts, link, { pod: request.pod, addresses, portMappings, allowedSources: [] });
+    signal.throwIfAborted();
     configurePodLink(parts.host, pod.socket, link, {
       addresses,
       destinations: 'default',

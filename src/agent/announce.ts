@@ -17,6 +17,9 @@ const REASONS: Readonly<Record<string, string>> = {
   InvalidAnnotationError: 'InvalidIPAnnotation',
   FixedAddressError: 'IPAddressRefused',
   AddressTakenError: 'IPAddressTaken',
+  HostPortTakenError: 'HostPortTaken',
+  UnservedHostPortError: 'HostPortRefused',
+  TooManyPodRulesError: 'HostPortRefused',
   PoolExhaustedError: 'IPPoolExhausted',
   SubnetUnavailableError: 'IPPoolExhausted',
 };

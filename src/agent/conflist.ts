@@ -27,7 +27,7 @@ export function renderConflist(): string {
     cniVersion: '1.0.0',
     cniVersions: ['0.4.0', '1.0.0', '1.1.0'],
     name: NETWORK_NAME,
-    plugins: [{ type: 'weft' }],
+    plugins: [{ type: 'weft', capabilities: { portMappings: true } }],
   };
   return `${JSON.stringify(conflist, undefined, 2)}\n`;
 }

@@ -340,6 +340,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       pod: caches.pods.get,
       getPod: (pod, until) => getPod(client, pod, until),
     }),
+    findOwnPod: (uid) => caches.pods.list().find((pod) => isPodOf(pod, uid)),
     announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
     exclusiveSubnets,

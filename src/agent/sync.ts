@@ -7,7 +7,14 @@ import {
   type Uplinks,
 } from '../dataplane/index.ts';
 import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
-import { ensureAccepted, repairPodLinks, type CommandRunner, type NetlinkSocket } from '../kernel/index.ts';
+import {
+  ensureAccepted,
+  forgetHostPortFlows,
+  readPodRules,
+  repairPodLinks,
+  type CommandRunner,
+  type NetlinkSocket,
+} from '../kernel/index.ts';
 import {
   FAMILIES,
   formatAddress,
@@ -111,7 +118,7 @@ export class NodeSyncError extends AggregateError {
 export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const { clock, host, log, run, sysctlRoot } = parts;
   const stopping = new AbortController();
-  const filterTable = createFilterTable(run);
+  const filterTable = createFilterTable(run, () => readPodRules(host));
   const schedule = createSchedule(clock);
   const backOff = () => jitteredBackOff(parts.random, { firstMs: 500, maxMs: 15_000 });
   const waiting = new Set<Waiting>();
@@ -260,6 +267,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   return {
     podMTU: () => setUp().podMTU,
     hostSources: () => setUp().preferredSource,
+    forgetFlows: (hostPorts) => forgetHostPortFlows(host, run, hostPorts),
+    podRulesChanged: () => filterTable.attachmentsChanged(),
+    filtersHold: () => filterTable.holds(),
     wake: () => schedule.request('links', DEBOUNCE_MS),
     upToDate(signal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();

@@ -36,10 +36,14 @@ const CODES: Readonly<Record<string, number>> = {
   InputOutputError: 5,
   UndecodableInputError: 6,
   InvalidConfigurationError: 7,
+  // What the runtime asks for, and the pod cannot have.
+  UnservedHostPortError: 7,
+  TooManyPodRulesError: 7,
   AgentUnreachableError: 11,
   VerbDeadlineError: 11,
   PoolExhaustedError: 11,
   AddressTakenError: 11,
+  HostPortTakenError: 11,
   NoPoolError: 11,
   ClaimerUnknownError: 11,
   ClaimDeadlineError: 11,
@@ -57,11 +61,13 @@ const CODES: Readonly<Record<string, number>> = {
   // What the pod's or its namespace's annotations ask for cannot be given.
   InvalidAnnotationError: 105,
   FixedAddressError: 105,
+  SourcesRefusedError: 105,
   // The kernel refused, or did not answer.
   NetlinkError: 104,
   NetlinkBatchError: 104,
   DumpInterruptedError: 104,
   SystemCallError: 104,
+  CommandError: 104,
   AliasTooLongError: 4,
   LinkExistsError: 106,
   CheckFailedError: 107,

@@ -1,25 +1,27 @@
 import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { FAMILIES, hostCIDR, type CIDR, type Family, type IPAddress } from '../net/index.ts';
+import { addressSet, type AddressSet } from './address-set.ts';
+import { renderHostPorts } from './host-ports.ts';
 import {
-  FAMILIES,
-  formatAddress,
-  hostCIDR,
-  mergeRanges,
-  rangeOfCIDR,
-  type CIDR,
-  type Family,
-  type IPAddress,
-  type Range,
-} from '../net/index.ts';
+  addBaseChain,
+  addChain,
+  addSets,
+  addRule,
+  address,
+  DROP,
+  FILTER_TABLE,
+  match,
+  payload,
+  PRIORITY_FILTER,
+  set,
+  type NftCommand,
+  type NftDocument,
+} from './nft-commands.ts';
+import { allowedSources, type AttachmentRules } from './pod-rules.ts';
 import { VXLAN_LINK } from './vxlan.ts';
-
-/** Our one table, in family inet. */
-export const FILTER_TABLE = 'weft';
 
 /** The host ends of pods' links, by name. */
 export const POD_LINK_PATTERN = 'weft*';
-
-/** Addresses of both families, each family's ranges merged and in order. */
-export type AddressSet = Readonly<Record<Family, readonly Range[]>>;
 
 /** What the filter rules depend on. */
 export interface FilterState {
@@ -71,9 +73,10 @@ export function desiredFilter(input: FilterInput): FilterState {
 
 /**
  * The whole table as one transaction for `nft -j -f -`: it replaces what stood there at once. Only parsed
- * addresses and numbers get into it, so nothing from an object can become a rule.
+ * addresses and numbers get into it, so nothing from an object can become a rule. `attachments`: those that have rules
+ * of their own, the oldest first.
  */
-export function renderFilter(state: FilterState): NftDocument {
+export function renderFilter(state: FilterState, attachments: readonly AttachmentRules[] = []): NftDocument {
   const table = { family: 'inet', name: FILTER_TABLE };
   return {
     nftables: [
@@ -81,17 +84,16 @@ export function renderFilter(state: FilterState): NftDocument {
       { add: { table } },
       { delete: { table } },
       { add: { table } },
-      ...SETS.flatMap(({ name, of }) => FAMILIES.map((family) => addSet(name, family, of(state)[family]))),
-      ...antiSpoofing(),
+      ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
+      ...antiSpoofing(attachments),
       ...vxlanGuard(state),
       ...masquerade(state),
+      ...renderHostPorts(
+        attachments.flatMap(({ hostPorts }) => hostPorts),
+        FAMILIES,
+      ),
     ],
   };
-}
-
-/** Input of `nft -j`. */
-export interface NftDocument {
-  readonly nftables: readonly Readonly<Record<string, unknown>>[];
 }
 
 const SETS: readonly { readonly name: string; readonly of: (state: FilterState) => AddressSet }[] = [
@@ -102,14 +104,8 @@ const SETS: readonly { readonly name: string; readonly of: (state: FilterState) 
   { name: 'nat_sources', of: ({ natSources }) => natSources },
 ];
 
-const NFT_FAMILY = {
-  ipv4: { protocol: 'ip', type: 'ipv4_addr', suffix: '4' },
-  ipv6: { protocol: 'ip6', type: 'ipv6_addr', suffix: '6' },
-} as const satisfies Readonly<Record<Family, object>>;
-
 /** Before connection tracking, so that what is spoofed costs nothing. */
 const PRIORITY_RAW = -300;
-const PRIORITY_FILTER = 0;
 /** Before kube-proxy's chain at 100; whoever translates a connection first decides. */
 const PRIORITY_BEFORE_SOURCE_NAT = 90;
 
@@ -118,16 +114,11 @@ const PRIORITY_BEFORE_SOURCE_NAT = 90;
  * for link-local addresses. An advertisement from a pod would become the node's default route where new links
  * inherit accept_ra=2.
  */
-function antiSpoofing(): readonly NftCommand[] {
+function antiSpoofing(attachments: readonly AttachmentRules[]): readonly NftCommand[] {
   const chain = 'from_pods';
   const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
   return [
     addBaseChain(chain, 'filter', 'prerouting', PRIORITY_RAW),
-    addRule(chain, 'no route back to its source', [
-      fromPod,
-      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
-      ...DROP,
-    ]),
     addRule(chain, 'pods are no routers', [
       fromPod,
       match('==', payload('icmpv6', 'type'), { set: ['nd-router-advert', 'nd-redirect'] }),
@@ -136,6 +127,12 @@ function antiSpoofing(): readonly NftCommand[] {
     addRule(chain, 'pods are no routers', [
       fromPod,
       match('==', payload('icmp', 'type'), 'redirect'),
+      ...DROP,
+    ]),
+    ...allowedSources(chain, attachments),
+    addRule(chain, 'no route back to its source', [
+      fromPod,
+      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
       ...DROP,
     ]),
   ];
@@ -201,57 +198,7 @@ function masquerade({ families }: FilterState): readonly NftCommand[] {
   ];
 }
 
-type NftCommand = Readonly<Record<string, unknown>>;
-
 const MASQUERADE: NftCommand = { masquerade: { flags: ['fully-random'] } };
-const DROP: readonly NftCommand[] = [{ counter: { packets: 0, bytes: 0 } }, { drop: null }];
-
-function addSet(name: string, family: Family, ranges: readonly Range[]): NftCommand {
-  const { type, suffix } = NFT_FAMILY[family];
-  const elements = ranges.length === 0 ? {} : { elem: ranges.map((range) => element(family, range)) };
-  const definition = { family: 'inet', table: FILTER_TABLE, name: name + suffix, type, flags: ['interval'] };
-  return { add: { set: { ...definition, ...elements } } };
-}
-
-function element(family: Family, { first, last }: Range): unknown {
-  const from = formatAddress({ family, value: first });
-  return first === last ? from : { range: [from, formatAddress({ family, value: last })] };
-}
-
-function addChain(name: string): NftCommand {
-  return { add: { chain: { family: 'inet', table: FILTER_TABLE, name } } };
-}
-
-function addBaseChain(name: string, type: 'filter' | 'nat', hook: string, prio: number): NftCommand {
-  const policy = 'accept';
-  return { add: { chain: { family: 'inet', table: FILTER_TABLE, name, type, hook, prio, policy } } };
-}
-
-function addRule(chain: string, comment: string, expr: readonly unknown[]): NftCommand {
-  return { add: { rule: { family: 'inet', table: FILTER_TABLE, chain, comment, expr } } };
-}
-
-function match(op: '==' | '!=', left: unknown, right: unknown): NftCommand {
-  return { match: { op, left, right } };
-}
-
-function payload(protocol: string, field: string): NftCommand {
-  return { payload: { protocol, field } };
-}
-
-function address(family: Family, field: 'saddr' | 'daddr'): NftCommand {
-  return payload(NFT_FAMILY[family].protocol, field);
-}
-
-function set(name: string, family: Family): string {
-  return `@${name}${NFT_FAMILY[family].suffix}`;
-}
-
-function addressSet(cidrs: readonly CIDR[]): AddressSet {
-  const ranges = (family: Family): readonly Range[] =>
-    mergeRanges(cidrs.filter((cidr) => cidr.family === family).map(rangeOfCIDR));
-  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
-}
 
 /** A subnet whose pool is missing keeps its pods connected: natOutgoing is what a pool has by default. */
 function leavesMasqueraded(pools: readonly IPPool[]): (subnet: NodeSubnet) => boolean {
