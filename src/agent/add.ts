@@ -1,21 +1,23 @@
 import type { Attachment, IPAllocation } from '../api/index.ts';
 import type { AddRequest, AddResult } from '../cni/index.ts';
-import type { AttachmentKey } from '../ipam/index.ts';
+import { poolDestinations, type AttachmentKey } from '../ipam/index.ts';
 import {
   configurePodLink,
   createPodLink,
   dyingPodLink,
+  familiesRoutedOtherwise,
   formatAlias,
   getLink,
   hostLinkName,
   inspectPodLink,
   LinkExistsError,
   openNamespaceSocket,
+  routeBySource,
   type AttachmentAlias,
   type NamespaceSocket,
   type PodLink,
 } from '../kernel/index.ts';
-import { FAMILIES, sameAddress, type Family, type IPAddress } from '../net/index.ts';
+import { compareCIDRs, FAMILIES, sameAddress, type CIDR, type Family, type IPAddress } from '../net/index.ts';
 import { allocationsOf, findHostEnd, releaseAll } from './attachments.ts';
 import { addResult } from './add-result.ts';
 import { claimFor } from './claim.ts';
@@ -75,9 +77,13 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     const { portMappings } = request.configuration;
     await setPodRules(parts, link, { pod: request.pod, addresses, portMappings, allowedSources: [] });
     signal.throwIfAborted();
+    const routedOtherwise = familiesRoutedOtherwise(pod, request.attachment.ifName);
+    const destinations = podDestinations(parts, claimed, routedOtherwise);
+    if (routedOtherwise.length > 0) routeBySource(parts.host, pod, request.attachment.containerID);
     configurePodLink(parts.host, pod.socket, link, {
       addresses,
-      destinations: 'default',
+      destinations,
+      bySource: routedOtherwise,
       hostSources: parts.dataPath.hostSources(),
       alias: formatAlias({ ...request.attachment, addresses, podUID: request.pod?.uid }),
     });
@@ -86,7 +92,7 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
 
     parts.ages.born(attachment);
     undo.drop();
-    return addResult(request, link, mtu, addresses);
+    return addResult(request, link, mtu, addresses, destinations);
   } catch (error) {
     await undo.unwind();
     throw error;
@@ -113,7 +119,8 @@ function standingAttachment(
     podIndex: standing.podLink.index,
     podMac: standing.podLink.mac ?? '',
   };
-  return addResult(request, link, standing.podLink.mtu, alias.addresses);
+  const destinations = standing.routes.filter(({ via }) => via !== undefined).map(({ dst }) => dst);
+  return addResult(request, link, standing.podLink.mtu, alias.addresses, destinations.sort(compareCIDRs));
 }
 
 /** Whether each address of the interface is in an object that names this attachment and is not released. */
@@ -149,6 +156,26 @@ function attachmentOf(parts: AgentParts, request: AddRequest, pod: NamespaceSock
     kind: 'Interface',
     netns: { path: request.netns, inode: Number(pod.identity.inode), bootID: parts.bootID },
   };
+}
+
+/**
+ * Where an interface leads: everywhere, and where another one of the sandbox has the default route of that family, to
+ * what its own pool has. Sorted.
+ */
+function podDestinations(
+  parts: AgentParts,
+  claimed: readonly IPAllocation[],
+  routedOtherwise: readonly Family[],
+): CIDR[] {
+  return claimed
+    .flatMap(({ spec: { address, pool: name } }): CIDR[] => {
+      const { family } = address;
+      if (!routedOtherwise.includes(family)) return [{ family, first: 0n, prefixLength: 0 }];
+      const pools = parts.pools().filter(({ metadata }) => metadata.name === name);
+      const subnets = parts.subnets().filter(({ spec }) => spec.pool === name);
+      return poolDestinations(pools, subnets).filter((cidr) => cidr.family === family);
+    })
+    .sort(compareCIDRs);
 }
 
 /** The addresses were never used: they come free at once. */

@@ -12,4 +12,5 @@ export * from './pod-link.ts';
 export * from './pod-link-repair.ts';
 export * from './pod-rules.ts';
 export * from './rtnetlink/index.ts';
+export * from './second-interface.ts';
 export * from './sysctl.ts';
