@@ -1,6 +1,6 @@
 import type { Attachment, IPAllocation } from '../api/index.ts';
 import type { AddRequest, AddResult } from '../cni/index.ts';
-import { poolDestinations, type AttachmentKey } from '../ipam/index.ts';
+import { poolDestinations, poolsAllowing, type AttachmentKey } from '../ipam/index.ts';
 import {
   configurePodLink,
   createPodLink,
@@ -63,9 +63,10 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     const mtu = request.configuration.mtu ?? parts.dataPath.podMTU();
     const link = createPodLink(parts.host, pod, { ...request.attachment, mtu });
     undo.push('the interface', async () => {
+      const hasRules = findHostEnd(parts, attachment)?.hasRules;
       if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
       parts.wired.gone(attachment);
-      if (request.configuration.portMappings.length > 0) await parts.dataPath.podRulesChanged();
+      if (hasRules) await parts.dataPath.podRulesChanged();
     });
     parts.observe('add:link-made');
 
@@ -75,7 +76,9 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
 
     const addresses = addressesOf(claimed);
     const { portMappings } = request.configuration;
-    await setPodRules(parts, link, { pod: request.pod, addresses, portMappings, allowedSources: [] });
+    const allowedSources = await sourcesOf(parts, request, claimed, signal);
+    await setPodRules(parts, link, { pod: request.pod, addresses, portMappings, allowedSources });
+    parts.observe('add:rules-set');
     signal.throwIfAborted();
     const routedOtherwise = familiesRoutedOtherwise(pod, request.attachment.ifName);
     const destinations = podDestinations(parts, claimed, routedOtherwise);
@@ -156,6 +159,28 @@ function attachmentOf(parts: AgentParts, request: AddRequest, pod: NamespaceSock
     kind: 'Interface',
     netns: { path: request.netns, inode: Number(pod.identity.inode), bootID: parts.bootID },
   };
+}
+
+/**
+ * The sources that the pod's annotation asks for, where the pool of its address allows them. They are read once more
+ * than for the claim: what has been changed in between is judged as it is now.
+ */
+async function sourcesOf(
+  parts: AgentParts,
+  { pod, configuration }: AddRequest,
+  claimed: readonly IPAllocation[],
+  signal: AbortSignal,
+): Promise<readonly CIDR[]> {
+  // On a network whose configuration names the pool annotations mean nothing.
+  if (pod === undefined || configuration.pool !== undefined) return [];
+  const { wishes } = await parts.findClaimer(pod, 'obeyed', signal);
+  if (wishes?.allowedSources === undefined) return [];
+  const names = new Set(claimed.map(({ spec }) => spec.pool));
+  poolsAllowing(
+    parts.pools().filter(({ metadata }) => names.has(metadata.name)),
+    wishes.allowedSources,
+  );
+  return wishes.allowedSources;
 }
 
 /**

@@ -17,6 +17,7 @@ const REASONS: Readonly<Record<string, string>> = {
   InvalidAnnotationError: 'InvalidIPAnnotation',
   FixedAddressError: 'IPAddressRefused',
   AddressTakenError: 'IPAddressTaken',
+  SourcesRefusedError: 'SourcesRefused',
   HostPortTakenError: 'HostPortTaken',
   UnservedHostPortError: 'HostPortRefused',
   TooManyPodRulesError: 'HostPortRefused',

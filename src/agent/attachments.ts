@@ -19,12 +19,14 @@ import { reuseDelayMs, type AgentParts, type OwnAllocations } from './parts.ts';
 export interface HostEnd {
   readonly link: Link;
   readonly alias: AttachmentAlias | undefined;
+  /** Whether filters have rules of its own. */
+  readonly hasRules: boolean;
 }
 
 /** The host end of that attachment, if there is one. */
 export function findHostEnd(parts: Pick<AgentParts, 'host'>, key: AttachmentKey): HostEnd | undefined {
   const link = getLink(parts.host, { name: hostLinkName(key.containerID, key.ifName) });
-  return link === undefined ? undefined : { link, alias: parseAlias(link.alias) };
+  return link && { link, alias: parseAlias(link.alias), hasRules: hasPodRules(link) };
 }
 
 /** The allocations that name the attachment and do not rest. */
@@ -48,10 +50,10 @@ export function allocationsOf(allocations: OwnAllocations, key: AttachmentKey): 
 export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | undefined): boolean {
   const pod = openIfThere(parts, netns);
   try {
-    const end = findHostEnd(parts, key);
+    const hasRules = findHostEnd(parts, key)?.hasRules === true;
     if (dyingPodLink(parts.host, pod, hostLinkName(key.containerID, key.ifName))) parts.reaper.wake();
     parts.wired.gone(key);
-    return end !== undefined && hasPodRules(end.link);
+    return hasRules;
   } finally {
     pod?.close();
   }

@@ -80,6 +80,15 @@ export const IPPoolSpec = z
         'Whether pods may ask for an address by the annotation ipam.weft.dev/addresses. Each one that lies outside ' +
           "its node's subnets is a route on every node.",
       ),
+    allowedSources: z
+      .array(PoolCIDRField)
+      .max(64)
+      .optional()
+      .describe(
+        'Sources besides their own addresses that pods of this pool may send from, if they ask for it by the annotation ' +
+          'ipam.weft.dev/allowed-sources: VPNs and routers. Absent: none. Whatever is listed, never the addresses of ' +
+          'pools and nodes.',
+      ),
     natOutgoing: z
       .boolean()
       .default(true)

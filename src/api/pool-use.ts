@@ -8,6 +8,7 @@ interface UsedSpec {
   readonly cidrs: readonly CIDR[];
   readonly nodeSubnetPrefixLength: Readonly<Record<Family, number>>;
   readonly fixedAddresses: boolean;
+  readonly allowedSources?: readonly CIDR[] | undefined;
   readonly gateway?: Readonly<Partial<Record<Family, IPAddress | undefined>>> | undefined;
 }
 
@@ -37,6 +38,12 @@ const RULES: readonly UseRule[] = [
     rule: "self.use == 'Pods' || !self.fixedAddresses",
     message: 'fixedAddresses is for pools of use Pods: other plugins name no address',
     holds: ({ use, fixedAddresses }) => use === 'Pods' || !fixedAddresses,
+  },
+  {
+    rule: "self.use == 'Pods' || !has(self.allowedSources)",
+    message:
+      'allowedSources is for pools of use Pods: the interfaces of other plugins are not filtered by source',
+    holds: ({ use, allowedSources }) => use === 'Pods' || allowedSources === undefined,
   },
   ...FAMILIES.flatMap(lanRules),
 ];

@@ -27,7 +27,7 @@ describe('the conflist', () => {
       cniVersion: '1.0.0',
       cniVersions: ['0.4.0', '1.0.0', '1.1.0'],
       name: 'weft',
-      plugins: [{ type: 'weft' }],
+      plugins: [{ type: 'weft', capabilities: { portMappings: true } }],
     });
   });
 
