@@ -7,6 +7,8 @@ import { formatAddress } from '../net/index.ts';
 export interface Alarm {
   /** Someone else had changed these objects of ours in the kernel; they have been put back. */
   repaired(objects: readonly string[]): void;
+  /** Limits of bandwidth are not kept on this node, although they are asked for. */
+  noBandwidth(message: string): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
 }
@@ -34,6 +36,10 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
         'NetworkRepaired',
         `someone else had changed the network that weft keeps on this node, and it was put back: ${named}`,
       );
+    },
+    noBandwidth(message) {
+      const { name, uid } = node();
+      warn({ apiVersion: 'v1', kind: 'Node', name, uid }, 'NoBandwidthLimits', message);
     },
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);

@@ -23,12 +23,14 @@ export interface AgentFlags {
   readonly natExempt: readonly CIDR[];
   /** The ranges of Services, where the apiserver does not tell them. */
   readonly serviceCIDRs: readonly CIDR[];
+  /** Chain the plugin bandwidth behind weft. */
+  readonly bandwidth: boolean;
   readonly logLevel: string;
   readonly settings: Settings;
 }
 
 export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
-       agent.mjs install --cni-bin-dir DIR [--host-root DIR]
+       agent.mjs install --cni-bin-dir DIR [--host-root DIR] [--plugin NAME]
 
   --node-name NAME       the Node that this agent serves (required)
   --kubeconfig FILE      default: the pod's service account
@@ -43,6 +45,8 @@ export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
   --vxlan-port N         default 4789
   --nat-exempt CIDR      not masqueraded; may be given several times
   --service-cidr CIDR    a range of Services, needed before Kubernetes 1.33; may be given several times
+  --bandwidth            chain the reference plugin bandwidth, for annotations such as
+                         kubernetes.io/ingress-bandwidth; it must be among the host's CNI plugins
   --log-level LEVEL      default info
 ${settingsHelp()}`;
 
@@ -68,6 +72,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       'vxlan-port': { type: 'string', default: '4789' },
       'nat-exempt': { type: 'string', multiple: true, default: [] },
       'service-cidr': { type: 'string', multiple: true, default: [] },
+      bandwidth: { type: 'boolean', default: false },
       'log-level': { type: 'string', default: 'info' },
       ...settingFlags(),
     },
@@ -92,6 +97,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
     },
     natExempt: values['nat-exempt'].map((text) => cidrIn('nat-exempt', text)),
     serviceCIDRs: values['service-cidr'].map((text) => cidrIn('service-cidr', text)),
+    bandwidth: values.bandwidth,
     logLevel: logLevel(values['log-level']),
     settings: settingsFrom(values),
   };

@@ -21,6 +21,7 @@ import {
   type Random,
 } from '../ipam/index.ts';
 import {
+  canMakeLinks,
   createCommandRunner,
   deleteLinkGroup,
   DYING_LINK_GROUP,
@@ -58,6 +59,7 @@ import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
 import { watchObjects } from './caches.ts';
 import { createCheck } from './check.ts';
+import { renderConflist } from './conflist.ts';
 import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
@@ -139,7 +141,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     userAgent: `weft-agent/${nodeName}`,
     observe: metrics.requests,
   });
-  const serving = createServing({ flags, clock, log });
+  let bandwidth = false;
+  const serving = createServing({
+    flags,
+    conflist: () => renderConflist({ bandwidth }),
+    clock,
+    log,
+  });
   const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });
 
   let isBroken = () => false;
@@ -186,6 +194,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     observe: metrics.events,
   });
   const alarm = createAlarm(events, { node: caches.node, podOf: caches.podOf });
+  if (flags.bandwidth) {
+    bandwidth = canMakeLinks(host, 'ifb');
+    if (!bandwidth) {
+      log.error({}, NO_BANDWIDTH);
+      alarm.noBandwidth(NO_BANDWIDTH);
+    }
+  }
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
   const releases = createReleaseQueue({
@@ -510,6 +525,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log.error({ err: error }, 'not done at the start: it is tried again');
   }
 }
+
+/** Pods run without limits rather than not at all. */
+const NO_BANDWIDTH =
+  "this node's kernel has no ifb devices, which the plugin bandwidth needs (kernel module ifb): it is left out of the " +
+  'network configuration, and annotations of bandwidth mean nothing on this node';
 
 /** The node's subnets as the loop and the recovery see to them. */
 interface SubnetCare {

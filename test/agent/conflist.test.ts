@@ -31,6 +31,15 @@ describe('the conflist', () => {
     });
   });
 
+  test('chains the plugin bandwidth behind weft where it is asked for, with its own capability', () => {
+    expect(JSON.parse(renderConflist({ bandwidth: true }))).toMatchObject({
+      plugins: [
+        { type: 'weft', capabilities: { portMappings: true } },
+        { type: 'bandwidth', capabilities: { bandwidth: true } },
+      ],
+    });
+  });
+
   test('is there whole, for root alone to write, with nothing beside it', async () => {
     expect(await writeConflist(directory, renderConflist())).toBe(true);
     expect(await readdir(directory)).toEqual([CONFLIST_FILE]);

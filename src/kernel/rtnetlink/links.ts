@@ -203,6 +203,37 @@ export function setMtu(socket: NetlinkSocket, index: number, mtu: number): void 
   socket.execute([changeLinkRequest(index, { mtu })]);
 }
 
+/**
+ * Whether the kernel can make links of that kind, or load the module that can. It makes one and takes it away.
+ * @throws NetlinkError for any other reason
+ */
+export function canMakeLinks(socket: NetlinkSocket, kind: string): boolean {
+  const name = TRIAL_LINK;
+  // One that a process left behind which was killed in between.
+  const leftover = getLink(socket, { name });
+  if (leftover !== undefined) deleteLink(socket, leftover.index);
+  try {
+    socket.execute([
+      {
+        type: NEWLINK,
+        flags: CREATE | EXCLUSIVE,
+        header: linkHeader(),
+        attributes: [text(NAME, name), linkInfo(kind, [])],
+        describe: () => `create ${kind} link ${name}`,
+      },
+    ]);
+  } catch (error) {
+    if (isNetlinkError(error, 'EOPNOTSUPP')) return false;
+    throw error;
+  }
+  const link = getLink(socket, { name });
+  if (link !== undefined) deleteLink(socket, link.index);
+  return true;
+}
+
+/** Not of those that mark pods' links. */
+const TRIAL_LINK = 'xweft-trial';
+
 /** Deletes the link and returns true, or false if there was none. A veth blocks for 16 to 20 ms. */
 export function deleteLink(socket: NetlinkSocket, index: number): boolean {
   const [outcome] = socket.transact([
