@@ -19,6 +19,7 @@ test('without flags it is what the manifests run: only the node has to be named'
     vxlan: { vni: 4097, port: 4789 },
     natExempt: [],
     serviceCIDRs: [],
+    bandwidth: false,
     logLevel: 'info',
     settings: DEFAULT_SETTINGS,
   });
@@ -44,6 +45,7 @@ test('every flag is obeyed', () => {
     '--nat-exempt=2001:db8::/32',
     '--service-cidr=10.96.0.0/12',
     '--service-cidr=fd96::/108',
+    '--bandwidth',
     '--log-level=debug',
     '--grace-seconds=0.5',
   ]);
@@ -58,6 +60,7 @@ test('every flag is obeyed', () => {
     metricsAddress: { host: parseAddress('::'), port: 9999 },
     vxlan: { vni: 16777215, port: 8472 },
     natExempt: [parseCIDR('192.0.2.0/24'), parseCIDR('2001:db8::/32')],
+    bandwidth: true,
     logLevel: 'debug',
   });
   expect(flags.settings).toEqual({ ...DEFAULT_SETTINGS, graceMs: 500 });

@@ -43,6 +43,11 @@ describe('a pool', () => {
       spec: { ...spec, fixedAddresses: true },
       message: /^fixedAddresses is for pools of use Pods/,
     })),
+    ...[lan, { use: 'Bridge', cidrs: ['10.0.0.0/16'] }].map((spec) => ({
+      name: `${spec.use} addresses whose owners may send from others`,
+      spec: { ...spec, allowedSources: ['192.168.0.0/16'] },
+      message: /^allowedSources is for pools of use Pods/,
+    })),
     {
       name: 'a LAN without its router',
       spec: { ...lan, gateway: {} },
