@@ -28,17 +28,33 @@ export function parsePortMappings(value: unknown): PortMapping[] {
 }
 
 const Mappings = z.array(
-  z.object({
-    hostPort: z.int().min(0).max(65_535).default(0),
-    containerPort: z.int().min(1).max(65_535),
-    protocol: z
-      .string()
-      .transform((text) => (text === '' ? 'tcp' : text.toLowerCase()))
-      .pipe(z.enum(HOST_PORT_PROTOCOLS))
-      .default('tcp'),
-    hostIP: z.string().default(''),
-  }),
+  z.preprocess(
+    spelledAsAgreed,
+    z.object({
+      hostPort: z.int().min(0).max(65_535).default(0),
+      containerPort: z.int().min(1).max(65_535),
+      protocol: z
+        .string()
+        .transform((text) => (text === '' ? 'tcp' : text.toLowerCase()))
+        .pipe(z.enum(HOST_PORT_PROTOCOLS))
+        .default('tcp'),
+      hostIP: z.string().default(''),
+    }),
+  ),
 );
+
+/** containerd writes HostPort and the like: plugins in Go read keys whatever their case. */
+function spelledAsAgreed(entry: unknown): unknown {
+  if (typeof entry !== 'object' || entry === null) return entry;
+  return Object.fromEntries(
+    Object.entries(entry).map(([key, value]) => [
+      KEYS.find((known) => known.toLowerCase() === key.toLowerCase()) ?? key,
+      value,
+    ]),
+  );
+}
+
+const KEYS = ['hostPort', 'containerPort', 'protocol', 'hostIP'];
 
 function addressIn(text: string): IPAddress {
   try {

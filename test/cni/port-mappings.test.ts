@@ -22,6 +22,11 @@ describe('the capability portMappings', () => {
       value: [{ hostPort: 9, containerPort: 9, protocol: 'SCTP', hostIP: 'FD01::0:1', more: 'ignored' }],
       parsed: [{ protocol: 'sctp', hostPort: 9, containerPort: 9, hostAddress: parseAddress('fd01::1') }],
     },
+    {
+      // As containerd writes it.
+      value: [{ HostPort: 8080, ContainerPort: 80, Protocol: 'tcp', HostIP: '' }],
+      parsed: [{ protocol: 'tcp', hostPort: 8080, containerPort: 80, hostAddress: undefined }],
+    },
   ])('reads $value', ({ value, parsed }) => {
     expect(parsePortMappings(value)).toEqual(parsed);
   });
