@@ -53,13 +53,17 @@ export function createFilterTable(
   let last: Promise<unknown> = Promise.resolve();
   let waiting: Promise<void> | undefined;
 
-  async function exchange(document: NftDocument, verify: boolean): Promise<FilterOutcome> {
+  async function exchange(
+    document: NftDocument,
+    { verify, inForce }: { readonly verify: boolean; readonly inForce?: () => void },
+  ): Promise<FilterOutcome> {
     const text = JSON.stringify(document);
     const same = applied?.text === text;
     if (same && (!verify || (await nftTableHash(run, TABLE)) === applied?.hash)) return 'unchanged';
     // Should this fail halfway, the next call applies again.
     applied = undefined;
     await applyNft(run, document);
+    inForce?.();
     applied = { text, hash: await nftTableHash(run, TABLE) };
     return same ? 'repaired' : 'applied';
   }
@@ -74,13 +78,17 @@ export function createFilterTable(
     apply: (state, { verify }) =>
       inTurn(() => {
         latest = state;
-        return exchange(renderFilter(state, attachments()), verify);
+        return exchange(renderFilter(state, attachments()), { verify });
       }),
     attachmentsChanged() {
-      waiting ??= inTurn(async () => {
-        waiting = undefined;
-        if (latest === undefined) throw new FilterNotAppliedError();
-        await exchange(renderFilter(latest, attachments()), false);
+      waiting ??= new Promise((resolve, reject) => {
+        const exchanged = inTurn(async () => {
+          waiting = undefined;
+          if (latest === undefined) throw new FilterNotAppliedError();
+          // The listing that follows is for later: where it fails, the next apply exchanges the table again.
+          await exchange(renderFilter(latest, attachments()), { verify: false, inForce: resolve });
+        });
+        exchanged.then(resolve, reject);
       });
       return waiting;
     },
