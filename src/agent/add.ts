@@ -18,7 +18,7 @@ import {
   type PodLink,
 } from '../kernel/index.ts';
 import { compareCIDRs, FAMILIES, sameAddress, type CIDR, type Family, type IPAddress } from '../net/index.ts';
-import { allocationsOf, findHostEnd, releaseAll } from './attachments.ts';
+import { allocationsOf, findHostEnd, releaseAll, withoutPodRules } from './attachments.ts';
 import { addResult } from './add-result.ts';
 import { claimFor } from './claim.ts';
 import type { AgentParts } from './parts.ts';
@@ -143,9 +143,11 @@ function holdsItsObjects(parts: AgentParts, key: AttachmentKey, alias: Attachmen
  */
 function clearLeftovers(parts: AgentParts, request: AddRequest, pod: NamespaceSocket): void {
   const { attachment } = request;
+  const hadRules = findHostEnd(parts, attachment)?.hasRules === true;
   if (dyingPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName))) {
     parts.reaper.wake();
   }
+  if (hadRules) void withoutPodRules(parts);
   parts.wired.gone(attachment);
   if (getLink(pod.socket, { name: attachment.ifName }) !== undefined) {
     throw new LinkExistsError(attachment.ifName, 'pod', undefined);
