@@ -2,14 +2,14 @@ import type { Attachment, IPAllocation, IPPool } from '../api/index.ts';
 import type { AddressAddRequest, AddResult } from '../cni/index.ts';
 import { isResting, UNKNOWN_SETTLES_MS } from '../ipam/index.ts';
 import {
+  familiesRoutedOtherwise,
   getLink,
   LinkExistsError,
   listAddresses,
-  listRoutes,
   openNamespaceSocket,
   type NamespaceSocket,
 } from '../kernel/index.ts';
-import { FAMILIES, sameAddress, type Family } from '../net/index.ts';
+import { sameAddress } from '../net/index.ts';
 import { addressResult } from './address-result.ts';
 import { addressesOnly, allocationsOf, releaseAll } from './attachments.ts';
 import { claimFor } from './claim.ts';
@@ -144,18 +144,8 @@ function resultOf(
     configuration,
     addresses: allocations.map(({ spec }) => spec.address),
     pool: findPool(parts, configuration.pool),
-    routedOtherwise: defaultRoutes(sandbox, attachment.ifName),
+    routedOtherwise: familiesRoutedOtherwise(sandbox, attachment.ifName),
   });
-}
-
-/** The families in which another interface of the sandbox has a default route. */
-function defaultRoutes(sandbox: NamespaceSocket, ifName: string): Family[] {
-  const own = getLink(sandbox.socket, { name: ifName })?.index;
-  return FAMILIES.filter((family) =>
-    listRoutes(sandbox.socket, { family }).some(
-      ({ dst, type, oif }) => dst.prefixLength === 0 && type === 'unicast' && oif !== own,
-    ),
-  );
 }
 
 function findPool(parts: AgentParts, name: string): IPPool | undefined {

@@ -12,6 +12,8 @@ export interface Alarm {
   dnsUnsure(message: string): void;
   /** What this node does without (sync.ts); told when it changes, and when nothing is left. */
   unmet(unmet: Unmet): void;
+  /** Limits of bandwidth are not kept on this node, although they are asked for. */
+  noBandwidth(message: string): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
 }
@@ -54,6 +56,7 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
         );
       }
     },
+    noBandwidth: (message) => warn(nodeObject(), 'NoBandwidthLimits', message),
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);
       const here = `interface ${attachment.ifName} of container ${attachment.containerID} on node ${node().name}`;

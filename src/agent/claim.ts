@@ -9,6 +9,8 @@ import {
   IsolatedPoolFullError,
   NoPoolError,
   PoolExhaustedError,
+  poolsAllowing,
+  SourcesRefusedError,
   SubnetUnavailableError,
   type ClaimRequest,
 } from '../ipam/index.ts';
@@ -58,7 +60,7 @@ export type ClaimingParts = Pick<
 /**
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
  * node where its own are full. What the pod's people must know of it is an Event on the pod.
- * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, FixedAddressError, AddressTakenError,
+ * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, SourcesRefusedError, FixedAddressError, AddressTakenError,
  *   PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
@@ -86,7 +88,7 @@ async function claimFromFirst(
   const { pool: requestedPool } = claimant;
   const annotations = requestedPool === undefined ? 'obeyed' : 'ignored';
   const claimer = await parts.findClaimer(claimant.pod, annotations, signal);
-  const pools = choosePools({
+  const chosen = choosePools({
     pools: parts.pools(),
     subnets: parts.subnets(),
     claimer,
@@ -94,6 +96,7 @@ async function claimFromFirst(
     ...(requestedPool === undefined ? {} : { requestedPool }),
   });
   const { wishes } = claimer;
+  const pools = wishes?.allowedSources === undefined ? chosen : poolsAllowing(chosen, wishes.allowedSources);
   if (wishes?.notSticky !== undefined) parts.announce.notGranted(claimant.pod, wishes.notSticky);
   if (wishes?.addresses !== undefined || wishes?.sticky !== undefined) {
     return claimWished(parts, claimant, { ...wishes, pools }, signal);
@@ -228,6 +231,7 @@ function outcomeOf(error: unknown): ClaimOutcome {
   if (isFull(error) || error instanceof IsolatedPoolFullError) return 'exhausted';
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
+  if (error instanceof SourcesRefusedError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
 }
 
@@ -249,6 +253,7 @@ function isForPeople(error: unknown): error is Error {
     error instanceof NoPoolError ||
     error instanceof InvalidAnnotationError ||
     error instanceof FixedAddressError ||
+    error instanceof SourcesRefusedError ||
     error instanceof AddressTakenError ||
     error instanceof IsolatedPoolFullError ||
     isFull(error)

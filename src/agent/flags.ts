@@ -30,12 +30,14 @@ export interface AgentFlags {
   readonly serviceCIDRs: readonly CIDR[];
   /** The Service of the cluster's DNS: isolated pods reach it. */
   readonly dnsService: NamespacedName;
+  /** Chain the plugin bandwidth behind weft. */
+  readonly bandwidth: boolean;
   readonly logLevel: string;
   readonly settings: Settings;
 }
 
 export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
-       agent.mjs install --cni-bin-dir DIR [--host-root DIR]
+       agent.mjs install --cni-bin-dir DIR [--host-root DIR] [--plugin NAME]
 
   --node-name NAME       the Node that this agent serves (required)
   --kubeconfig FILE      default: the pod's service account
@@ -51,6 +53,8 @@ export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
   --nat-exempt CIDR      not masqueraded; may be given several times
   --service-cidr CIDR    a range of Services, needed before Kubernetes 1.33; may be given several times
   --dns-service S        the cluster's DNS, which isolated pods reach; default kube-system/kube-dns
+  --bandwidth            chain the reference plugin bandwidth, for annotations such as
+                         kubernetes.io/ingress-bandwidth; it must be among the host's CNI plugins
   --log-level LEVEL      default info
 ${settingsHelp()}`;
 
@@ -77,6 +81,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       'nat-exempt': { type: 'string', multiple: true, default: [] },
       'service-cidr': { type: 'string', multiple: true, default: [] },
       'dns-service': { type: 'string', default: 'kube-system/kube-dns' },
+      bandwidth: { type: 'boolean', default: false },
       'log-level': { type: 'string', default: 'info' },
       ...settingFlags(),
     },
@@ -102,6 +107,7 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
     natExempt: values['nat-exempt'].map((text) => cidrIn('nat-exempt', text)),
     serviceCIDRs: values['service-cidr'].map((text) => cidrIn('service-cidr', text)),
     dnsService: namespacedName('dns-service', values['dns-service']),
+    bandwidth: values.bandwidth,
     logLevel: logLevel(values['log-level']),
     settings: settingsFrom(values),
   };

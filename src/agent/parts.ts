@@ -1,4 +1,5 @@
 import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
+import type { HostPort } from '../dataplane/index.ts';
 import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue } from '../ipam/index.ts';
 import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
@@ -52,6 +53,23 @@ export interface DataPath {
    * @throws FiltersNotInForceError, or the signal's reason
    */
   isolationInForce(signal: AbortSignal): Promise<void>;
+  /**
+   * Brings the filters to what links record of their attachments' own rules (kernel/pod-rules.ts). Resolves when they
+   * are in force.
+   * @throws CommandError
+   */
+  podRulesChanged(): Promise<void>;
+  /** @throws CommandError */
+  forgetFlows(hostPorts: readonly HostPort[]): Promise<void>;
+  /** Whether the filters are in the kernel as they were set. */
+  filtersHold(): Promise<boolean>;
+}
+
+/** A pod of this node, and whether it runs yet or any more. */
+export interface OwnPod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly phase: string;
 }
 
 /** What the verbs of one agent share. Made once, in main.ts. */
@@ -65,6 +83,8 @@ export interface AgentParts {
   readonly subnets: () => readonly NodeSubnet[];
   readonly allocations: OwnAllocations;
   readonly findClaimer: FindClaimer;
+  /** The pod of this node that runs under that UID, as the cache knows it. */
+  readonly findOwnPod: (uid: string) => OwnPod | undefined;
   readonly announce: Announce;
   readonly subnetSource: SubnetSource;
   readonly exclusiveSubnets: ExclusiveSubnets;

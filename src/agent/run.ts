@@ -22,6 +22,7 @@ import {
   type Random,
 } from '../ipam/index.ts';
 import {
+  canMakeLinks,
   createCommandRunner,
   deleteConnections,
   deleteLinkGroup,
@@ -62,6 +63,7 @@ import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
 import { watchObjects } from './caches.ts';
 import { createCheck } from './check.ts';
+import { renderConflist } from './conflist.ts';
 import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
@@ -146,7 +148,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     userAgent: `weft-agent/${nodeName}`,
     observe: metrics.requests,
   });
-  const serving = createServing({ flags, clock, log });
+  let bandwidth = false;
+  const serving = createServing({
+    flags,
+    conflist: () => renderConflist({ bandwidth }),
+    clock,
+    log,
+  });
   const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });
 
   let isBroken = () => false;
@@ -217,6 +225,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log.error({}, message);
     alarm.dnsUnsure(message);
   };
+  if (flags.bandwidth) {
+    bandwidth = canMakeLinks(host, 'ifb');
+    if (!bandwidth) {
+      log.error({}, NO_BANDWIDTH);
+      alarm.noBandwidth(NO_BANDWIDTH);
+    }
+  }
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
   const connections = openConntrackSocket();
@@ -393,6 +408,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       pod: caches.pods.get,
       getPod: (pod, until) => getPod(client, pod, until),
     }),
+    findOwnPod: (uid) => caches.pods.list().find((pod) => isPodOf(pod, uid)),
     announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
     exclusiveSubnets,
@@ -566,6 +582,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log.error({ err: error }, 'not done at the start: it is tried again');
   }
 }
+
+/** Pods run without limits rather than not at all. */
+const NO_BANDWIDTH =
+  "this node's kernel has no ifb devices, which the plugin bandwidth needs (kernel module ifb): it is left out of the " +
+  'network configuration, and annotations of bandwidth mean nothing on this node';
 
 /** The node's subnets as the loop and the recovery see to them. */
 interface SubnetCare {

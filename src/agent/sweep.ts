@@ -22,13 +22,14 @@ import {
   deleteLink,
   findPodLinks,
   getLink,
+  hasPodRules,
   parseAlias,
   type AttachmentAlias,
   type FoundPodLink,
 } from '../kernel/index.ts';
 import { FAMILIES, formatAddress, type IPAddress } from '../net/index.ts';
 import type { AllocationStore } from '../ipam/index.ts';
-import { findHostEnd } from './attachments.ts';
+import { findHostEnd, withoutPodRules } from './attachments.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 
 /** What the sweep needs besides the parts of the verbs. */
@@ -250,7 +251,9 @@ function removeHalfMade(parts: AgentParts, { linkIndex }: LiveAttachment): boole
   if (link === undefined || !link.name.startsWith('weft') || parseAlias(link.alias) !== undefined)
     return false;
   parts.log.warn({ link: link.name }, 'removing an interface that an ADD left half-made');
-  return deleteLink(parts.host, linkIndex);
+  const isGone = deleteLink(parts.host, linkIndex);
+  if (hasPodRules(link)) void withoutPodRules(parts);
+  return isGone;
 }
 
 function report(parts: AgentParts, { address, attachment, allocation }: SweepConflict): void {

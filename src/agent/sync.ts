@@ -12,7 +12,9 @@ import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
 import {
   changePodMTUs,
   ensureAccepted,
+  forgetHostPortFlows,
   podMTUChanges,
+  readPodRules,
   repairPodLinks,
   type CommandRunner,
   type Namespace,
@@ -154,7 +156,7 @@ export class NodeSyncError extends AggregateError {
 export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const { clock, host, log, run, sysctlRoot } = parts;
   const stopping = new AbortController();
-  const filterTable = createFilterTable(run);
+  const filterTable = createFilterTable(run, () => readPodRules(host));
   const schedule = createSchedule(clock);
   const backOff = () => jitteredBackOff(parts.random, { firstMs: 500, maxMs: 15_000 });
   const waiting = new Set<Waiting>();
@@ -336,6 +338,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   return {
     podMTU: (addresses) => podMTUOf(setUp().podMTU, addresses),
     hostSources: () => setUp().preferredSource,
+    forgetFlows: (hostPorts) => forgetHostPortFlows(host, run, hostPorts),
+    podRulesChanged: () => filterTable.attachmentsChanged(),
+    filtersHold: () => filterTable.holds(),
     async isolationInForce(signal) {
       const isInForce = () => isolatedFor === isolationOf(parts.pools());
       if (isInForce()) return;

@@ -127,6 +127,15 @@ export const IPPoolSpec = z
         'Always: VXLAN to all, for fabrics that drop packets with addresses of pods. Never: plain routes to nodes on ' +
         'the same link; to others the fabric routes. May change at any time. Not for pools of use Lan.',
     ),
+    allowedSources: z
+      .array(PoolCIDRField)
+      .max(64)
+      .optional()
+      .describe(
+        'Sources besides their own addresses that pods of this pool may send from, if they ask for it by the annotation ' +
+          'ipam.weft.dev/allowed-sources: VPNs and routers. Absent: none. Whatever is listed, never the addresses of ' +
+          'pools and nodes.',
+      ),
     natOutgoing: z
       .boolean()
       .default(true)

@@ -10,6 +10,7 @@ interface UsedSpec {
   readonly fixedAddresses: boolean;
   readonly isolation: { readonly mode: 'None' | 'Isolated' };
   readonly encapsulation: 'CrossSubnet' | 'Always' | 'Never';
+  readonly allowedSources?: readonly CIDR[] | undefined;
   readonly gateway?: Readonly<Partial<Record<Family, IPAddress | undefined>>> | undefined;
 }
 
@@ -50,6 +51,12 @@ const RULES: readonly UseRule[] = [
     rule: "self.use != 'Lan' || self.encapsulation == 'CrossSubnet'",
     message: 'encapsulation is for pools of use Pods and Bridge: what lies on a LAN is routed by no node',
     holds: ({ use, encapsulation }) => use !== 'Lan' || encapsulation === 'CrossSubnet',
+  },
+  {
+    rule: "self.use == 'Pods' || !has(self.allowedSources)",
+    message:
+      'allowedSources is for pools of use Pods: the interfaces of other plugins are not filtered by source',
+    holds: ({ use, allowedSources }) => use === 'Pods' || allowedSources === undefined,
   },
   ...FAMILIES.flatMap(lanRules),
 ];

@@ -1,6 +1,7 @@
 import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
 import { FAMILIES, formatAddress, hostCIDR, type CIDR, type Family, type IPAddress } from '../net/index.ts';
 import { addressSet, type AddressSet } from './address-set.ts';
+import { renderHostPorts } from './host-ports.ts';
 import { desiredIsolation, renderIsolation, type DNSServer, type IsolationState } from './isolation.ts';
 import {
   addBaseChain,
@@ -18,6 +19,7 @@ import {
   type NftCommand,
   type NftDocument,
 } from './nft-commands.ts';
+import { allowedSources, type AttachmentRules } from './pod-rules.ts';
 import { VXLAN_LINK } from './vxlan.ts';
 
 /** The host ends of pods' links, by name. */
@@ -96,9 +98,10 @@ export function desiredFilter(input: FilterInput): FilterState {
 
 /**
  * The whole table as one transaction for `nft -j -f -`: it replaces what stood there at once. Only parsed
- * addresses and numbers get into it, so nothing from an object can become a rule.
+ * addresses and numbers get into it, so nothing from an object can become a rule. `attachments`: those that have rules
+ * of their own, the oldest first.
  */
-export function renderFilter(state: FilterState): NftDocument {
+export function renderFilter(state: FilterState, attachments: readonly AttachmentRules[] = []): NftDocument {
   const table = { family: 'inet', name: FILTER_TABLE };
   return {
     nftables: [
@@ -107,9 +110,13 @@ export function renderFilter(state: FilterState): NftDocument {
       { delete: { table } },
       { add: { table } },
       ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
-      ...antiSpoofing(),
+      ...antiSpoofing(attachments),
       ...vxlanGuard(state),
       ...masquerade(state),
+      ...renderHostPorts(
+        attachments.flatMap(({ hostPorts }) => hostPorts),
+        FAMILIES,
+      ),
       ...renderIsolation(state),
     ],
   };
@@ -134,16 +141,11 @@ const PRIORITY_BEFORE_SOURCE_NAT = 90;
  * for link-local addresses. An advertisement from a pod would become the node's default route where new links
  * inherit accept_ra=2.
  */
-function antiSpoofing(): readonly NftCommand[] {
+function antiSpoofing(attachments: readonly AttachmentRules[]): readonly NftCommand[] {
   const chain = 'from_pods';
   const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
   return [
     addBaseChain(chain, 'filter', 'prerouting', PRIORITY_RAW),
-    addRule(chain, 'no route back to its source', [
-      fromPod,
-      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
-      ...DROP,
-    ]),
     addRule(chain, 'pods are no routers', [
       fromPod,
       match('==', payload('icmpv6', 'type'), { set: ['nd-router-advert', 'nd-redirect'] }),
@@ -152,6 +154,12 @@ function antiSpoofing(): readonly NftCommand[] {
     addRule(chain, 'pods are no routers', [
       fromPod,
       match('==', payload('icmp', 'type'), 'redirect'),
+      ...DROP,
+    ]),
+    ...allowedSources(chain, attachments),
+    addRule(chain, 'no route back to its source', [
+      fromPod,
+      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
       ...DROP,
     ]),
   ];

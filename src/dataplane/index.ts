@@ -5,6 +5,8 @@ export * from './peers.ts';
 export * from './address-set.ts';
 export * from './nft-commands.ts';
 export * from './isolation.ts';
+export * from './host-ports.ts';
+export * from './pod-rules.ts';
 export * from './filter.ts';
 export * from './desired.ts';
 export * from './diff.ts';

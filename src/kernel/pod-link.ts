@@ -26,6 +26,7 @@ import { namespaceIdOf } from './rtnetlink/namespace-ids.ts';
 import { replaceNeighbourRequest, type NeighbourSpec } from './rtnetlink/neighbours.ts';
 import { addRouteRequest, listRoutes, ROUTE_PROTOCOL, type Route } from './rtnetlink/routes.ts';
 import { throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
+import { forgetSourceRequest, sourceRouteRequests } from './source-routes.ts';
 
 /** The pair to make for an attachment; names and MACs follow from its first two fields. */
 export interface PodLinkSpec {
@@ -51,6 +52,11 @@ export interface PodLinkWiring {
   readonly addresses: Readonly<Partial<Record<Family, IPAddress>>>;
   /** Where the pod's packets go by this link: everywhere, or (a second interface) only to these. */
   readonly destinations: 'default' | readonly CIDR[];
+  /**
+   * The families in which what has this link's address leaves by it whatever the destination: where other interfaces of
+   * the pod have the default route. None, unless told.
+   */
+  readonly bySource?: readonly Family[];
   /** Preferred source of the host's own traffic to the pod, by family (design, section 4). */
   readonly hostSources: Readonly<Partial<Record<Family, IPAddress>>>;
   /** See formatAlias; written last: only a link with a complete alias is an attachment. */
@@ -183,7 +189,10 @@ export function dyingPodLink(
   if (hostLink === undefined) return false;
   const podLink = pod === undefined ? undefined : otherEnd(host, pod, hostLink);
   retire(host, hostLink.index, { alias: DYING_ALIAS, group: DYING_LINK_GROUP });
-  if (pod !== undefined && podLink !== undefined) retire(pod.socket, podLink.index, {});
+  if (pod !== undefined && podLink !== undefined) {
+    forgetSources(pod.socket, podLink.index, parseAlias(hostLink.alias)?.addresses ?? {});
+    retire(pod.socket, podLink.index, {});
+  }
   return true;
 }
 
@@ -238,6 +247,11 @@ function podRequests(podIndex: number, wiring: PodLinkWiring): NetlinkRequest[] 
       replaceNeighbourRequest({ linkIndex: podIndex, address: POD_GATEWAYS[family], mac: HOST_LINK_MAC }),
       ...podRoutes(podIndex, family, wiring).map(addRouteRequest),
     ]),
+    ...addresses
+      .filter(({ family }) => wiring.bySource?.includes(family))
+      .flatMap((address) =>
+        sourceRouteRequests({ podIndex, address, gateway: POD_GATEWAYS[address.family] }),
+      ),
   ];
 }
 
@@ -270,6 +284,20 @@ export function otherEnd(host: NetlinkSocket, pod: NamespaceSocket, hostLink: Li
   if (namespaceIdOf(host, pod.fd) !== hostLink.peerNamespaceId) return undefined;
   const podLink = getLink(pod.socket, { index: hostLink.peerIndex });
   return podLink?.kind === 'veth' && podLink.peerIndex === hostLink.index ? podLink : undefined;
+}
+
+/** The rules of an interface that was not the pod's only one; most have none. */
+function forgetSources(
+  pod: NetlinkSocket,
+  podIndex: number,
+  addresses: Readonly<Partial<Record<Family, IPAddress>>>,
+): void {
+  const requests = addressList(addresses).map((address) => forgetSourceRequest({ podIndex, address }));
+  const outcomes = pod.transact(requests);
+  throwRefusals(
+    requests.length,
+    outcomes.map((error) => (error?.code === 'ENOENT' ? undefined : error)),
+  );
 }
 
 /** A link that is up can be renamed only since Linux 6.2, hence two messages. */

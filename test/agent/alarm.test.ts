@@ -30,6 +30,18 @@ const attachment: LiveAttachment = {
   complete: true,
 };
 
+test('limits that this node cannot keep are an Event on the Node', () => {
+  alarm.noBandwidth('no ifb');
+  expect(events).toMatchObject([
+    {
+      object: { kind: 'Node', uid: 'uid-n1' },
+      type: 'Warning',
+      reason: 'NoBandwidthLimits',
+      message: 'no ifb',
+    },
+  ]);
+});
+
 test('what was put back is an Event on the Node that names it, and not too much of it', () => {
   alarm.repaired(['route 10.0.1.0/26', 'table inet weft']);
   alarm.repaired(Array.from({ length: 500 }, (_, i) => `route ${i}`));

@@ -20,6 +20,7 @@ test('without flags it is what the manifests run: only the node has to be named'
     natExempt: [],
     serviceCIDRs: [],
     dnsService: { namespace: 'kube-system', name: 'kube-dns' },
+    bandwidth: false,
     logLevel: 'info',
     settings: DEFAULT_SETTINGS,
   });
@@ -46,6 +47,7 @@ test('every flag is obeyed', () => {
     '--service-cidr=10.96.0.0/12',
     '--service-cidr=fd96::/108',
     '--dns-service=openshift-dns/dns-default',
+    '--bandwidth',
     '--log-level=debug',
     '--grace-seconds=0.5',
   ]);
@@ -61,6 +63,7 @@ test('every flag is obeyed', () => {
     metricsAddress: { host: parseAddress('::'), port: 9999 },
     vxlan: { vni: 16777215, port: 8472 },
     natExempt: [parseCIDR('192.0.2.0/24'), parseCIDR('2001:db8::/32')],
+    bandwidth: true,
     logLevel: 'debug',
   });
   expect(flags.settings).toEqual({ ...DEFAULT_SETTINGS, graceMs: 500 });

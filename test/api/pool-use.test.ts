@@ -67,6 +67,11 @@ describe('a pool', () => {
       spec: { cidrs: ['10.0.0.0/16'], isolation: { peers: ['Blue!'] } },
       message: /must match pattern/,
     },
+    ...[lan, { use: 'Bridge', cidrs: ['10.0.0.0/16'] }].map((spec) => ({
+      name: `${spec.use} addresses whose owners may send from others`,
+      spec: { ...spec, allowedSources: ['192.168.0.0/16'] },
+      message: /^allowedSources is for pools of use Pods/,
+    })),
     {
       name: 'a LAN without its router',
       spec: { ...lan, gateway: {} },

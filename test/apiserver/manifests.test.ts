@@ -157,6 +157,14 @@ describe("the agent's container", () => {
     expect(agent.spec.template.spec.priorityClassName).toBe('system-node-critical');
   });
 
+  it('chains the plugin bandwidth in config/bandwidth alone, and sees to it that the plugin is there', async () => {
+    const { template } = (await workload('bandwidth', 'weft-agent')).spec;
+    expect(template.spec.initContainers[0]?.args).toContain('--plugin=bandwidth');
+    const args = template.spec.containers[0]?.args ?? [];
+    expect(parseAgentFlags(args).bandwidth).toBe(true);
+    expect(agent.spec.template.spec.containers[0]?.args).not.toContain('--bandwidth');
+  });
+
   it('may see the processes of the host in config/proc-netns alone', async () => {
     const { template } = (await workload('proc-netns', 'weft-agent')).spec;
     expect(template.spec.hostPID).toBe(true);

@@ -7,6 +7,7 @@ import { checkTests } from './weft/check.ts';
 import { cniCallTests } from './weft/cni-calls.ts';
 import { controllerTests } from './weft/controller.ts';
 import { foreignHandsTests } from './weft/foreign-hands.ts';
+import { hostPortTests } from './weft/host-ports.ts';
 import { pathTests } from './weft/paths.ts';
 import { rebootTests } from './weft/reboots.ts';
 import { restartTests } from './weft/restarts.ts';
@@ -29,6 +30,7 @@ describe('weft on a cluster', () => {
 
   describe('bootstrap', () => bootstrapTests(stage));
   describe('paths', () => pathTests(stage));
+  describe('host ports', () => hostPortTests(stage));
   describe('addresses', () => addressTests(stage));
   describe('check', () => checkTests(stage));
   describe('calls of the executable', () => cniCallTests(stage));
