@@ -12,6 +12,7 @@ import {
   type ClaimRequest,
 } from '../ipam/index.ts';
 import { cidrHasAddress, formatCIDR } from '../net/index.ts';
+import type { LostAllocations } from './lost-allocations.ts';
 import type { AgentParts } from './parts.ts';
 import { claimWished } from './wished-claim.ts';
 
@@ -52,7 +53,7 @@ export type ClaimingParts = Pick<
   | 'exclusiveSubnets'
   | 'listSticky'
   | 'log'
->;
+> & { readonly lost: Pick<LostAllocations, 'has'> };
 
 /**
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
@@ -153,7 +154,8 @@ async function claimFromPool(
         allocations: parts.allocations,
         alsoInUse: {
           // What another node has the way to is that node's, although it lies in a subnet of this one.
-          has: (name, address) => parts.wired.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+          has: (name, address) =>
+            parts.wired.has(name) || parts.lost.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,

@@ -55,7 +55,7 @@ export interface NodeSubnetsParts {
   readonly allocations: NamesInUse;
   /** Names that claims and releases of this process are busy with. */
   readonly inFlight: ReadonlySet<string>;
-  /** Names of the addresses that interfaces of this node have. */
+  /** Names of the addresses that interfaces of this node have, and of those in use that have lost their object. */
   readonly wired: { has(name: string): boolean; keys(): Iterable<string> };
   /** Who is bound to this node and has no address yet. */
   readonly waiting: () => readonly Claimer[];

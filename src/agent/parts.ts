@@ -6,6 +6,7 @@ import type { AttachmentAges } from './ages.ts';
 import type { Announce } from './announce.ts';
 import type { ClaimOutcome } from './claim.ts';
 import type { FindClaimer } from './claimers.ts';
+import type { LostAllocations } from './lost-allocations.ts';
 import type { Reaper } from './reaper.ts';
 import type { Recovery } from './recovery.ts';
 import type { StepObserver } from './steps.ts';
@@ -70,6 +71,7 @@ export interface AgentParts {
   readonly recovery: Pick<Recovery, 'settled'>;
   readonly ages: AttachmentAges;
   readonly wired: WiredAddresses;
+  readonly lost: LostAllocations;
   readonly settings: {
     readonly addDeadlineMs: number;
     readonly subnetWaitMs: number;

@@ -69,6 +69,7 @@ import {
 } from './exclusive-subnets.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
+import { createLostAllocations } from './lost-allocations.ts';
 import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
 import { hasMarkedRoute, markedSubnets } from './marked-routes.ts';
 import { createAgentMetrics } from './metrics.ts';
@@ -206,6 +207,17 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
   const wired = createWiredAddresses();
+  const lost = createLostAllocations({
+    isOwnDoing: (allocation) => inFlight.has(allocation.metadata.name) || releases.isReleasing(allocation),
+    isThere: caches.allocations.has,
+    nowMs: () => clock.nowMs(),
+  });
+  caches.allocations.feed.onChange(({ before, after }) => lost.changed(before, after));
+  /** In use, whether or not an object says so. */
+  const inUseAnyhow = {
+    has: (name: string) => wired.has(name) || lost.has(name),
+    keys: () => [...wired.keys(), ...lost.keys()],
+  };
   const isHeldHere = createIsHeldHere(caches.allocations, wired);
   const lostSubnets = createLostSubnets({
     store: stores.subnets,
@@ -215,6 +227,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     markedSubnets: () => markedSubnets(host),
     addressesInUse: () => [
       ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
+      ...lost.addresses(),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
     onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
@@ -263,7 +276,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     inForce: sync.upToDate,
     allocations: caches.allocations,
     inFlight,
-    wired,
+    wired: inUseAnyhow,
     waiting: () =>
       waitingClaimers({
         pods: caches.pods.list(),
@@ -309,7 +322,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     async recover(until) {
       await caches.listedAfresh(until);
       wired.read(attachmentsOf(findPodLinks(host)));
-      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired }, until);
+      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired: inUseAnyhow }, until);
       await care.recover(until);
       await caches.allocations.living(AbortSignal.any([until, AbortSignal.timeout(FIRST_STEPS_MS)]));
       log.info(await sweep(), 'swept after an etcd that went back');
@@ -361,6 +374,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     recovery,
     ages: createAttachmentAges(() => clock.nowMs()),
     wired,
+    lost,
     settings,
     observe,
     onClaimEnded: metrics.claimEnded,

@@ -220,6 +220,14 @@ test('another plugin draws for a pod from a pool that admits its namespace, and 
   }
 });
 
+test('an address under another plugin that has lost its object is in use all the same', async () => {
+  const { pool, claim, lost } = setUp();
+  pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge' });
+  lost.add('10.2.0.2');
+  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+  await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow('is full');
+});
+
 test('a bridge gets its first subnet', async () => {
   const { pool, claim } = setUp();
   pool('b', ['10.2.0.0/24'], [], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
@@ -441,11 +449,13 @@ function setUp({
   const more: string[] = [];
   const told: string[] = [];
   const wired = createWiredAddresses();
+  const lost = new Set<string>();
   const outcomes: ClaimOutcome[] = [];
   const exclusive = new Map<string, NodeSubnet>();
   const secured: string[] = [];
   const parts: ClaimingParts = {
     wired,
+    lost,
     nodeName: 'n1',
     findClaimer: () => Promise.resolve(claimer),
     announce: {
@@ -496,6 +506,8 @@ function setUp({
     more,
     outcomes,
     exclusive,
+    /** Names of addresses without their objects. */
+    lost,
     /** What was led to this node. */
     secured,
     releases: process.releases,
