@@ -17,6 +17,7 @@ const REASONS: Readonly<Record<string, string>> = {
   InvalidAnnotationError: 'InvalidIPAnnotation',
   FixedAddressError: 'IPAddressRefused',
   AddressTakenError: 'IPAddressTaken',
+  AddressHeldError: 'IPAddressHeld',
   PoolExhaustedError: 'IPPoolExhausted',
   SubnetUnavailableError: 'IPPoolExhausted',
 };

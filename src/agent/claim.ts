@@ -1,5 +1,6 @@
 import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/index.ts';
 import {
+  AddressHeldError,
   AddressTakenError,
   choosePools,
   claimAddresses,
@@ -51,6 +52,7 @@ export type ClaimingParts = Pick<
   | 'announce'
   | 'onClaimEnded'
   | 'exclusiveSubnets'
+  | 'hold'
   | 'listSticky'
   | 'log'
 > & { readonly lost: Pick<LostAllocations, 'has'> };
@@ -59,7 +61,7 @@ export type ClaimingParts = Pick<
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
  * node where its own are full. What the pod's people must know of it is an Event on the pod.
  * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, FixedAddressError, AddressTakenError,
- *   PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
+ *   AddressHeldError, PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
   parts: ClaimingParts,
@@ -225,6 +227,7 @@ function outcomeOf(error: unknown): ClaimOutcome {
   if (isFull(error)) return 'exhausted';
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
+  if (error instanceof AddressHeldError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
 }
 
@@ -247,6 +250,7 @@ function isForPeople(error: unknown): error is Error {
     error instanceof InvalidAnnotationError ||
     error instanceof FixedAddressError ||
     error instanceof AddressTakenError ||
+    error instanceof AddressHeldError ||
     isFull(error)
   );
 }

@@ -1,5 +1,5 @@
 import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
-import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue } from '../ipam/index.ts';
+import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue, SubnetHold } from '../ipam/index.ts';
 import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
@@ -61,6 +61,8 @@ export interface AgentParts {
   readonly announce: Announce;
   readonly subnetSource: SubnetSource;
   readonly exclusiveSubnets: ExclusiveSubnets;
+  /** Whether the leader holds claims, after etcd has gone back: of subnets, and of addresses that pods are to have. */
+  readonly hold?: SubnetHold;
   /** The addresses that are kept for that pod, `namespace/name`: a list, and the only one in an ADD. */
   readonly listSticky: (pod: string, signal: AbortSignal) => Promise<IPAllocation[]>;
   readonly dataPath: DataPath;

@@ -267,6 +267,12 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log,
   });
   isBroken = () => sync.broken() !== undefined;
+  const hold = createSubnetHold({
+    read: async (until) =>
+      (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
+    clock,
+    holdMs: settings.subnetHoldMs,
+  });
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
@@ -289,12 +295,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
     serviceCIDRs: services.list,
     isDisputed: twoOwners.isDisputed,
-    hold: createSubnetHold({
-      read: async (until) =>
-        (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
-      clock,
-      holdMs: settings.subnetHoldMs,
-    }),
+    hold,
     settings,
     clock,
     random,
@@ -356,6 +357,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
     exclusiveSubnets,
+    hold,
     listSticky: stores.allocations.listSticky,
     dataPath: sync,
     claims: {

@@ -44,6 +44,7 @@ const CODES: Readonly<Record<string, number>> = {
   ClaimerUnknownError: 11,
   ClaimDeadlineError: 11,
   SubnetUnavailableError: 11,
+  AddressHeldError: 11,
   NotServingError: 50,
   DataPathBrokenError: 51,
   // The DEL that took its place is what counts.
