@@ -34,6 +34,7 @@ Each agent serves them at \`http://127.0.0.1:9144/metrics\`, each controller at 
 node alone, since both use the host network, where a port on all addresses is open to whoever reaches the node.
 \`--metrics-address\` names another address and port, and nothing (\`--metrics-address=\`) for no metrics. The overlay
 \`config/metrics\` serves them on the nodes' own addresses, with the annotations that many Prometheus set-ups look for.
+\`config/monitoring\` has alerts for the Prometheus Operator and a Grafana dashboard: \`kubectl apply -k config/monitoring\`.
 
 An agent that stands by serves none. A port that is in use keeps nobody from work: it is tried again. Counters, and
 all label values that are named here, are there with 0 from the start; others come when there is something to count.
