@@ -277,6 +277,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     stores,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
+    subnetsOfNode: caches.subnetsOfNode,
     node: caches.node,
     waitDelivered: caches.subnets.waitDelivered,
     inForce: sync.upToDate,
@@ -406,7 +407,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   );
   const askForOneOfOurs = createOwnObjectsCheck({
     objects: () => [
-      ...ownSubnets(caches.subnets.list(), nodeName, caches.node().uid).map(({ metadata }) => ({
+      ...ownSubnets(caches.subnetsOfNode(), nodeName, caches.node().uid).map(({ metadata }) => ({
         kind: NODE_SUBNET.kind,
         metadata,
         isWatched: caches.subnets.isAlive,
