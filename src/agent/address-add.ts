@@ -73,9 +73,11 @@ function refuseTaken(parts: AgentParts, { attachment }: AddressAddRequest, sandb
   const link = getLink(sandbox.socket, { name: attachment.ifName });
   if (link === undefined) return;
   const its = listAddresses(sandbox.socket, { linkIndex: link.index });
-  const stands = allocationsOf(parts.allocations, attachment).some(({ spec }) =>
-    its.some(({ address }) => sameAddress(address, spec.address)),
-  );
+  const specs = [
+    ...allocationsOf(parts.allocations, attachment).map(({ spec }) => spec),
+    ...parts.lost.specs(attachment),
+  ];
+  const stands = specs.some((spec) => its.some(({ address }) => sameAddress(address, spec.address)));
   if (stands) throw new LinkExistsError(attachment.ifName, 'pod', undefined);
 }
 

@@ -1,5 +1,5 @@
 import { API_VERSION, IP_ALLOCATION, type IPAllocation, type PodReference } from '../api/index.ts';
-import { ownerText, type LiveAttachment, type SweepConflict } from '../ipam/index.ts';
+import { ownerText, type SweepConflict } from '../ipam/index.ts';
 import type { EventObject, EventRecorder } from '../kube/index.ts';
 import { formatAddress } from '../net/index.ts';
 import type { Unmet } from './sync.ts';
@@ -83,7 +83,10 @@ function list(items: readonly string[]): string {
   return [...items.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
 }
 
-function sandboxObject({ podUID }: LiveAttachment, podOf: AlarmSources['podOf']): EventObject | undefined {
+function sandboxObject(
+  { podUID }: SweepConflict['attachment'],
+  podOf: AlarmSources['podOf'],
+): EventObject | undefined {
   const pod = podUID === undefined ? undefined : podOf(podUID);
   return pod === undefined ? undefined : podObject(pod);
 }

@@ -21,6 +21,7 @@ const REASONS: Readonly<Record<string, string>> = {
   HostPortTakenError: 'HostPortTaken',
   UnservedHostPortError: 'HostPortRefused',
   TooManyPodRulesError: 'HostPortRefused',
+  AddressHeldError: 'IPAddressHeld',
   PoolExhaustedError: 'IPPoolExhausted',
   IsolatedPoolFullError: 'IPPoolExhausted',
   SubnetUnavailableError: 'IPPoolExhausted',

@@ -83,6 +83,9 @@ export function releaseAll(
   const held =
     kind === 'AddressOnly' ? addressesOnly(parts.allocations, attachment) : ownOnly(parts, attachment);
   const leastMs = kind === 'AddressOnly' ? OUTLIVES_DEL_MS : 0;
+  if (kind === 'AddressOnly') {
+    parts.lost.released(attachment, (pool) => Math.max(reuseDelayMs(parts.pools(), pool), leastMs));
+  }
   const kept: Promise<unknown>[] = [];
   for (const allocation of held) {
     const delayMs = reuseDelayMs(parts.pools(), allocation.spec.pool);

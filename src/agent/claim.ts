@@ -1,5 +1,6 @@
 import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/index.ts';
 import {
+  AddressHeldError,
   AddressTakenError,
   choosePools,
   claimAddresses,
@@ -15,6 +16,7 @@ import {
   type ClaimRequest,
 } from '../ipam/index.ts';
 import { cidrHasAddress, formatCIDR } from '../net/index.ts';
+import type { LostAllocations } from './lost-allocations.ts';
 import type { AgentParts } from './parts.ts';
 import { claimWished } from './wished-claim.ts';
 
@@ -53,15 +55,16 @@ export type ClaimingParts = Pick<
   | 'announce'
   | 'onClaimEnded'
   | 'exclusiveSubnets'
+  | 'hold'
   | 'listSticky'
   | 'log'
->;
+> & { readonly lost: Pick<LostAllocations, 'has'> };
 
 /**
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
  * node where its own are full. What the pod's people must know of it is an Event on the pod.
  * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, SourcesRefusedError, FixedAddressError, AddressTakenError,
- *   PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
+ *   AddressHeldError, PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
   parts: ClaimingParts,
@@ -161,7 +164,8 @@ async function claimFromPool(
         allocations: parts.allocations,
         alsoInUse: {
           // What another node has the way to is that node's, although it lies in a subnet of this one.
-          has: (name, address) => parts.wired.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+          has: (name, address) =>
+            parts.wired.has(name) || parts.lost.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,
@@ -232,6 +236,7 @@ function outcomeOf(error: unknown): ClaimOutcome {
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
   if (error instanceof SourcesRefusedError) return 'refused';
+  if (error instanceof AddressHeldError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
 }
 
@@ -256,6 +261,7 @@ function isForPeople(error: unknown): error is Error {
     error instanceof SourcesRefusedError ||
     error instanceof AddressTakenError ||
     error instanceof IsolatedPoolFullError ||
+    error instanceof AddressHeldError ||
     isFull(error)
   );
 }

@@ -17,6 +17,7 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
     const candidates = [
       // What rests is an attachment's no longer.
       ...[...parts.allocations.values()].flatMap((one) => (isResting(one) ? [] : [one.spec.attachment])),
+      ...parts.lost.specs().map(({ attachment }) => attachment),
       ...findPodLinks(parts.host).map(
         ({ attachment }) => attachment && { ...attachment, kind: 'Interface' as const },
       ),

@@ -1,12 +1,13 @@
 import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
 import type { HostPort } from '../dataplane/index.ts';
-import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue } from '../ipam/index.ts';
+import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue, SubnetHold } from '../ipam/index.ts';
 import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
 import type { Announce } from './announce.ts';
 import type { ClaimOutcome } from './claim.ts';
 import type { FindClaimer } from './claimers.ts';
+import type { LostAllocations } from './lost-allocations.ts';
 import type { Reaper } from './reaper.ts';
 import type { Recovery } from './recovery.ts';
 import type { StepObserver } from './steps.ts';
@@ -88,6 +89,8 @@ export interface AgentParts {
   readonly announce: Announce;
   readonly subnetSource: SubnetSource;
   readonly exclusiveSubnets: ExclusiveSubnets;
+  /** Whether the leader holds claims, after etcd has gone back: of subnets, and of addresses that pods are to have. */
+  readonly hold?: SubnetHold;
   /** The addresses that are kept for that pod, `namespace/name`: a list, and the only one in an ADD. */
   readonly listSticky: (pod: string, signal: AbortSignal) => Promise<IPAllocation[]>;
   readonly dataPath: DataPath;
@@ -98,6 +101,7 @@ export interface AgentParts {
   readonly recovery: Pick<Recovery, 'settled'>;
   readonly ages: AttachmentAges;
   readonly wired: WiredAddresses;
+  readonly lost: LostAllocations;
   readonly settings: {
     readonly addDeadlineMs: number;
     readonly subnetWaitMs: number;

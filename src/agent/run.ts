@@ -77,6 +77,7 @@ import {
 import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
+import { createLostAllocations } from './lost-allocations.ts';
 import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
 import { hasMarkedRoute, markedSubnets } from './marked-routes.ts';
 import { createAgentMetrics } from './metrics.ts';
@@ -260,6 +261,17 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
   const wired = createWiredAddresses();
+  const lost = createLostAllocations({
+    isOwnDoing: (allocation) => inFlight.has(allocation.metadata.name) || releases.isReleasing(allocation),
+    isThere: caches.allocations.has,
+    nowMs: () => clock.nowMs(),
+  });
+  caches.allocations.feed.onChange(({ before, after }) => lost.changed(before, after));
+  /** In use, whether or not an object says so. */
+  const inUseAnyhow = {
+    has: (name: string) => wired.has(name) || lost.has(name),
+    keys: () => [...wired.keys(), ...lost.keys()],
+  };
   const isHeldHere = createIsHeldHere(caches.allocations, wired);
   const lostSubnets = createLostSubnets({
     store: stores.subnets,
@@ -269,6 +281,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     markedSubnets: () => markedSubnets(host),
     addressesInUse: () => [
       ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
+      ...lost.addresses(),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
     onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
@@ -322,16 +335,23 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   });
   isBroken = () => sync.broken() !== undefined;
   wakeSync = sync.wake;
+  const hold = createSubnetHold({
+    read: async (until) =>
+      (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
+    clock,
+    holdMs: settings.subnetHoldMs,
+  });
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
+    subnetsOfNode: caches.subnetsOfNode,
     node: caches.node,
     waitDelivered: caches.subnets.waitDelivered,
     inForce: sync.upToDate,
     allocations: caches.allocations,
     inFlight,
-    wired,
+    wired: inUseAnyhow,
     waiting: () =>
       waitingClaimers({
         pods: caches.pods.list(),
@@ -344,12 +364,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
     serviceCIDRs: services.list,
     isDisputed: twoOwners.isDisputed,
-    hold: createSubnetHold({
-      read: async (until) =>
-        (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
-      clock,
-      holdMs: settings.subnetHoldMs,
-    }),
+    hold,
     settings,
     clock,
     random,
@@ -377,7 +392,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     async recover(until) {
       await caches.listedAfresh(until);
       wired.read(attachmentsOf(findPodLinks(host)));
-      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired }, until);
+      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired: inUseAnyhow }, until);
       await care.recover(until);
       await caches.allocations.living(AbortSignal.any([until, AbortSignal.timeout(FIRST_STEPS_MS)]));
       log.info(await sweep(), 'swept after an etcd that went back');
@@ -412,6 +427,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
     exclusiveSubnets,
+    hold,
     listSticky: stores.allocations.listSticky,
     dataPath: sync,
     claims: {
@@ -430,6 +446,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     recovery,
     ages: createAttachmentAges(() => clock.nowMs()),
     wired,
+    lost,
     settings,
     observe,
     onClaimEnded: metrics.claimEnded,
@@ -459,7 +476,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   );
   const askForOneOfOurs = createOwnObjectsCheck({
     objects: () => [
-      ...ownSubnets(caches.subnets.list(), nodeName, caches.node().uid).map(({ metadata }) => ({
+      ...ownSubnets(caches.subnetsOfNode(), nodeName, caches.node().uid).map(({ metadata }) => ({
         kind: NODE_SUBNET.kind,
         metadata,
         isWatched: caches.subnets.isAlive,

@@ -8,6 +8,7 @@ import {
 } from '../api/index.ts';
 import {
   attachmentID,
+  conflictOfLost,
   EMPTY_SWEEP_MEMORY,
   isResting,
   judgeSweep,
@@ -89,6 +90,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     const judgement = judgeSweep({
       allocations,
       links: live,
+      lost: parts.lost.specs(),
       bootID: parts.bootID,
       namespaceState: facts.namespaceState,
       memory,
@@ -101,6 +103,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       marksOf: facts.marksOf,
     });
     memory = judgement.memory;
+    for (const spec of judgement.forget) parts.lost.forget(spec);
     let released = 0;
     for (const allocation of judgement.release) {
       if (await attempt(parts, allocation.metadata.name, () => release(parts, facts, allocation))) released++;
@@ -110,10 +113,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     for (const spec of judgement.readopt) {
       const outcome = await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec));
       if (outcome === 'created') readopted++;
-      const attachment = live.find((link) => isOf(link, spec));
-      if (typeof outcome === 'object' && attachment !== undefined) {
-        conflicts.push({ address: spec.address, attachment, allocation: outcome.takenBy });
-      }
+      if (typeof outcome === 'object') conflicts.push(...conflictsOver(spec, live, outcome.takenBy));
     }
     let linksRemoved = 0;
     for (const link of judgement.removeLinks) {
@@ -193,9 +193,14 @@ async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationS
   const { attachment } = spec;
   if (attachment === undefined) return 'needless';
   return parts.locks.run(attachment, async () => {
-    if (!standsWith(parts, spec.address, attachment)) return 'needless';
+    const isThere =
+      attachment.kind === 'Interface'
+        ? standsWith(parts, spec.address, attachment)
+        : parts.lost.isLost(spec) && isInhabited(parts, facts, attachment);
+    if (!isThere) return 'needless';
     const outcome = await facts.store.create(spec);
     if (outcome.kind === 'created') {
+      parts.lost.forget(spec);
       const address = formatAddress(spec.address);
       parts.log.warn(
         { address, attachment },
@@ -224,6 +229,17 @@ async function bindAgain(
     'a living sandbox had lost its sticky address; it was bound again',
   );
   return true;
+}
+
+function conflictsOver(
+  spec: IPAllocationSpec,
+  live: readonly LiveAttachment[],
+  takenBy: IPAllocation,
+): SweepConflict[] {
+  const { attachment, address } = spec;
+  if (attachment?.kind === 'AddressOnly') return [conflictOfLost(spec, attachment, takenBy)];
+  const link = live.find((one) => isOf(one, spec));
+  return link === undefined ? [] : [{ address, attachment: link, allocation: takenBy }];
 }
 
 function isSameClaim(a: IPAllocationSpec, b: IPAllocationSpec): boolean {

@@ -50,6 +50,7 @@ const CODES: Readonly<Record<string, number>> = {
   ClaimDeadlineError: 11,
   SubnetUnavailableError: 11,
   FiltersNotInForceError: 11,
+  AddressHeldError: 11,
   NotServingError: 50,
   DataPathBrokenError: 51,
   // The DEL that took its place is what counts.

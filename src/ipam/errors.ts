@@ -121,6 +121,20 @@ export class AddressTakenError extends Error {
   }
 }
 
+/** The very address that the pod is to have may be a living pod's whose object etcd has forgotten: nobody claims it yet. */
+export class AddressHeldError extends Error {
+  override name = 'AddressHeldError' as const;
+  readonly address: IPAddress;
+
+  constructor(address: IPAddress) {
+    super(
+      `${formatAddress(address)}, which this pod is to have, is not given to anybody for a while: etcd is back at an ` +
+        'older state, and nodes claim again what it has forgotten. Try again',
+    );
+    this.address = address;
+  }
+}
+
 /** The claim's time was over before the apiserver gave a definite answer. `cause` is the last failure. */
 export class ClaimDeadlineError extends Error {
   override name = 'ClaimDeadlineError' as const;

@@ -257,6 +257,14 @@ test('another plugin draws for a pod from a pool that admits its namespace, and 
   }
 });
 
+test('an address under another plugin that has lost its object is in use all the same', async () => {
+  const { pool, claim, lost } = setUp();
+  pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge' });
+  lost.add('10.2.0.2');
+  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+  await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow('is full');
+});
+
 test('a bridge gets its first subnet', async () => {
   const { pool, claim } = setUp();
   pool('b', ['10.2.0.0/24'], [], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
@@ -370,6 +378,61 @@ describe('a pod with wishes', () => {
   });
 });
 
+describe('while the leader holds claims, because etcd is back at an older state', () => {
+  const node = { name: 'n1', labels: {} };
+  const named = { node, wishes: { addresses: { ipv4: parseAddress('10.1.0.9') } } };
+  const sticky = { node, wishes: { sticky: 'shop/db-0' } };
+  const pod = { namespace: 'shop', name: 'db-0', uid: 'u' };
+  const apply = ({ pool }: ReturnType<typeof setUp>) =>
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30'], {}, { fixedAddresses: true });
+
+  test.each([
+    ['names', named],
+    ['has kept', sticky],
+  ])('an address that a pod %s is not claimed, and told so', async (_, claimer) => {
+    const its = setUp({ claimer, held: () => true });
+    apply(its);
+    if (claimer === sticky) await its.keep('10.1.0.9', 'a');
+    await expect(its.claimFor('c', pod)).rejects.toThrow('10.1.0.9, which this pod is to have, is not given');
+    expect(its.stores.stored.IPAllocation.get('10.1.0.9')?.spec.attachment).toBeUndefined();
+    expect([its.told, its.outcomes]).toEqual([['AddressHeldError'], ['refused']]);
+  });
+
+  test('it is claimed when that is over, and a look that fails is no answer', async () => {
+    let looks = 0;
+    const its = setUp({
+      claimer: named,
+      held: () => {
+        if (++looks === 2) throw new Error('no answer');
+        return looks < 4;
+      },
+    });
+    apply(its);
+    expect(await its.claimFor('c', pod)).toEqual(['10.1.0.9']);
+    expect(looks).toBe(5);
+  });
+
+  test('what was claimed as the hold began is given back', async () => {
+    let looks = 0;
+    const its = setUp({ claimer: named, held: () => ++looks > 1 });
+    apply(its);
+    await expect(its.claimFor('c', pod)).rejects.toThrow('is not given to anybody for a while');
+    await its.releases.settled();
+    expect([...its.stores.stored.IPAllocation.keys()]).toEqual([]);
+    expect(its.secured).toEqual([]);
+  });
+
+  test('what is drawn is claimed all the same, and nobody asks', async () => {
+    const its = setUp({
+      held: () => {
+        throw new Error('asked');
+      },
+    });
+    apply(its);
+    expect(await its.claim('c')).toHaveLength(1);
+  });
+});
+
 test('an address to which another node has the way is not drawn', async () => {
   const { pool, claim, exclusive } = setUp();
   const a = pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
@@ -458,6 +521,7 @@ function setUp({
   claimer = { node: { name: 'n1', labels: {} } },
   onSecure = () => Promise.resolve(),
   recovery = () => Promise.resolve(false),
+  held: isHeld = () => false,
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
@@ -469,6 +533,8 @@ function setUp({
   onSecure?: () => Promise<void>;
   /** Asked before and after a claim: whether a recovery was under way. */
   recovery?: () => Promise<boolean>;
+  /** Whether the leader holds claims. */
+  held?: () => boolean;
 } = {}) {
   const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
@@ -478,11 +544,13 @@ function setUp({
   const more: string[] = [];
   const told: string[] = [];
   const wired = createWiredAddresses();
+  const lost = new Set<string>();
   const outcomes: ClaimOutcome[] = [];
   const exclusive = new Map<string, NodeSubnet>();
   const secured: string[] = [];
   const parts: ClaimingParts = {
     wired,
+    lost,
     nodeName: 'n1',
     findClaimer: () => Promise.resolve(claimer),
     announce: {
@@ -497,6 +565,7 @@ function setUp({
         await onSecure();
       },
     },
+    hold: { isHeld: () => Promise.resolve().then(isHeld) },
     listSticky: stores.allocations.listSticky,
     log: { info: () => undefined, warn: () => undefined, error: () => undefined },
     pools: () => pools,
@@ -533,6 +602,8 @@ function setUp({
     more,
     outcomes,
     exclusive,
+    /** Names of addresses without their objects. */
+    lost,
     /** What was led to this node. */
     secured,
     releases: process.releases,

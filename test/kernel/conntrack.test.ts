@@ -133,9 +133,13 @@ END`);
 }
 
 /** One datagram from a port that stays the same; answers who has answered. */
+/** Of a pod: its name and spaces. */
+const ANSWER_BYTES = 7;
+
 function ask(to: string, family: IPFamily, port = 5555): string {
-  const [what, sourcePort] = [`UDP${family}:${bracketed(to)}:9000`, `sourceport=${port}`];
-  return client.sh(`echo hi | socat -t0.3 - ${what},${sourcePort} || true`).trim();
+  // It ends with the answer, whose length is known; a busy machine may take its time.
+  const options = `sourceport=${port},readbytes=${ANSWER_BYTES}`;
+  return client.sh(`echo hi | socat -t3 - UDP${family}:${bracketed(to)}:9000,${options} || true`).trim();
 }
 
 function bracketed(address: string): string {
@@ -145,7 +149,7 @@ function bracketed(address: string): string {
 function serve(pod: Throwaway, name: string, family: IPFamily): void {
   const args = [
     `UDP${family}-RECVFROM:9000,fork,reuseaddr${family === 6 ? ',ipv6only=1' : ''}`,
-    `SYSTEM:echo ${name}`,
+    `SYSTEM:printf %-${ANSWER_BYTES}s ${name}`,
   ];
   children.push(spawn('nsenter', [`--net=${pod.path}`, 'socat', ...args], { stdio: 'ignore' }));
 }
