@@ -36,7 +36,7 @@ export interface ControllerCaches {
   stop(): Promise<void>;
 }
 
-/** The few replicas of a controller are no crowd, as agents are, that must not list at once. */
+/** Agents must not all list at once; a controller has few replicas. */
 const RELIST_JITTER_MS = 1_000;
 
 /** Starts to watch. `given`: ranges of Services for apiservers that do not tell them. */

@@ -71,7 +71,7 @@ export interface InformerParts {
   /** Bookmarks come every minute or so; a watch silent for longer than this is broken. Default 90 s. */
   readonly idleTimeoutMs?: number;
   /**
-   * After a 410 all informers of all nodes would list at once: each waits up to this long, and up to as long as its
+   * After a 410 all informers of all nodes would list at once: each waits up to this long, and no longer than its last
    * list is old. Default 60 s.
    */
   readonly relistJitterMs?: number;
@@ -143,7 +143,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   /** For how long the last watch was open. */
   let livedMs = 0;
   /** When the last list was complete. */
-  let listedAtMs: number | undefined;
+  let listedAtMs = -Infinity;
 
   const running = run();
 
@@ -221,9 +221,9 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
         if (error instanceof GoneError && !mustList) {
           log.warn({ path, revision, err: error }, 'the watch is too far behind: listing again');
           mustList = true;
-          // A young list has had nothing to fall behind of: the apiserver has just begun to watch this kind itself.
-          const ageMs = clock.nowMs() - (listedAtMs ?? -Infinity);
-          await pause(backOff.next() + random() * Math.min(relistJitterMs, ageMs));
+          // A list that is young is no crowd's: an apiserver that has just met this kind forgets its first revisions.
+          const crowdMs = Math.min(relistJitterMs, clock.nowMs() - listedAtMs);
+          await pause(backOff.next() + random() * crowdMs);
           continue;
         }
         if (error instanceof ServerError && error.isTooLargeResourceVersion) {
