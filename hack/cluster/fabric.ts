@@ -175,23 +175,20 @@ function controlPlaneScript(plan: Plan): string[] {
   ];
 }
 
-/** The only thing in the host's own namespace; its alias says whose it is, so that `down` takes no other. */
+/**
+ * The only thing in the host's own namespace; its alias says whose it is, so that `down` takes no other. The kernel
+ * names an alias to existing links only, so the link gets it inside and comes out with it: killed at any line,
+ * nothing of ours is outside that does not say so.
+ */
 async function linkToHost(state: ClusterState, controlPlane: ProcessRecord): Promise<void> {
   const { name, alias, host, controlPlane: inside } = state.hostLink;
-  await execa('ip', [
-    'link',
-    'add',
-    name,
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'host',
-    'netns',
-    `${controlPlane.pid}`,
+  await runInside(controlPlane, [
+    `ip link add ${name} type veth peer name host`,
+    `ip link set ${name} alias '${alias}'`,
+    `ip link set ${name} netns ${process.pid}`,
+    `ip address add ${inside}/30 dev host`,
+    'ip link set host up',
   ]);
-  await execa('ip', ['link', 'set', name, 'alias', alias]);
   await execa('ip', ['address', 'add', `${host}/30`, 'dev', name]);
   await execa('ip', ['link', 'set', name, 'up']);
-  await runInside(controlPlane, [`ip address add ${inside}/30 dev host`, 'ip link set host up']);
 }
