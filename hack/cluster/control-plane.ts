@@ -61,7 +61,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     if (record !== undefined) await stopProcess(record, graceMs);
   };
   const ready = () => apiserverReady(url, [...running.values()], options.dir);
+  const others: ProcessRecord[] = [];
   const stop = async () => {
+    for (const record of others) await stopProcess(record, 0);
     for (const part of ['apiserver', 'etcd'] as const) await end(part);
   };
   try {
@@ -99,6 +101,21 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
         signalProcess(etcd.pid, 'SIGCONT');
       }
       await ready();
+    },
+    async startAnotherApiserver(etcdPort) {
+      const [port] = await freePorts();
+      const ports = { ...layout.ports, client: etcdPort, api: port };
+      const command = apiserverCommand({ ...layout, ports }, credentials);
+      const logFile = join(options.dir, `kube-apiserver-${port}.log`);
+      const record = await startProcess({ ...command, logFile, survives: false });
+      others.push(record);
+      const itsUrl = `https://127.0.0.1:${port}`;
+      await apiserverReady(itsUrl, [record], options.dir);
+      const file = join(options.dir, `admin-${port}.kubeconfig`);
+      return {
+        url: itsUrl,
+        kubeconfig: await writeKubeconfig(file, itsUrl, credentials.authority, credentials.admin),
+      };
     },
     async backUpStore() {
       const snapshot = join(options.dir, `etcd-snapshot-${++backups}.db`);
@@ -141,6 +158,8 @@ export type ControlPlane = ControlPlaneCredentials & {
   restartApiserver(): Promise<void>;
   /** Kills etcd and starts it again with its data. */
   killEtcd(): Promise<void>;
+  /** A second apiserver of the same etcd, which it finds at that port of this machine. Ends with the rest. */
+  startAnotherApiserver(etcdPort: number): Promise<{ readonly url: string; readonly kubeconfig: string }>;
   /** Holds etcd up. */
   pauseEtcd(ms: number): Promise<void>;
   /** Saves a snapshot of etcd, as `etcdctl snapshot save` does; answers its file. */

@@ -277,6 +277,15 @@ describe('an etcd that is back at an older state', () => {
     expect(client.lists.length).toBe(lists);
     expect(client.watches.at(-1)).toBe('1006');
     expect([...informer.keys()].sort()).toEqual(['gap', 'new']);
+    // The apiserver is restarted: what was written of it since then is shown, and so is its end.
+    for (const items of [[{ name: 'gap', uid: 'g', resourceVersion: '1010' }], []]) {
+      script.items = items;
+      script.resourceVersion = String(Number(script.resourceVersion) + 100);
+      script.send?.(gone);
+      await clock.advance(61_000);
+      await allElse();
+      expect([...informer.keys()]).toEqual(items.map(({ name }) => name));
+    }
     expect(signs).toHaveLength(1);
     await informer.stop();
   });
@@ -320,6 +329,8 @@ describe('an etcd that is back at an older state', () => {
       script.send?.({ type: 'ERROR', object: { kind: 'Status', code: 500, message: 'shutting down' } });
       await clock.advance(3_000);
       expect([...informer.keys()]).toEqual(items.map(({ name }) => name));
+      // Nor when it is read once more after that.
+      if (items.length > 0) await informer.reread(['kept'], AbortSignal.timeout(5_000));
     }
     await informer.stop();
   });
