@@ -123,7 +123,7 @@ describe('after etcd went back', () => {
           const timeline = createTimeline();
           for (const { what, revision: at } of steps) {
             if (what === 'wentBack') timeline.wentBack();
-            else if (what !== 'created') timeline[what as 'listed' | 'watched'](String(at));
+            else if (what !== 'created') timeline[what](String(at));
             else if (timeline.created(String(at), timeline.mark())) timeline.wentBack();
           }
           timeline.listed(String(now));
