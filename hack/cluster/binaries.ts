@@ -85,6 +85,7 @@ const DEFAULT_BINARIES = [
   ...RUNTIME_BINARIES,
   ...REFERENCE_PLUGINS,
   'coredns',
+  'etcdutl',
 ] as const;
 
 export type BinaryName = (typeof DEFAULT_BINARIES)[number] | 'agnhost';
@@ -94,7 +95,13 @@ const MODULES = ['kubernetes', 'etcd', 'containerd', 'coredns'] as const;
 /** In the order of building: what is waited for first comes first. */
 const BUILDS: readonly { readonly module: (typeof MODULES)[number]; readonly targets: readonly Target[] }[] =
   [
-    { module: 'etcd', targets: [{ name: 'etcd', package: 'go.etcd.io/etcd/server/v3' }] },
+    {
+      module: 'etcd',
+      targets: [
+        { name: 'etcd', package: 'go.etcd.io/etcd/server/v3' },
+        { name: 'etcdutl', package: 'go.etcd.io/etcd/etcdutl/v3' },
+      ],
+    },
     { module: 'kubernetes', targets: [kubernetes('kube-apiserver'), kubernetes('kubectl')] },
     { module: 'kubernetes', targets: NODE_BINARIES.map(kubernetes) },
     {

@@ -1,8 +1,9 @@
 import { createServer } from 'node:net';
-import { cp, mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { get } from 'node:https';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { ensureBinaries } from './binaries.ts';
 import {
   openAuthority,
@@ -11,7 +12,7 @@ import {
   type Authority,
   type KeyPair,
 } from './certificates.ts';
-import { isAlive, startProcess, stopProcess, type ProcessRecord } from './processes.ts';
+import { isAlive, signalProcess, startProcess, stopProcess, type ProcessRecord } from './processes.ts';
 
 /**
  * Starts a real etcd and a real kube-apiserver on free loopback ports and answers when the apiserver is ready
@@ -54,13 +55,15 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const begin = async (part: keyof typeof commands) => {
     running.set(part, await startProcess({ ...commands[part], survives: false }));
   };
-  const end = async (part: keyof typeof commands) => {
+  const end = async (part: keyof typeof commands, graceMs = 5_000) => {
     const record = running.get(part);
     running.delete(part);
-    if (record !== undefined) await stopProcess(record, 5_000);
+    if (record !== undefined) await stopProcess(record, graceMs);
   };
   const ready = () => apiserverReady(url, [...running.values()], options.dir);
+  const others: ProcessRecord[] = [];
   const stop = async () => {
+    for (const record of others) await stopProcess(record, 0);
     for (const part of ['apiserver', 'etcd'] as const) await end(part);
   };
   try {
@@ -70,36 +73,66 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     await stop();
     throw error;
   }
-  const restartApiserver = async () => {
-    await end('apiserver');
-    await begin('apiserver');
+  const kill = async (part: keyof typeof commands) => {
+    await end(part, 0);
+    await begin(part);
     await ready();
   };
   const data = join(options.dir, 'etcd');
+  const etcdUrl = `http://127.0.0.1:${clientPort}`;
   let backups = 0;
   return {
     url,
     kubeconfig,
-    etcdUrl: `http://127.0.0.1:${clientPort}`,
+    etcdUrl,
     binaries,
     ...credentials,
     stop,
-    restartApiserver,
-    async backUpStore() {
-      const copy = join(options.dir, `etcd-backup-${++backups}`);
-      await end('etcd');
-      await cp(data, copy, { recursive: true });
-      await begin('etcd');
+    // It would wait for watches to end, for as long as it may.
+    restartApiserver: () => kill('apiserver'),
+    killEtcd: () => kill('etcd'),
+    async pauseEtcd(ms) {
+      const etcd = running.get('etcd');
+      if (etcd === undefined) throw new ControlPlaneError(url, options.dir, 'there is no etcd to pause');
+      signalProcess(etcd.pid, 'SIGSTOP');
+      try {
+        await sleep(ms);
+      } finally {
+        signalProcess(etcd.pid, 'SIGCONT');
+      }
       await ready();
-      return copy;
     },
-    async restoreStore(copy, options) {
-      if (options.restartApiserver) await end('apiserver');
-      await end('etcd');
+    async startAnotherApiserver(etcdPort) {
+      const [port] = await freePorts();
+      const ports = { ...layout.ports, client: etcdPort, api: port };
+      const command = apiserverCommand({ ...layout, ports }, credentials);
+      const logFile = join(options.dir, `kube-apiserver-${port}.log`);
+      const record = await startProcess({ ...command, logFile, survives: false });
+      others.push(record);
+      const itsUrl = `https://127.0.0.1:${port}`;
+      await apiserverReady(itsUrl, [record], options.dir);
+      const file = join(options.dir, `admin-${port}.kubeconfig`);
+      return {
+        url: itsUrl,
+        kubeconfig: await writeKubeconfig(file, itsUrl, credentials.authority, credentials.admin),
+      };
+    },
+    async backUpStore() {
+      const snapshot = join(options.dir, `etcd-snapshot-${++backups}.db`);
+      await saveSnapshot(etcdUrl, snapshot);
+      return snapshot;
+    },
+    async restoreStore(snapshot, { restartApiserver, raiseRevisions = false }) {
+      const restored = `${data}-restored`;
+      const raising = raiseRevisions ? ['--bump-revision', '1000000000', '--mark-compacted'] : [];
+      const command = ['snapshot', 'restore', snapshot, '--data-dir', restored, ...raising];
+      await execa(join(await ensureBinaries(['etcdutl']), 'etcdutl'), command);
+      if (restartApiserver) await end('apiserver', 0);
+      await end('etcd', 0);
       await rm(data, { recursive: true });
-      await cp(copy, data, { recursive: true });
+      await rename(restored, data);
       await begin('etcd');
-      if (options.restartApiserver) await begin('apiserver');
+      if (restartApiserver) await begin('apiserver');
       await ready();
     },
   };
@@ -121,12 +154,25 @@ export type ControlPlane = ControlPlaneCredentials & {
   readonly kubeconfig: string;
   readonly etcdUrl: string;
   readonly binaries: string;
+  /** Kills the apiserver and starts it again. */
   restartApiserver(): Promise<void>;
-  /** Stops etcd for a moment and copies its data; answers the copy's folder. */
+  /** Kills etcd and starts it again with its data. */
+  killEtcd(): Promise<void>;
+  /** A second apiserver of the same etcd, which it finds at that port of this machine. Ends with the rest. */
+  startAnotherApiserver(etcdPort: number): Promise<{ readonly url: string; readonly kubeconfig: string }>;
+  /** Holds etcd up. */
+  pauseEtcd(ms: number): Promise<void>;
+  /** Saves a snapshot of etcd, as `etcdctl snapshot save` does; answers its file. */
   backUpStore(): Promise<string>;
-  /** Puts etcd back to such a copy, as a person does who restores a snapshot. */
-  restoreStore(copy: string, options: { readonly restartApiserver: boolean }): Promise<void>;
+  /** Puts etcd back to such a snapshot, as a person does, with etcdutl. */
+  restoreStore(snapshot: string, options: RestoreOptions): Promise<void>;
   stop(): Promise<void>;
+};
+
+export type RestoreOptions = {
+  readonly restartApiserver: boolean;
+  /** With the options that the README names, so that etcd has a higher revision afterwards than before. */
+  readonly raiseRevisions?: boolean;
 };
 
 export type ControlPlaneCredentials = {
@@ -268,6 +314,18 @@ async function answersOk(url: string, authority: Buffer): Promise<boolean> {
     request.on('error', () => resolve(false));
     request.on('timeout', () => request.destroy());
   });
+}
+
+/** By etcd's gateway: pieces of the file, each in a line of JSON, the checksum that etcdutl asks for at the end. */
+async function saveSnapshot(etcdUrl: string, file: string): Promise<void> {
+  const answer = await fetch(`${etcdUrl}/v3/maintenance/snapshot`, { method: 'POST', body: '{}' });
+  const lines = (await answer.text()).split('\n').filter((line) => line !== '');
+  const pieces = lines.map((line) => {
+    const { result } = JSON.parse(line) as { result?: { blob?: string } };
+    if (result === undefined) throw new Error(`etcd gave no snapshot: ${line.slice(0, 200)}`);
+    return Buffer.from(result.blob ?? '', 'base64');
+  });
+  await writeFile(file, Buffer.concat(pieces));
 }
 
 async function freePorts(): Promise<[number, number, number]> {

@@ -263,10 +263,13 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
 
   function wrote(object: unknown): void {
     const entry = entryOf(object);
+    const there = shown.get(entry.key);
+    const isShown = there?.uid === entry.uid && there.resourceVersion === entry.resourceVersion;
     // Where lists and watches are in doubt their revisions do not say that they have shown it.
+    const reached = timeline.counts(entry.resourceVersion) ? revision : undefined;
     overlay.wrote(
       isSelected(entry) ? entry : { ...entry, left: true },
-      timeline.isDoubtful ? undefined : revision,
+      isShown && isSelected(entry) ? entry.resourceVersion : reached,
     );
     refresh(entry.key);
   }
@@ -321,7 +324,12 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
       if (now.get(key)?.uid !== uid) overlay.ended(uid, listed.resourceVersion);
       if (!now.has(key)) shown.delete(key);
     }
-    for (const [key, entry] of now) shown.set(key, entry);
+    for (const [key, entry] of now) {
+      shown.set(key, entry);
+      // What the watch may never show, since it is of the gap, the list has shown now.
+      if (timeline.counts(entry.resourceVersion)) overlay.delivered(key, entry.resourceVersion);
+      else overlay.matched(entry);
+    }
     overlay.listed(new Set([...now.values()].map(({ uid }) => uid)));
     advance(listed.resourceVersion);
     for (const key of new Set([...view.keys(), ...shown.keys()])) refresh(key);
@@ -378,8 +386,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     if (revision === undefined || compareRevisions(reached, revision) > 0) revision = reached;
     timeline.watched(reached);
     // Own writes since etcd went back have lower revisions, and a watch from before need never show them.
-    if (timeline.isDoubtful) return;
-    for (const key of overlay.reached(reached)) refresh(key);
+    for (const key of overlay.reached(reached, timeline.counts)) refresh(key);
   }
 
   /** Brings one key of the view up to date, and tells of it. */

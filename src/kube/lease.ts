@@ -32,8 +32,9 @@ export interface ElectionOptions {
   /** What the leader's Lease says besides, asked at each renewal; `found`: what it said when it was last seen. */
   readonly annotations?: (found: Annotations) => Annotations;
   /**
-   * Told when a write of the Lease was answered with a lower revision than had been seen of it: etcd is back at an
-   * older state. The Lease is renewed at once, so that its annotations may tell others.
+   * Told when etcd is back at an older state: a write of the Lease was answered with a lower revision than had been
+   * seen of it, or it was found as it had been before that, or not at all. A leader renews it at once, so that its
+   * annotations may tell others.
    */
   readonly onWentBack?: (sign: string) => void;
   /** The leader's work, until `signal` aborts. Called again at each election. */
@@ -213,11 +214,13 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
       const lease = Lease.parse(
         await client.request({ method: 'GET', path: `${collection}/${name}`, signal: soon() }),
       );
-      saw(lease);
+      saw(lease, `the Lease ${title} was found at revision ${lease.metadata.resourceVersion}`);
       return lease;
     } catch (error) {
-      if (error instanceof NotFoundError) return undefined;
-      throw error;
+      if (!(error instanceof NotFoundError)) throw error;
+      // Somebody may have deleted it. To hold claims for nothing does less harm than not to hold them.
+      if (highest !== undefined) wentBack(`the Lease ${title} was not found`);
+      return undefined;
     }
   }
 
@@ -265,20 +268,25 @@ export function startElection(parts: ElectionParts, options: ElectionOptions): E
   function observe(answer: unknown): void {
     const lease = Lease.parse(answer);
     observed = { lease, sinceMs: clock.nowMs() };
-    const { resourceVersion } = lease.metadata;
-    if (highest !== undefined && compareRevisions(resourceVersion, highest) < 0) {
-      const sign = `writing the Lease ${title} was answered with revision ${resourceVersion}, after ${highest} had been seen`;
-      log.error({ lease: title }, `etcd seems to be back at an older state: ${sign}`);
-      highest = undefined;
-      renewAtOnce = true;
-      options.onWentBack?.(sign);
-    }
-    saw(lease);
+    saw(lease, `writing the Lease ${title} was answered with revision ${lease.metadata.resourceVersion}`);
   }
 
-  /** A read alone is no sign: what it answers may be older than what was seen. */
-  function saw({ metadata: { resourceVersion } }: Lease): void {
+  /**
+   * Each request here begins when the one before is over, and a GET by name without a revision is answered by etcd
+   * itself, as writes are. So an older Lease than was seen is a proof, also where the restore has raised revisions
+   * (`--bump-revision`): what is written by then is above all, but what is found has kept its own.
+   */
+  function saw({ metadata: { resourceVersion } }: Lease, what: string): void {
+    if (highest !== undefined && compareRevisions(resourceVersion, highest) < 0) wentBack(what);
     if (highest === undefined || compareRevisions(resourceVersion, highest) > 0) highest = resourceVersion;
+  }
+
+  function wentBack(what: string): void {
+    const sign = `${what}, after revision ${highest ?? ''} had been seen`;
+    log.error({ lease: title }, `etcd seems to be back at an older state: ${sign}`);
+    highest = undefined;
+    renewAtOnce = true;
+    options.onWentBack?.(sign);
   }
 
   function held(holder: string) {

@@ -17,8 +17,13 @@ export interface Overlay<T> {
   wrote(entry: Entry<T>, revision: string | undefined): void;
   /** A delete was answered. */
   removed(uid: string, key: string): void;
-  /** The watch, or a list, is as far as this revision: own writes up to it have been shown. */
-  reached(revision: string): string[];
+  /**
+   * The watch, or a list, is as far as this revision: own writes up to it have been shown, where `counts` says of the
+   * revision that they were written at that it can be compared.
+   */
+  reached(revision: string, counts?: (written: string) => boolean): string[];
+  /** A list has shown exactly this version. */
+  matched(version: Identity): void;
   /** The watch has shown this one object at that revision: what was written before is no news. */
   delivered(key: string, revision: string): void;
   /** At that revision the watch has shown the end of this object, or that it is no longer selected. */
@@ -59,12 +64,17 @@ export function createOverlay<T>(): Overlay<T> {
       if (!endedUIDs.has(uid)) removedUIDs.add(uid);
     },
 
-    reached(revision) {
+    reached(revision, counts = () => true) {
       const shown = [...written.values()].filter(
-        (entry) => compareRevisions(entry.resourceVersion, revision) <= 0,
+        ({ resourceVersion }) => compareRevisions(resourceVersion, revision) <= 0 && counts(resourceVersion),
       );
       for (const { key } of shown) written.delete(key);
       return shown.map(({ key }) => key);
+    },
+
+    matched({ key, uid, resourceVersion }) {
+      const own = written.get(key);
+      if (own?.uid === uid && own.resourceVersion === resourceVersion) written.delete(key);
     },
 
     delivered(key, revision) {

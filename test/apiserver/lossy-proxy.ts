@@ -20,7 +20,7 @@ export type Fault =
   | 'lose-answer'
   | 'lose-request'
   | { readonly delayMs: number }
-  | { readonly status: 429 | 500 | 503; readonly retryAfterSeconds?: number };
+  | { readonly status: 410 | 429 | 500 | 503; readonly retryAfterSeconds?: number };
 
 export interface ProxiedRequest {
   readonly method: string;
@@ -142,13 +142,15 @@ export async function startLossyProxy(plane: ControlPlane, dir: string): Promise
   }
 }
 
+const REASONS: Readonly<Record<number, string>> = { 410: 'Expired', 429: 'TooManyRequests' };
+
 function refuse(
   outgoing: ServerResponse,
   { status, retryAfterSeconds }: { readonly status: number; readonly retryAfterSeconds?: number },
 ): void {
   const retry = retryAfterSeconds === undefined ? {} : { 'retry-after': String(retryAfterSeconds) };
   outgoing.writeHead(status, { 'content-type': 'application/json', ...retry });
-  const reason = status === 429 ? 'TooManyRequests' : 'InternalError';
+  const reason = REASONS[status] ?? 'InternalError';
   outgoing.end(
     JSON.stringify({ kind: 'Status', status: 'Failure', code: status, reason, message: 'the proxy says so' }),
   );

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createHistory, type History } from '../../hack/simulation/history.ts';
 import { seededRandom } from '../../hack/simulation/seeded-random.ts';
@@ -9,7 +10,7 @@ import { allocationName, IPAllocation, IP_ALLOCATION, NodeSubnet, NODE_SUBNET } 
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
 import { isResting } from '../../src/ipam/index.ts';
-import { listAll, pathOf } from '../../src/kube/index.ts';
+import { AlreadyExistsError, listAll, NotFoundError, pathOf } from '../../src/kube/index.ts';
 import { cidrHasAddress, cidrsOverlap, formatAddress } from '../../src/net/index.ts';
 import { settingsFrom } from '../../src/settings.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
@@ -60,18 +61,48 @@ afterAll(async () => {
 });
 
 test.each(SEEDS)('seed %i', { timeout: 600_000 }, async (seed) => {
-  const pools = poolsOf(SEEDS.indexOf(seed) + 1);
+  await soaked(seed, SEEDS.indexOf(seed) + 1, OPERATIONS);
+});
+
+test('while etcd and the apiserver are killed and held up (F15)', { timeout: 600_000 }, async () => {
+  const { plane } = apiserver();
+  const troubles = [
+    () => plane.killEtcd(),
+    () => plane.restartApiserver(),
+    // Longer than an ADD may take, and a Lease lasts.
+    () => plane.pauseEtcd(16_000),
+    () => plane.restartApiserver(),
+    () => plane.killEtcd(),
+    () => plane.restartApiserver(),
+  ];
+  await soaked(SEEDS[0] ?? 0, SEEDS.length + 1, OPERATIONS, async () => {
+    for (const trouble of troubles) {
+      await trouble();
+      await sleep(3_000);
+    }
+  });
+});
+
+/** `meanwhile` begins with the soak, whose end waits for it. */
+async function soaked(
+  seed: number,
+  run: number,
+  operations: number,
+  meanwhile: () => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
+  const pools = poolsOf(run);
   for (const { name, spec } of pools) await applyPool(name, spec);
   const history = createHistory({
     nowMs: () => performance.now(),
     reuseDelayMs: REUSE_DELAY_SECONDS * 1_000,
   });
   const log = keepingLog();
-  const { done, nodes } = await soak({
+  const besides = meanwhile();
+  const soaking = soak({
     cluster: soakCluster(),
     history,
     random: seededRandom(seed),
-    operations: OPERATIONS,
+    operations,
     nodes: 5,
     settings: settingsFrom({
       'sweep-seconds': '0.5',
@@ -85,12 +116,14 @@ test.each(SEEDS)('seed %i', { timeout: 600_000 }, async (seed) => {
     poolEdits: pools.flatMap(({ name, edits }) => edits.map((spec) => ({ name, spec }))),
     log,
   });
+  await besides;
+  const { done, nodes } = await soaking;
   console.log(
     `seed ${seed}: ${[...done].map(([what, count]) => `${what} ${count}`).join(', ')}; ${history.wirings} wirings`,
   );
   expect(history.violations).toEqual([]);
   // A soak in which nothing was wired has shown nothing.
-  expect(history.wirings).toBeGreaterThan(OPERATIONS / 4);
+  expect(history.wirings).toBeGreaterThan(operations / 4);
   for (const { name, spec } of pools) await applyPool(name, spec);
   await settled(nodes, history);
 
@@ -105,7 +138,7 @@ test.each(SEEDS)('seed %i', { timeout: 600_000 }, async (seed) => {
   }
   await mustSucceed(apiserver().kubectl(['delete', 'ippools', '--all', '--wait=false']));
   await eventually('nothing to be left of gone nodes', async () => (await subnets()).length === 0, 60_000);
-});
+}
 
 /** The book says what the kernels say, subnets are disjoint, and each address lies in one of its own node. */
 async function settled(nodes: readonly SoakNode[], history: History): Promise<void> {
@@ -187,24 +220,50 @@ function soakCluster(): SoakCluster {
     client,
     async createNode(name) {
       const node = { apiVersion: 'v1', kind: 'Node', metadata: { name } };
-      await client.request({ method: 'POST', path: '/api/v1/nodes', body: node });
+      await untilAnswered(async () => {
+        await client
+          .request({ method: 'POST', path: '/api/v1/nodes', body: node })
+          .catch(unless(AlreadyExistsError));
+      });
       const addresses = ['192.0.2.1', '2001:db8::1'].map((address) => ({ type: 'InternalIP', address }));
-      await mustSucceed(
-        kubectl([
-          'patch',
-          'node',
-          name,
-          '--subresource=status',
-          '--type=merge',
-          '-p',
-          JSON.stringify({ status: { addresses } }),
-        ]),
+      const patch = JSON.stringify({ status: { addresses } });
+      await untilAnswered(() =>
+        mustSucceed(kubectl(['patch', 'node', name, '--subresource=status', '--type=merge', '-p', patch])),
       );
     },
     async deleteNode(name) {
-      await client.request({ method: 'DELETE', path: `/api/v1/nodes/${name}` });
+      const path = `/api/v1/nodes/${name}`;
+      await untilAnswered(async () => {
+        await client.request({ method: 'DELETE', path }).catch(unless(NotFoundError));
+      });
     },
     editPool: applyPool,
+  };
+}
+
+/** What a person does whose apiserver is away for a moment. */
+async function untilAnswered(act: () => Promise<unknown>): Promise<void> {
+  let last: unknown;
+  await eventually(
+    'the apiserver to carry it out',
+    () =>
+      act().then(
+        () => true,
+        (error: unknown) => {
+          last = error;
+          return sleep(500, false);
+        },
+      ),
+    90_000,
+  ).catch((error: unknown) => {
+    throw new Error(`${String(error)}: ${String(last)}`, { cause: last });
+  });
+}
+
+/** An earlier try, whose answer was lost, has done it. */
+function unless(done: typeof AlreadyExistsError | typeof NotFoundError) {
+  return (error: unknown) => {
+    if (!(error instanceof done)) throw error;
   };
 }
 

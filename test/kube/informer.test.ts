@@ -237,15 +237,11 @@ describe('an etcd that is back at an older state', () => {
     await informer.reread(['ghost', 'kept', 'back', 'none'], AbortSignal.timeout(5_000));
     expect([...informer.keys()].sort()).toEqual(['back', 'kept', 'own']);
     // Bookmarks from before say nothing of what was written since.
-    script.send?.({ type: 'BOOKMARK', object: { metadata: { resourceVersion: '1001' } } });
+    script.send?.({ type: 'BOOKMARK', object: { metadata: { resourceVersion: '1000' } } });
     created(informer, { name: 'own2', uid: 'n2', resourceVersion: '52' });
     informer.removed('n', 'own');
     expect([...informer.keys()].sort()).toEqual(['back', 'kept', 'own2']);
     expect(signs).toHaveLength(1);
-    // The watch may deliver again once etcd is as far as it was.
-    script.send?.({ type: 'DELETED', object: object({ name: 'own2', uid: 'n2', resourceVersion: '1002' }) });
-    expect([...informer.keys()].sort()).toEqual(['back', 'kept']);
-
     // The apiserver is restarted: the watch breaks, and the next list is of the new state.
     script.items = script.stored;
     script.resourceVersion = '60';
@@ -257,6 +253,85 @@ describe('an etcd that is back at an older state', () => {
     expect([...informer.keys()].sort()).toEqual(['back', 'kept']);
     await allElse();
     expect(client.watches.at(-1)).toBe('60');
+    await informer.stop();
+  });
+
+  it('is past what it was, behind an apiserver that did not notice: its watch counts, and what it missed stays', async () => {
+    const script: Script = { items: [], resourceVersion: '1000' };
+    const { clock, client, informer, signs } = start(script);
+    await allElse();
+    created(informer, { name: 'gap', uid: 'g', resourceVersion: '51' });
+    created(informer, { name: 'gap2', uid: 'g2', resourceVersion: '52' });
+    await informer.waitFor(() => !informer.isStartingAfresh, AbortSignal.timeout(5_000));
+    await allElse();
+    created(informer, { name: 'new', uid: 'n', resourceVersion: '1003' });
+    created(informer, { name: 'new2', uid: 'n2', resourceVersion: '1004' });
+    script.send?.({ type: 'ADDED', object: object({ name: 'new', uid: 'n', resourceVersion: '1003' }) });
+    script.send?.({ type: 'DELETED', object: object({ name: 'gap2', uid: 'g2', resourceVersion: '1005' }) });
+    script.send?.({ type: 'DELETED', object: object({ name: 'new2', uid: 'n2', resourceVersion: '1006' }) });
+    expect([...informer.keys()].sort()).toEqual(['gap', 'new']);
+    // A watch that ends is resumed again.
+    const lists = client.lists.length;
+    script.send?.({ type: 'ERROR', object: { kind: 'Status', code: 500, message: 'shutting down' } });
+    await clock.advance(2_000);
+    expect(client.lists.length).toBe(lists);
+    expect(client.watches.at(-1)).toBe('1006');
+    expect([...informer.keys()].sort()).toEqual(['gap', 'new']);
+    // The apiserver is restarted: what was written of it since then is shown, and so is its end.
+    for (const items of [[{ name: 'gap', uid: 'g', resourceVersion: '1010' }], []]) {
+      script.items = items;
+      script.resourceVersion = String(Number(script.resourceVersion) + 100);
+      script.send?.(gone);
+      await clock.advance(61_000);
+      await allElse();
+      expect([...informer.keys()]).toEqual(items.map(({ name }) => name));
+    }
+    expect(signs).toHaveLength(1);
+    await informer.stop();
+  });
+
+  it('and was restored with higher revisions: lists count at once after the next create, and lack what has gone', async () => {
+    const script: Script = {
+      items: [{ name: 'old', uid: 'o', resourceVersion: '40' }],
+      resourceVersion: '1000',
+    };
+    const { clock, client, informer, signs } = start(script);
+    await allElse();
+    script.resourceVersion = '5000';
+    informer.startAfresh();
+    await informer.reread(['old'], AbortSignal.timeout(5_000));
+    await informer.waitFor(() => !informer.isStartingAfresh, AbortSignal.timeout(5_000));
+    await allElse();
+    created(informer, { name: 'new', uid: 'n', resourceVersion: '5001' });
+    script.items = [];
+    script.resourceVersion = '5003';
+    script.send?.(gone);
+    await clock.advance(61_000);
+    expect([...informer.keys()]).toEqual([]);
+    // Trusted again: not older than what is known.
+    expect(client.lists.at(-1)?.query?.resourceVersion).toBe('5000');
+    expect(signs).toEqual([]);
+    await informer.stop();
+  });
+
+  it('what was read of it by name is not kept when the list has shown the same version', async () => {
+    const kept = { name: 'kept', uid: 'k', resourceVersion: '30' };
+    const script: Script = { items: [], resourceVersion: '1000', stored: [kept] };
+    const { clock, informer } = start(script);
+    await allElse();
+    informer.startAfresh();
+    await informer.waitFor(() => !informer.isStartingAfresh, AbortSignal.timeout(5_000));
+    await informer.reread(['kept'], AbortSignal.timeout(5_000));
+    expect([...informer.keys()]).toEqual(['kept']);
+    for (const items of [[kept], []]) {
+      script.items = items;
+      await allElse();
+      script.send?.({ type: 'ERROR', object: { kind: 'Status', code: 500, message: 'shutting down' } });
+      await clock.advance(3_000);
+      expect([...informer.keys()]).toEqual(items.map(({ name }) => name));
+      // Nor when it is read once more after that.
+      if (items.length > 0) await informer.reread(['kept'], AbortSignal.timeout(5_000));
+    }
     await informer.stop();
   });
 

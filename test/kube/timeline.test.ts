@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createTimeline } from '../../src/kube/timeline.ts';
 
@@ -50,7 +51,8 @@ describe('after etcd went back', () => {
 
   test('lists and watches from before are in doubt, and do not count', () => {
     const timeline = doubtful();
-    timeline.listed('1000');
+    timeline.watched('1001');
+    timeline.listed('1001');
     timeline.watched('1001');
     expect(timeline.isDoubtful).toBe(true);
     expect(timeline.highest).toBeUndefined();
@@ -73,7 +75,11 @@ describe('after etcd went back', () => {
     const timeline = doubtful();
     timeline.listed('1030');
     expect(timeline.isDoubtful).toBe(true);
+    // By another apiserver that has not noticed either.
     timeline.listed('1020');
+    timeline.watched('1021');
+    expect(timeline.isDoubtful).toBe(true);
+    timeline.listed('999');
     expect(timeline.isDoubtful).toBe(false);
   });
 
@@ -81,5 +87,53 @@ describe('after etcd went back', () => {
     const timeline = doubtful();
     timeline.created('600', timeline.mark());
     expect(timeline.created('550', timeline.mark())).toBe(true);
+  });
+
+  test('a watch past the list since then is of an etcd that is past it, and what was written in the gap is told apart', () => {
+    const timeline = doubtful();
+    timeline.listed('1010');
+    expect(timeline.counts('2000')).toBe(false);
+    timeline.watched('1011');
+    expect(timeline.isDoubtful).toBe(false);
+    expect(timeline.counts('1010')).toBe(false);
+    expect(timeline.counts('1011')).toBe(true);
+    expect(timeline.highest).toBe('1011');
+  });
+
+  test('a create above the lists that had been read when it was sent ends the doubt; one from before them does not', () => {
+    const timeline = doubtful();
+    const early = timeline.mark();
+    timeline.listed('5000');
+    expect(timeline.created('5002', early)).toBe(false);
+    expect(timeline.isDoubtful).toBe(true);
+    expect(timeline.created('5003', timeline.mark())).toBe(false);
+    expect(timeline.isDoubtful).toBe(false);
+    expect(timeline.counts('5003')).toBe(true);
+  });
+
+  test('ends whatever was seen before, once etcd is past the old state: at the next list and what comes after it', () => {
+    const revision = fc.integer({ min: 1, max: 2_000 });
+    const step = fc.record({ what: fc.constantFrom('listed', 'watched', 'created', 'wentBack'), revision });
+    fc.assert(
+      fc.property(
+        fc.array(step, { maxLength: 30 }),
+        fc.integer({ min: 2_001, max: 10_000 }),
+        fc.constantFrom('watched', 'created'),
+        (steps, now, then) => {
+          const timeline = createTimeline();
+          for (const { what, revision: at } of steps) {
+            if (what === 'wentBack') timeline.wentBack();
+            else if (what !== 'created') timeline[what](String(at));
+            else if (timeline.created(String(at), timeline.mark())) timeline.wentBack();
+          }
+          timeline.listed(String(now));
+          if (then === 'watched') timeline.watched(String(now + 1));
+          else expect(timeline.created(String(now + 1), timeline.mark())).toBe(false);
+          expect(timeline.isDoubtful).toBe(false);
+          expect(timeline.highest).toBe(String(now + 1));
+          expect(timeline.counts(String(now + 1))).toBe(true);
+        },
+      ),
+    );
   });
 });
