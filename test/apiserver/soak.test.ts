@@ -137,7 +137,15 @@ async function keptAddressesFollow(
     const key = `${identity.namespace}/${identity.name}`;
     const kept = (await allocations()).filter(({ spec }) => spec.sticky === key);
     if (node === undefined || new Set(kept.map(({ spec }) => spec.pool)).size !== 1) continue;
-    await apiserver().kubectl(['-n', identity.namespace, 'delete', 'pod', identity.name, '--now']);
+    await apiserver().kubectl([
+      '-n',
+      identity.namespace,
+      'delete',
+      'pod',
+      identity.name,
+      '--force',
+      '--grace-period=0',
+    ]);
     const pod = await cluster.createPod(identity, node.machine.nodeName);
     const sandbox = { containerID: `last-${identity.name}`, ifName: 'eth0' };
     const addresses = await node.agent.add(sandbox, pod);
