@@ -45,7 +45,7 @@ beforeAll(async () => {
     `--probe-socket=${join(dir, 'probe.sock')}`,
     `--kubeconfig=${apiserver().plane.kubeconfig}`,
     '--quarantine-seconds=2',
-    '--metrics-address=nothing',
+    '--metrics-address=',
     '--status-seconds=1',
     '--pool-deletion-seconds=1',
   ];
