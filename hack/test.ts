@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { execa } from 'execa';
@@ -14,13 +14,18 @@ interface Layer {
   readonly about: string;
   /** Run inside network and mount namespaces of its own, so that nothing of the machine can be touched. */
   readonly isolated: boolean;
+  /**
+   * Files run one by one, each in a process (and, if isolated, in namespaces) of its own, so many of them at once: they
+   * wait for the kernel or for a delay most of the time. Absent: the runner sees to all files itself.
+   */
+  readonly lanes?: number;
 }
 
 const LAYERS: readonly Layer[] = [
   { name: 'unit', about: 'pure code, and the executable against a socket', isolated: false },
-  { name: 'apiserver', about: 'a real kube-apiserver', isolated: false },
-  { name: 'kernel', about: 'a real kernel, in namespaces', isolated: true },
-  { name: 'node', about: 'agent, executable, apiserver and kernel of one node', isolated: true },
+  { name: 'apiserver', about: 'a real kube-apiserver', isolated: false, lanes: 2 },
+  { name: 'kernel', about: 'a real kernel, in namespaces', isolated: true, lanes: 2 },
+  { name: 'node', about: 'agent, executable, apiserver and kernel of one node', isolated: true, lanes: 2 },
   { name: 'e2e', about: 'a whole cluster', isolated: false },
 ];
 
@@ -79,6 +84,27 @@ async function countAsOne(script: string): Promise<void> {
 }
 
 async function runLayer(layer: Layer): Promise<void> {
+  if (layer.lanes === undefined) return runTests(layer, []);
+  const waiting = await filesOf(layer);
+  const lane = async () => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift())
+      await runTests(layer, [file]);
+  };
+  await Promise.all(Array.from({ length: layer.lanes }, lane));
+}
+
+/** The longest first, so that none is left over at the end: a file's length is a guess at its time. */
+async function filesOf({ name }: Layer): Promise<string[]> {
+  const directory = join('test', name);
+  const paths = (await readdir(directory, { recursive: true }))
+    .filter((path) => path.endsWith('.test.ts'))
+    .map((path) => join(directory, path));
+  const sized = await Promise.all(paths.map(async (path) => ({ path, size: (await stat(path)).size })));
+  return sized.sort((a, b) => b.size - a.size).map(({ path }) => path);
+}
+
+/** All tests of a layer, or those of some files. */
+async function runTests(layer: Layer, files: readonly string[]): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'weft-test-'));
   const reportPath = join(directory, 'report.json');
   const vitest = [
@@ -89,15 +115,15 @@ async function runLayer(layer: Layer): Promise<void> {
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${reportPath}`,
+    ...files,
   ];
-  const ok = layer.isolated
-    ? await succeeds('sh', ['hack/isolated.sh', ...vitest])
-    : await succeeds('vitest', vitest.slice(1));
+  const [program = '', ...args] = layer.isolated ? ['sh', 'hack/isolated.sh', ...vitest] : vitest;
+  const ok = await succeeds(program, args, files.length > 0 ? 'when done' : 'at once');
   const report = await readReport(reportPath);
   await rm(directory, { recursive: true, force: true });
   if (report === undefined) {
     failed++;
-    failures.push(`${layer.name}: the test runner left no report`);
+    failures.push(`${[layer.name, ...files].join(' ')}: the test runner left no report`);
     return;
   }
   passed += report.numPassedTests;
@@ -128,8 +154,16 @@ async function readReport(path: string): Promise<z.output<typeof Report> | undef
   }
 }
 
-async function succeeds(program: string, args: readonly string[]): Promise<boolean> {
-  const result = await execa(program, args, { stdio: 'inherit', reject: false });
+/** `show`: runs side by side say what they have to say when they are done, one after the other. */
+async function succeeds(
+  program: string,
+  args: readonly string[],
+  show: 'at once' | 'when done' = 'at once',
+): Promise<boolean> {
+  const output =
+    show === 'at once' ? ({ stdio: 'inherit' } as const) : ({ stdin: 'ignore', all: true } as const);
+  const result = await execa(program, args, { ...output, reject: false });
+  if (typeof result.all === 'string') console.log(result.all);
   if (result.failed) console.error(`${program} ${args.join(' ')}: ${result.shortMessage}`);
   return !result.failed;
 }

@@ -1,22 +1,42 @@
 import { allocationsOf } from '../../src/agent/attachments.ts';
 import { watchObjects } from '../../src/agent/caches.ts';
 import { claimFor } from '../../src/agent/claim.ts';
-import { createFindClaimer } from '../../src/agent/claimers.ts';
+import { createFindClaimer, marksOf } from '../../src/agent/claimers.ts';
+import {
+  createExclusiveSubnets,
+  createIsHeldHere,
+  type ExclusiveSubnetCare,
+} from '../../src/agent/exclusive-subnets.ts';
+import { createLostSubnets } from '../../src/agent/lost-subnets.ts';
 import { createNodeSubnets } from '../../src/agent/node-subnets.ts';
-import { reuseDelayMs } from '../../src/agent/parts.ts';
+import { restMsOf, reuseDelayMs } from '../../src/agent/parts.ts';
+import { createSubnetCare } from '../../src/agent/subnet-care.ts';
+import { createTwoOwners } from '../../src/agent/two-owners.ts';
+import { waitingClaimers } from '../../src/agent/waiting-pods.ts';
 import { whenChanged } from '../../src/agent/when-changed.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
-import { allocationName, type IPAllocation, type IPAllocationSpec } from '../../src/api/index.ts';
+import {
+  addressOfAllocationName,
+  allocationName,
+  STICKY_HOLDER,
+  type IPAllocation,
+  type IPAllocationSpec,
+  type PodReference,
+} from '../../src/api/index.ts';
 import {
   createAttachmentLocks,
   createReleaseQueue,
   createRingCursor,
   createTakenNames,
   EMPTY_SWEEP_MEMORY,
+  isExclusive,
+  isKept,
   isResting,
   judgeSweep,
+  NodeSnapshot,
   ownSubnets,
   poolOfAddress,
+  SNAPSHOT_FORMAT,
   SupersededError,
   type AttachmentKey,
   type Clock,
@@ -26,12 +46,13 @@ import {
   allocationStore,
   getNamespace,
   getPod,
+  isPodOf,
   nodeSubnetStore,
   poolStore,
   type KubeClient,
   type Log,
 } from '../../src/kube/index.ts';
-import { formatAddress, sameAddress, type Family, type IPAddress } from '../../src/net/index.ts';
+import { formatAddress, formatCIDR, sameAddress, type Family, type IPAddress } from '../../src/net/index.ts';
 import type { Settings } from '../../src/settings.ts';
 import type { Machine } from './machine.ts';
 
@@ -42,13 +63,15 @@ import type { Machine } from './machine.ts';
 export interface SimulatedAgent {
   /** Resolves when it serves. */
   readonly serving: Promise<void>;
-  /** The addresses of the attachment, as ADD answers them. */
-  add(key: AttachmentKey): Promise<string[]>;
+  /** The addresses of the attachment, as ADD answers them. Without a pod it asks as a runtime without Kubernetes does. */
+  add(key: AttachmentKey, pod?: PodReference): Promise<string[]>;
   del(key: AttachmentKey): Promise<void>;
   /** Resolves when every release asked for is known to the apiserver. */
   released(): Promise<void>;
   /** Ends it at once, in the middle of whatever it does. */
   kill(): void;
+  /** What it says of its node to `check`, as JSON. */
+  snapshot(): string;
 }
 
 export interface SimulatedAgentParts {
@@ -86,7 +109,10 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
   };
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
-  const wired = createWiredAddresses();
+  const wired = createWiredAddresses({
+    restMs: (name) => restMsOf(addressOfAllocationName(name), caches.pools.list(), caches.subnets.list()),
+    nowMs: () => clock.nowMs(),
+  });
   const locks = createAttachmentLocks();
   const delayOf = (pool: string) => reuseDelayMs(caches.pools.list(), pool);
   const releases = createReleaseQueue({
@@ -95,31 +121,75 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     random,
     inFlight,
     reuseDelayMs: delayOf,
+    withdrawSubnet: (allocation, until) => exclusiveSubnets.withdraw(allocation, until),
+  });
+  const twoOwners = createTwoOwners({
+    store: stores.allocations,
+    nodeName,
+    subnets: caches.subnets.list,
+    onTwoOwners: () => undefined,
+    log,
+  });
+  const lostSubnets = createLostSubnets({
+    store: stores.subnets,
+    pools: caches.pools.list,
+    subnets: caches.subnets.list,
+    node: caches.node,
+    markedSubnets: machine.markedSubnets,
+    addressesInUse: () => [
+      ...machine.links().flatMap(({ addresses }) => addresses),
+      ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
+    ],
+    onTwoOwners: () => undefined,
+    log,
   });
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
+    subnetsOfNode: caches.subnetsOfNode,
     node: caches.node,
     waitDelivered: caches.subnets.waitDelivered,
-    inForce: () => {
-      const { name, uid } = caches.node();
-      const own = ownSubnets(caches.subnets.list(), name, uid);
-      doIfAlive(() => machine.routes(own.map(({ spec }) => spec.cidr)));
-      return Promise.resolve();
-    },
+    inForce,
     allocations: caches.allocations,
     inFlight,
-    wired,
-    waiting: () => [],
+    wired: {
+      has: (name) => wired.has(name) || wired.rests(name),
+      keys: () => [...wired.keys(), ...wired.resting()],
+    },
+    waiting: () =>
+      waitingClaimers({
+        pods: caches.pods.list(),
+        allocations: caches.allocations.values(),
+        node: caches.node(),
+        namespace: caches.namespaces.get,
+      }),
     cursor,
     hasMarkedRoute: machine.hasMarkedRoute,
     hasAddressIn: () => false,
+    isDisputed: twoOwners.isDisputed,
     settings,
     clock,
     random,
     log,
   });
+  const exclusiveSubnets: ExclusiveSubnetCare = createExclusiveSubnets({
+    stores,
+    pools: caches.pools.list,
+    subnets: caches.subnets,
+    node: caches.node,
+    coveredByOwn: nodeSubnets.covers,
+    inForce,
+    allocations: caches.allocations,
+    isHeldHere: createIsHeldHere(caches.allocations, wired),
+    inFlight,
+    wired,
+    observe: () => undefined,
+    clock,
+    random,
+    log,
+  });
+  const care = createSubnetCare(nodeSubnets, exclusiveSubnets, lostSubnets);
   const claiming = {
     nodeName,
     // Nobody puts its etcd back.
@@ -134,8 +204,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
       getPod: (pod, until) => getPod(client, pod, until),
     }),
     announce: { refused: () => undefined, overflowed: () => undefined, notGranted: () => undefined },
-    // The pods here wish for nothing.
-    exclusiveSubnets: { of: () => undefined, secure: () => Promise.resolve() },
+    exclusiveSubnets,
     listSticky: stores.allocations.listSticky,
     log,
     allocations: caches.allocations,
@@ -149,7 +218,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
       random,
       cursor,
       inFlight,
-      taken: createTakenNames(clock),
+      taken: createTakenNames(clock, twoOwners.taken),
       releases,
     },
     settings,
@@ -161,9 +230,9 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
 
   return {
     serving,
-    async add(key) {
+    async add(key, pod) {
       await serving;
-      return locks.run(key, (ends) => add(key, AbortSignal.any([ends, signal])));
+      return locks.run(key, (ends) => add(key, pod, AbortSignal.any([ends, signal])));
     },
     async del(key) {
       await serving;
@@ -172,7 +241,8 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
         async () => {
           doIfAlive(() => machine.remove(key));
           wired.gone(key);
-          releaseAll(key);
+          const kept = releaseAll(key);
+          if (kept.length > 0) await Promise.race([Promise.all(kept), clock.sleep(SUCCESSOR_HEAD_START_MS)]);
         },
         { abortPrevious: true },
       );
@@ -183,37 +253,94 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
       releases.stop();
       void caches.stop();
     },
+    snapshot() {
+      const marked = machine.markedSubnets().map(formatCIDR);
+      const own = ownSubnets(caches.subnets.list(), nodeName, caches.node().uid)
+        .filter((subnet) => !isExclusive(subnet))
+        .map(({ spec }) => formatCIDR(spec.cidr));
+      return JSON.stringify(
+        NodeSnapshot.encode({
+          format: SNAPSHOT_FORMAT,
+          nodeName,
+          nodeUID: caches.node().uid,
+          bootID: machine.bootID(),
+          takenAt: clock.wallTime().toISOString(),
+          sandboxes: machine.links().map(({ network, containerID, ifName, addresses }) => {
+            const link = `${containerID}/${ifName}`;
+            return { network, containerID, ifName, link, addresses: [...addresses] };
+          }),
+          inFlight: [...locks.inFlight()],
+          namespaces: [],
+          kernel: {
+            missing: own.filter((cidr) => !marked.includes(cidr)),
+            extra: marked.filter((cidr) => !own.includes(cidr)),
+          },
+        }),
+      );
+    },
   };
 
+  /** The order of src/agent/run.ts. */
   async function start(): Promise<void> {
     await caches.synced(signal);
+    await inForce();
     readKernel();
+    await care.recover(signal);
     await sweep();
-    await nodeSubnets.recover(signal);
-    await nodeSubnets.maintain(signal);
+    await care.maintain(signal);
     signal.throwIfAborted();
+    caches.onNodeChange(() => void inForce().catch(() => undefined));
     const loop = (work: () => Promise<void>, everyMs: number, onChange: (listener: () => void) => void) =>
       void whenChanged(onChange, work, { everyMs, clock, log, signal }).catch(() => undefined);
-    loop(() => nodeSubnets.maintain(signal), MAINTAIN_MS, caches.onNodeChange);
+    loop(
+      async () => {
+        await twoOwners.look(signal);
+        await care.maintain(signal);
+      },
+      MAINTAIN_MS,
+      (listener) => {
+        caches.onNodeChange(listener);
+        caches.onPodBound(listener);
+      },
+    );
     loop(sweep, settings.sweepMs, () => undefined);
   }
 
+  /** As src/agent/sync.ts: the marked routes are the node's subnets, and those of lost ones in which pods live. */
+  function inForce(): Promise<void> {
+    const { name, uid } = caches.node();
+    const own = ownSubnets(caches.subnets.list(), name, uid).filter((subnet) => !isExclusive(subnet));
+    const kept = machine.markedSubnets().filter((cidr) => !lostSubnets.routeMayGo(cidr));
+    doIfAlive(() => machine.routes([...own.map(({ spec }) => spec.cidr), ...kept]));
+    return Promise.resolve();
+  }
+
   /** As src/agent/add.ts, without an interface to make. */
-  async function add(key: AttachmentKey, until: AbortSignal): Promise<string[]> {
+  async function add(
+    key: AttachmentKey,
+    pod: PodReference | undefined,
+    until: AbortSignal,
+  ): Promise<string[]> {
     const standing = machine.find(key)?.addresses;
     if (standing?.every((address) => isHeld(key, allocationName(address)))) {
       return standing.map(formatAddress);
     }
     doIfAlive(() => machine.remove(key));
     wired.gone(key);
-    releaseAll(key);
+    void releaseAll(key);
     const attachment = { network: NETWORK, ...key, kind: 'Interface' as const, netns: netnsOf(key) };
-    const claimed = await claimFor(claiming, { attachment, pod: undefined, pool: undefined }, until);
+    const claimed = await claimFor(claiming, { attachment, pod, pool: undefined }, until);
     try {
       until.throwIfAborted();
       const addresses = claimed.map(({ spec }) => spec.address);
+      const podUID = pod?.uid === undefined ? {} : { podUID: pod.uid };
       // One step, as the alias is in the kernel: before it there is no attachment.
-      doIfAlive(() => machine.wire({ network: NETWORK, ...key, addresses }));
+      doIfAlive(() =>
+        machine.wire(
+          { network: NETWORK, ...key, ...podUID, addresses },
+          claimed.map(({ spec }) => spec),
+        ),
+      );
       wired.wired(key, byFamily(addresses));
       return addresses.map(formatAddress);
     } catch (error) {
@@ -236,10 +363,12 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     return allocationsOf(caches.allocations, key).some(({ metadata }) => metadata.name === name);
   }
 
-  function releaseAll(key: AttachmentKey): void {
-    for (const allocation of allocationsOf(caches.allocations, key)) {
-      void releases.release(allocation, { reuseDelayMs: delayOf(allocation.spec.pool) });
-    }
+  /** Answers the releases that the pod's successor waits for. */
+  function releaseAll(key: AttachmentKey): Promise<unknown>[] {
+    return allocationsOf(caches.allocations, key).flatMap((allocation) => {
+      const released = releases.release(allocation, { reuseDelayMs: delayOf(allocation.spec.pool) });
+      return isKept(allocation) ? [released] : [];
+    });
   }
 
   function readKernel(): void {
@@ -269,7 +398,11 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
       inFlight: locks.inFlight(),
       nodeName,
       poolOf: (address) => poolOfAddress(address, caches.pools.list(), caches.subnets.list())?.poolName,
-      podOf: () => undefined,
+      podOf: caches.podOf,
+      marksOf: (podUID, address) => {
+        const pod = caches.pods.list().find((one) => isPodOf(one, podUID));
+        return pod === undefined ? {} : marksOf(pod, address);
+      },
     });
     memory = judgement.memory;
     for (const allocation of judgement.release) await attempt(() => releaseDead(allocation));
@@ -292,7 +425,12 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     if (attachment === undefined) return;
     await locks.run(attachment, async () => {
       if (machine.find(attachment)?.addresses.some((its) => sameAddress(its, address)) !== true) return;
-      await stores.allocations.create(spec);
+      const { kind } = await stores.allocations.create(spec);
+      const { pod, sticky } = spec;
+      if (kind === 'created' || pod === undefined) return;
+      const found = await stores.allocations.get(allocationName(address));
+      if (found?.spec.holder !== STICKY_HOLDER || found.spec.sticky !== sticky) return;
+      await stores.allocations.bind(found, { nodeName, attachment, pod });
     });
   }
 
@@ -307,6 +445,8 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
 }
 
 const MAINTAIN_MS = 1_000;
+/** As src/agent/del.ts. */
+const SUCCESSOR_HEAD_START_MS = 2_000;
 
 function byFamily(addresses: readonly IPAddress[]): Partial<Record<Family, IPAddress>> {
   return Object.fromEntries(addresses.map((address) => [address.family, address]));

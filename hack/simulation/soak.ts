@@ -1,20 +1,30 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { AttachmentKey } from '../../src/ipam/index.ts';
-import type { KubeClient, Log } from '../../src/kube/index.ts';
+import { allocationName, IP_ALLOCATION, NODE_SUBNET, NodeSubnet } from '../../src/api/index.ts';
+import { isExclusive, type AttachmentKey } from '../../src/ipam/index.ts';
+import { listAll, NotFoundError, pathOf, type KubeClient, type Log } from '../../src/kube/index.ts';
+import { cidrHasAddress, formatAddress, type IPAddress } from '../../src/net/index.ts';
 import type { Settings } from '../../src/settings.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { startSimulatedAgent, type SimulatedAgent } from './agent.ts';
 import { createFaultyClient, type Fault, type FaultyClient } from './faulty-client.ts';
 import type { History } from './history.ts';
 import { createMachine, type Machine } from './machine.ts';
+import {
+  createNamedPods,
+  type PodIdentity,
+  type PodMaker,
+  type NamedPod,
+  type Running,
+} from './named-pods.ts';
 
 /** The objects that people and kubelets write, as the soak needs to write them. */
-export interface SoakCluster {
+export interface SoakCluster extends PodMaker {
   readonly client: KubeClient;
   createNode(name: string): Promise<void>;
   deleteNode(name: string): Promise<void>;
   /** Replaces the pool's spec, all but its sizes. */
   editPool(name: string, spec: object): Promise<void>;
+  labelNamespace(name: string, labels: Readonly<Record<string, string | null>>): Promise<void>;
 }
 
 export interface SoakOptions {
@@ -24,9 +34,18 @@ export interface SoakOptions {
   /** How many calls and troubles together. */
   readonly operations: number;
   readonly nodes: number;
+  /** The longest of all pools. */
+  readonly reuseDelayMs: number;
   readonly settings: Settings;
   /** Specs that the pool of that name is given in turns. */
   readonly poolEdits: readonly { readonly name: string; readonly spec: object }[];
+  /** The pods with names: each is there once at the most, on any node. All others are pods that nobody knows. */
+  readonly podIdentities: readonly PodIdentity[];
+  /** Labels that the namespace of that name is given in turns; null takes one away. */
+  readonly namespaceEdits: readonly {
+    readonly name: string;
+    readonly labels: Readonly<Record<string, string | null>>;
+  }[];
   readonly log: Log;
 }
 
@@ -43,17 +62,21 @@ export interface SoakNode {
 }
 
 /**
- * Calls and troubles at random, many at once, on nodes whose kernels are simulated: pods come and go, DELs are said
- * twice, too early or never, agents are killed, nodes are cut off, rebooted, deleted and made anew, and pools are
- * edited. What a seed decides is what is asked for; how processes interleave is up to the machine.
+ * Calls and troubles at random, many at once, on nodes whose kernels are simulated: pods come and go, also such as keep
+ * or name their addresses and such as belong to tenants; DELs are said twice, too early or never; agents are killed, nodes
+ * are cut off, rebooted, deleted and made anew; pools and the labels of namespaces are edited, and objects deleted by
+ * hand. What a seed decides is what is asked for; how processes interleave is up to the machine.
  */
 export async function soak(options: SoakOptions): Promise<SoakResult> {
   const { cluster, history, random, settings, log } = options;
   const clock = createSystemClock();
   const done = new Map<string, number>();
   const nodes: RunningNode[] = [];
+  const named = createNamedPods(cluster, options.podIdentities, random);
+  const fixed = new Set(options.podIdentities.flatMap((identity) => identity.fixed ?? []));
   let serial = 0;
   let begun = 0;
+  let isDeletingByHand = false;
 
   function startAgent({ machine }: Pick<RunningNode, 'machine'>): Pick<RunningNode, 'agent' | 'way'> {
     const way = createFaultyClient(cluster.client);
@@ -72,7 +95,10 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 
   const operations: readonly Operation[] = [
-    { name: 'ADD', weight: 40, run: add },
+    { name: 'ADD', weight: 34, run: (node) => add(node) },
+    { name: 'ADD of a pod with a name', weight: 9, run: addNamed },
+    { name: 'ADD of a second interface', weight: 3, run: addInterface },
+    { name: 'second sandbox of a pod', weight: 2, run: addSandbox },
     { name: 'DEL', weight: 34, run: (node) => del(node, 1) },
     { name: 'DEL twice', weight: 5, run: (node) => del(node, 2) },
     { name: 'DEL before ADD ends', weight: 4, run: overtake },
@@ -94,7 +120,11 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     { name: 'node rebooted', weight: 0.5, run: reboot },
     { name: 'node deleted and its machine gone', weight: 0.3, run: removeNode },
     { name: 'Node made anew, its pods running', weight: 0.3, run: recreateNode },
+    { name: 'Node made anew, another machine', weight: 0.2, run: replaceNode },
     { name: 'pool edited', weight: 0.6, run: editPool },
+    { name: 'namespace labelled', weight: 0.8, run: labelNamespace },
+    { name: 'IPAllocation deleted by hand', weight: 1, run: deleteAllocation },
+    { name: 'NodeSubnet deleted by hand', weight: 0.4, run: deleteSubnet },
   ];
   const total = operations.reduce((sum, { weight }) => sum + weight, 0);
 
@@ -121,25 +151,81 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     throw new Error('the weights add up to more than their sum');
   }
 
-  async function add(node: RunningNode): Promise<void> {
-    if (node.pods.length >= MOST_PODS) return del(node, 1);
-    const key = { containerID: `c${serial++}`, ifName: 'eth0' };
+  /** A sandbox for the pod, or for one that nobody knows. */
+  async function add(node: RunningNode, pod?: NamedPod): Promise<void> {
+    if (pod === undefined && node.pods.length >= MOST_PODS) return del(node, 1);
+    await wire(node, { key: { containerID: `c${serial++}`, ifName: 'eth0' }, pod });
+  }
+
+  async function wire(node: RunningNode, running: Running): Promise<void> {
+    const { key, pod } = running;
+    if (pod !== undefined) pod.interfaces++;
     try {
-      await node.agent.add(key);
-      node.pods.push(key);
+      const addresses = await node.agent.add(key, pod?.reference);
+      node.pods.push(running);
+      const missing = pod?.identity.fixed?.filter((address) => !addresses.includes(address)) ?? [];
+      if (missing.length > 0) history.violated(`${key.containerID} has not got ${missing.join(', ')}`);
     } catch (error) {
       // As runtimes do after a failed ADD, most of the time.
       if (random() < 0.9) await node.agent.del(key).catch(() => undefined);
       node.machine.remove(key);
+      await interfaceEnds(pod);
       throw error;
     }
   }
 
+  async function addNamed(node: RunningNode): Promise<void> {
+    if (node.pods.length >= MOST_PODS) return del(node, 1);
+    const pod = await named.make(node.machine.nodeName);
+    return pod === undefined ? del(node, 1) : add(node, pod);
+  }
+
+  async function addInterface(node: RunningNode): Promise<void> {
+    const running = node.pods[Math.floor(random() * node.pods.length)];
+    if (running === undefined || node.pods.some(({ key }) => isSecond(key, running.key))) return;
+    await wire(node, { ...running, key: { ...running.key, ifName: 'net1' } });
+  }
+
+  /** The first one's DEL comes when the second's ADD has begun. */
+  async function addSandbox(node: RunningNode): Promise<void> {
+    const first = node.pods.find(({ pod, key }) => pod !== undefined && key.ifName === 'eth0');
+    if (first?.pod === undefined) return addNamed(node);
+    const adding = add(node, first.pod).catch(() => undefined);
+    await sleep(random() * 300);
+    await Promise.allSettled([end(node, take(node, first), 1), adding]);
+  }
+
   async function del(node: RunningNode, times: number): Promise<void> {
-    const key = node.pods.splice(Math.floor(random() * node.pods.length), 1)[0];
-    if (key === undefined) return;
-    const calls = Array.from({ length: times }, () => node.agent.del(key));
-    await Promise.all(calls).finally(() => node.machine.remove(key)); // the namespace goes in any case
+    await end(node, take(node, node.pods[Math.floor(random() * node.pods.length)]), times);
+  }
+
+  /** All interfaces of its sandbox: from now on nobody else ends them. */
+  function take(node: RunningNode, one: Running | undefined): Running[] {
+    const taken = node.pods.filter(({ key }) => key.containerID === one?.key.containerID);
+    for (const running of taken) node.pods.splice(node.pods.indexOf(running), 1);
+    return taken;
+  }
+
+  async function end(node: RunningNode, taken: readonly Running[], times: number): Promise<void> {
+    try {
+      for (const { key } of taken) {
+        const calls = Array.from({ length: times }, () => node.agent.del(key));
+        await Promise.all(calls);
+      }
+    } finally {
+      await sandboxEnds(node, taken);
+    }
+  }
+
+  /** Its namespace goes in any case, whatever DEL has said. */
+  async function sandboxEnds(node: RunningNode, taken: readonly Running[]): Promise<void> {
+    for (const { key } of taken) node.machine.remove(key);
+    for (const { pod } of taken) await interfaceEnds(pod);
+  }
+
+  /** A pod without a sandbox goes. */
+  async function interfaceEnds(pod: NamedPod | undefined): Promise<void> {
+    if (pod !== undefined && --pod.interfaces === 0) await named.end(pod);
   }
 
   async function overtake(node: RunningNode): Promise<void> {
@@ -152,14 +238,12 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 
   async function addAgain(node: RunningNode): Promise<void> {
-    const key = node.pods[Math.floor(random() * node.pods.length)];
-    if (key !== undefined) await node.agent.add(key);
+    const running = node.pods[Math.floor(random() * node.pods.length)];
+    if (running !== undefined) await node.agent.add(running.key, running.pod?.reference);
   }
 
-  function vanish(node: RunningNode): Promise<void> {
-    const key = node.pods.splice(Math.floor(random() * node.pods.length), 1)[0];
-    if (key !== undefined) node.machine.remove(key);
-    return Promise.resolve();
+  async function vanish(node: RunningNode): Promise<void> {
+    await sandboxEnds(node, take(node, node.pods[Math.floor(random() * node.pods.length)]));
   }
 
   async function restart(node: RunningNode): Promise<void> {
@@ -179,14 +263,19 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 
   async function reboot(node: RunningNode): Promise<void> {
-    await exclusively(node, () => {
+    await exclusively(node, async () => {
       node.agent.kill();
       node.way.kill();
-      node.machine.reboot();
-      node.pods.splice(0);
+      await machineEnds(node);
       Object.assign(node, startAgent(node));
-      return node.agent.serving;
+      await node.agent.serving;
     });
+  }
+
+  async function machineEnds(node: RunningNode): Promise<void> {
+    const ended = node.pods.splice(0);
+    node.machine.reboot();
+    for (const { pod } of ended) await interfaceEnds(pod);
   }
 
   async function removeNode(node: RunningNode): Promise<void> {
@@ -196,9 +285,22 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       nodes.splice(at, 1);
       node.agent.kill();
       node.way.kill();
-      node.machine.reboot();
+      await machineEnds(node);
       await cluster.deleteNode(node.machine.nodeName);
       nodes.push(await join());
+    });
+  }
+
+  async function replaceNode(node: RunningNode): Promise<void> {
+    await exclusively(node, async () => {
+      if (!nodes.includes(node)) return;
+      node.agent.kill();
+      node.way.kill();
+      await machineEnds(node);
+      await cluster.deleteNode(node.machine.nodeName);
+      await cluster.createNode(node.machine.nodeName);
+      Object.assign(node, startAgent(node));
+      await node.agent.serving;
     });
   }
 
@@ -214,6 +316,106 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   async function editPool(): Promise<void> {
     const edit = options.poolEdits[Math.floor(random() * options.poolEdits.length)];
     if (edit !== undefined) await cluster.editPool(edit.name, edit.spec);
+  }
+
+  async function labelNamespace(): Promise<void> {
+    const edits = options.namespaceEdits;
+    const edit = edits[Math.floor(random() * edits.length)];
+    if (edit !== undefined) await cluster.labelNamespace(edit.name, edit.labels);
+  }
+
+  /**
+   * The address of a living sandbox loses its object: it must come back, and nobody may get it meanwhile, also where
+   * the sandbox goes or the agent is killed before. Not one that pods name: the next who names it may have it.
+   */
+  async function deleteAllocation(node: RunningNode): Promise<void> {
+    const running = node.pods[Math.floor(random() * node.pods.length)];
+    const addresses = running === undefined ? [] : (node.machine.find(running.key)?.addresses ?? []);
+    const address = addresses[Math.floor(random() * addresses.length)];
+    if (address === undefined || fixed.has(formatAddress(address))) return;
+    await byHand(async () => {
+      if (node.busy.size > 0) return;
+      await exclusively(node, async () => {
+        // Where it leads elsewhere by the book, somebody has deleted more than this.
+        if (!(await leadsTo(node, address))) return;
+        const taken = take(node, running);
+        if (taken.length === 0) return;
+        const name = allocationName(address);
+        history.tell(address, 'its IPAllocation was deleted by hand');
+        await remove(`${pathOf(IP_ALLOCATION)}/${name}`);
+        const before = random();
+        if (before < 0.6) {
+          await (before < 0.3 ? end(node, taken, 1) : sandboxEnds(node, taken));
+          // Whoever comes next draws another.
+          await Promise.allSettled(Array.from({ length: 4 }, () => add(node)));
+          // An agent that is killed as well does not know any more that it rests.
+          return sleep(options.reuseDelayMs);
+        }
+        node.pods.push(...taken);
+        if (before > 0.8) {
+          node.agent.kill();
+          node.way.kill();
+          Object.assign(node, startAgent(node));
+        }
+        await seen(async () => (await isThere(name)) || !isWired(node, address));
+      });
+    });
+  }
+
+  async function deleteSubnet(): Promise<void> {
+    await byHand(async () => {
+      const all = await subnets();
+      const one = all[Math.floor(random() * all.length)];
+      if (one === undefined) return;
+      await remove(`${pathOf(NODE_SUBNET)}/${one.metadata.name}`);
+      await sleep(random() * 3_000);
+    });
+  }
+
+  /** One after the other: what is deleted of one address twice over nobody can make good. */
+  async function byHand(work: () => Promise<void>): Promise<void> {
+    if (isDeletingByHand) return;
+    isDeletingByHand = true;
+    await work().finally(() => (isDeletingByHand = false));
+  }
+
+  async function remove(path: string): Promise<void> {
+    await cluster.client.request({ method: 'DELETE', path }).catch((error: unknown) => {
+      if (!(error instanceof NotFoundError)) throw error;
+    });
+  }
+
+  async function subnets(): Promise<NodeSubnet[]> {
+    const { items } = await listAll(cluster.client, { path: pathOf(NODE_SUBNET) });
+    return items.map((item) => NodeSubnet.parse(item));
+  }
+
+  async function leadsTo(node: RunningNode, address: IPAddress): Promise<boolean> {
+    const around = (await subnets()).filter(({ spec }) => cidrHasAddress(spec.cidr, address));
+    return (around.find(isExclusive) ?? around[0])?.spec.nodeName === node.machine.nodeName;
+  }
+
+  async function isThere(name: string): Promise<boolean> {
+    try {
+      await cluster.client.request({ method: 'GET', path: `${pathOf(IP_ALLOCATION)}/${name}` });
+      return true;
+    } catch (error) {
+      if (error instanceof NotFoundError) return false;
+      throw error;
+    }
+  }
+
+  function isWired({ machine }: RunningNode, address: IPAddress): boolean {
+    const text = formatAddress(address);
+    return machine.links().some(({ addresses }) => addresses.some((its) => formatAddress(its) === text));
+  }
+
+  /** Waits for it, and not for ever: the book at the end says what has not come. */
+  async function seen(look: () => Promise<boolean>): Promise<void> {
+    for (let i = 0; i < 100; i++) {
+      if (await look()) return;
+      await sleep(100);
+    }
   }
 
   /** Two of these on one node would be two machines of one name. */
@@ -243,8 +445,12 @@ interface RunningNode extends SoakNode {
   way: FaultyClient;
   readonly machine: Machine;
   /** Whose ADD has answered, and whose DEL was not sent. */
-  readonly pods: AttachmentKey[];
+  readonly pods: Running[];
   readonly busy: Set<string>;
+}
+
+function isSecond(key: AttachmentKey, first: AttachmentKey): boolean {
+  return key.containerID === first.containerID && key.ifName === 'net1';
 }
 
 interface Operation {

@@ -12,6 +12,7 @@ import {
   inspectPodLink,
   LinkExistsError,
   openNamespaceSocket,
+  podAddressesSettled,
   setPodLinkMTU,
   routeBySource,
   type AttachmentAlias,
@@ -101,6 +102,9 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
       alias: formatAlias({ ...request.attachment, addresses, podUID: request.pod?.uid }),
     });
     parts.wired.wired(attachment, addresses);
+    if (!(await podAddressesSettled(pod.socket, addresses))) {
+      parts.log.warn({ attachment: request.attachment }, 'the kernel has not made the addresses local yet');
+    }
     parts.observe('add:wired');
 
     parts.ages.born(attachment);

@@ -165,7 +165,10 @@ async function claimFromPool(
         alsoInUse: {
           // What another node has the way to is that node's, although it lies in a subnet of this one.
           has: (name, address) =>
-            parts.wired.has(name) || parts.lost.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+            parts.wired.has(name) ||
+            parts.wired.rests(name) ||
+            parts.lost.has(name) ||
+            parts.exclusiveSubnets.of(address) !== undefined,
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,

@@ -1,6 +1,13 @@
 import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
 import type { HostPort } from '../dataplane/index.ts';
-import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue, SubnetHold } from '../ipam/index.ts';
+import {
+  poolOfAddress,
+  type AttachmentLocks,
+  type ClaimParts,
+  type NamesInUse,
+  type ReleaseQueue,
+  type SubnetHold,
+} from '../ipam/index.ts';
 import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
@@ -121,4 +128,13 @@ export interface AgentParts {
 export function reuseDelayMs(pools: readonly IPPool[], poolName: string): number {
   const pool = pools.find(({ metadata }) => metadata.name === poolName);
   return (pool?.spec.reuseDelaySeconds ?? 30) * 1000;
+}
+
+/** The same of the pool that the address belongs to. */
+export function restMsOf(
+  address: IPAddress,
+  pools: readonly IPPool[],
+  subnets: readonly NodeSubnet[],
+): number {
+  return reuseDelayMs(pools, poolOfAddress(address, pools, subnets)?.poolName ?? '');
 }

@@ -2,6 +2,7 @@ import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import {
+  addressOfAllocationName,
   API_VERSION,
   IP_ALLOCATION,
   NODE_SUBNET,
@@ -68,23 +69,18 @@ import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
 import { createDNSServers, knownDNSServers } from './dns-servers.ts';
-import {
-  createExclusiveSubnets,
-  createIsHeldHere,
-  subnetsForKernel,
-  type ExclusiveSubnetCare,
-} from './exclusive-subnets.ts';
+import { createExclusiveSubnets, createIsHeldHere, subnetsForKernel } from './exclusive-subnets.ts';
 import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
 import { createLostAllocations } from './lost-allocations.ts';
-import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
+import { createLostSubnets } from './lost-subnets.ts';
 import { hasMarkedRoute, markedSubnets } from './marked-routes.ts';
 import { createAgentMetrics } from './metrics.ts';
 import { namespaceState } from './namespace-state.ts';
-import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
+import { createNodeSubnets } from './node-subnets.ts';
 import { createOwnObjectsCheck } from './own-objects.ts';
-import { reuseDelayMs, type AgentParts } from './parts.ts';
+import { restMsOf, reuseDelayMs, type AgentParts } from './parts.ts';
 import { podNamespacePaths } from './pod-namespaces.ts';
 import { createReaper } from './reaper.ts';
 import { createRecovery } from './recovery.ts';
@@ -99,6 +95,7 @@ import { whenChanged } from './when-changed.ts';
 import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
+import { createSubnetCare } from './subnet-care.ts';
 import { attachmentsOf, createSweep } from './sweep.ts';
 import { startNodeSync } from './sync.ts';
 import { createTwoOwners } from './two-owners.ts';
@@ -260,17 +257,20 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     () => deleteLinkGroup(burial, DYING_LINK_GROUP),
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
-  const wired = createWiredAddresses();
+  const wired = createWiredAddresses({
+    restMs: (name) => restMsOf(addressOfAllocationName(name), caches.pools.list(), caches.subnets.list()),
+    nowMs: () => clock.nowMs(),
+  });
   const lost = createLostAllocations({
     isOwnDoing: (allocation) => inFlight.has(allocation.metadata.name) || releases.isReleasing(allocation),
     isThere: caches.allocations.has,
     nowMs: () => clock.nowMs(),
   });
   caches.allocations.feed.onChange(({ before, after }) => lost.changed(before, after));
-  /** In use, whether or not an object says so. */
+  /** In use, or resting, whether or not an object says so. */
   const inUseAnyhow = {
-    has: (name: string) => wired.has(name) || lost.has(name),
-    keys: () => [...wired.keys(), ...lost.keys()],
+    has: (name: string) => wired.has(name) || wired.rests(name) || lost.has(name),
+    keys: () => [...wired.keys(), ...wired.resting(), ...lost.keys()],
   };
   const isHeldHere = createIsHeldHere(caches.allocations, wired);
   const lostSubnets = createLostSubnets({
@@ -604,34 +604,6 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
 const NO_BANDWIDTH =
   "this node's kernel has no ifb devices, which the plugin bandwidth needs (kernel module ifb): it is left out of the " +
   'network configuration, and annotations of bandwidth mean nothing on this node';
-
-/** The node's subnets as the loop and the recovery see to them. */
-interface SubnetCare {
-  /** What was lost, and what an earlier process began, is completed before anything else, as often as that takes. */
-  recover(signal: AbortSignal): Promise<void>;
-  maintain(signal: AbortSignal): Promise<void>;
-}
-
-function createSubnetCare(
-  nodeSubnets: NodeSubnets,
-  exclusiveSubnets: ExclusiveSubnetCare,
-  lostSubnets: LostSubnets,
-): SubnetCare {
-  let recovered = false;
-  const recover = async (signal: AbortSignal) => {
-    if ((await lostSubnets.recreate(signal)).length > 0) recovered = false;
-    if (!recovered) await nodeSubnets.recover(signal);
-    recovered = true;
-  };
-  return {
-    recover,
-    async maintain(signal) {
-      await recover(signal);
-      await nodeSubnets.maintain(signal);
-      await exclusiveSubnets.maintain(signal);
-    },
-  };
-}
 
 function nameAndUID({ name, uid }: { readonly name: string; readonly uid: string }) {
   return { name, uid };

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { FAMILIES, hostCIDR, parseAddress, type CIDR, type Family, type IPAddress } from '../net/index.ts';
 import { parseAlias, type AttachmentAlias } from './alias.ts';
 import {
@@ -24,7 +25,7 @@ import {
 } from './rtnetlink/links.ts';
 import { namespaceIdOf } from './rtnetlink/namespace-ids.ts';
 import { replaceNeighbourRequest, type NeighbourSpec } from './rtnetlink/neighbours.ts';
-import { addRouteRequest, listRoutes, ROUTE_PROTOCOL, type Route } from './rtnetlink/routes.ts';
+import { addRouteRequest, listRoutes, ROUTE_PROTOCOL, routeTo, type Route } from './rtnetlink/routes.ts';
 import { throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
 import { forgetSourceRequest, sourceRouteRequests } from './source-routes.ts';
 
@@ -230,6 +231,26 @@ function settleCarrier(host: NetlinkSocket, { hostIndex, hostName }: PodLink): v
     throw new Error(`the veth ${hostName} vanished while it was wired`);
   }
 }
+
+/**
+ * Resolves when the pod's addresses are its own: the kernel makes an IPv6 address local in the background, also one
+ * without duplicate detection, and until then drops what comes for it. Answers whether they were in time.
+ */
+export async function podAddressesSettled(
+  pod: NetlinkSocket,
+  addresses: PodLinkWiring['addresses'],
+): Promise<boolean> {
+  const isLocal = (address: IPAddress) => routeTo(pod, address)?.type === 'local';
+  const giveUpAtMs = performance.now() + SETTLE_MS;
+  while (!addressList(addresses).every(isLocal)) {
+    if (performance.now() > giveUpAtMs) return false;
+    await sleep(1);
+  }
+  return true;
+}
+
+/** Many times what a busy machine takes. */
+const SETTLE_MS = 1_000;
 
 /** Metrics of host routes, as the kernel shows them: IPv6 turns 0 into this. */
 const HOST_ROUTE_METRIC: Readonly<Record<Family, number>> = { ipv4: 0, ipv6: 1024 };

@@ -7,6 +7,7 @@ import {
   type PodReference,
 } from '../../src/api/index.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
+import { RESTLESS } from './restless.ts';
 import { claimFor, type ClaimingParts, type ClaimOutcome } from '../../src/agent/claim.ts';
 import {
   ClaimDeadlineError,
@@ -543,7 +544,7 @@ function setUp({
   const spare = new Map<string, Partial<Record<Family, string[]>>>();
   const more: string[] = [];
   const told: string[] = [];
-  const wired = createWiredAddresses();
+  const wired = createWiredAddresses(RESTLESS);
   const lost = new Set<string>();
   const outcomes: ClaimOutcome[] = [];
   const exclusive = new Map<string, NodeSubnet>();

@@ -6,6 +6,7 @@ import {
   subnetsForKernel,
 } from '../../src/agent/exclusive-subnets.ts';
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
+import { RESTLESS } from './restless.ts';
 import { formatCIDR, parseAddress } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
 import { createFakeClock } from '../ipam/fake-clock.ts';
@@ -149,7 +150,7 @@ test('the kernel is not told of another node’s way to an address that is here'
     subnetOf('10.0.0.9/32', pool, 'n1', { exclusive: true }),
     subnetOf('10.0.0.0/26', pool, 'n2'),
   ];
-  const wired = createWiredAddresses();
+  const wired = createWiredAddresses(RESTLESS);
   const resting = allocationOf(ADDRESS, {}, { releasedAt: '2026-01-01T00:00:00Z' });
   const seen = (here: boolean) =>
     subnetsForKernel(
@@ -182,7 +183,7 @@ function setUp({
     else cache.set(change.object.metadata.name, change.object);
   });
   const allocations = new Map<string, ReturnType<typeof allocation>>();
-  const wired = createWiredAddresses();
+  const wired = createWiredAddresses(RESTLESS);
   const inFlight = new Set<string>();
   let comparisons = 0;
   const { signal } = new AbortController();

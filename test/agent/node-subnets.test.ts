@@ -1,4 +1,5 @@
 import { createWiredAddresses } from '../../src/agent/wired-addresses.ts';
+import { RESTLESS } from './restless.ts';
 import { describe, expect, test } from 'vitest';
 import type * as z from 'zod';
 import { POOL_FINALIZER, type IPPool, type IPPoolSpec, type NodeSubnet } from '../../src/api/index.ts';
@@ -674,7 +675,7 @@ function setUp({
     labels: {} as Record<string, string>,
     addresses: [parseAddress('192.0.2.1'), parseAddress('2001:db8::1')],
   };
-  const wired = createWiredAddresses();
+  const wired = createWiredAddresses(RESTLESS);
   let ghosts: NodeSubnet[] = [];
   const subnets = () => [...stores.stored.NodeSubnet.values()];
   const start = () =>

@@ -17,10 +17,13 @@ import {
   listNeighbours,
   listRoutes,
   openNamespaceSocket,
+  podAddressesSettled,
   podMac,
   repairPodLinks,
   ROUTE_PROTOCOL,
+  routeTo,
   type AttachmentAlias,
+  type NetlinkSocket,
   type PodLink,
   type PodLinkWiring,
 } from '../../src/kernel/index.ts';
@@ -324,6 +327,30 @@ describe('repair', () => {
     expect(host.sh('ip route show')).toMatch(/10\.244\.1\.98 .*\n10\.244\.1\.99 /);
     host.sh('ip route del 10.244.1.99; ip route del 10.244.1.98');
   });
+});
+
+test('the first packet to each address finds the pod, however busy the kernel is', async () => {
+  const rounds = 200;
+  const wiring = wiringOf('a', '10.244.1.5', 'fd00:1::5');
+  const isLocal = (pod: NetlinkSocket) =>
+    Object.values(wiring.addresses).every((address) => routeTo(pod, address)?.type === 'local');
+  let early = 0;
+  for (let i = 0; i < rounds; i++) {
+    using pod = openNamespaceSocket(own, podA.path);
+    const link = createPodLink(hostSocket, pod, spec('a'));
+    configurePodLink(hostSocket, pod.socket, link, wiring);
+    if (!isLocal(pod.socket)) early++;
+    expect(await podAddressesSettled(pod.socket, wiring.addresses)).toBe(true);
+    expect(isLocal(pod.socket)).toBe(true);
+    dyingPodLink(hostSocket, pod, link.hostName);
+    if (i % 20 === 0) await deleteLinkGroup(hostSocket, DYING_LINK_GROUP);
+  }
+  console.log(`${early} of ${rounds} times a packet right after the wiring would have been lost`);
+});
+
+test('addresses that the pod does not have do not settle, and nobody waits for ever', async () => {
+  using pod = openNamespaceSocket(own, podA.path);
+  expect(await podAddressesSettled(pod.socket, { ipv6: parseAddress('fd00:1::77') })).toBe(false);
 });
 
 test('how long a whole interface takes', async () => {
