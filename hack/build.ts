@@ -11,8 +11,9 @@ import { execa } from 'execa';
  */
 export async function buildAll(only?: readonly string[]): Promise<BuiltFile[]> {
   const built: BuiltFile[] = [];
-  for (const target of TARGETS) {
-    if (only !== undefined && !only.includes(target.name)) continue;
+  for (const target of [...TARGETS, BANDWIDTH]) {
+    const wanted = only === undefined ? TARGETS.includes(target) : only.includes(target.name);
+    if (!wanted) continue;
     const fresh = await buildIfChanged(target);
     for (const path of target.files) {
       built.push({ path: join(CHECKOUT, path), bytes: (await stat(join(CHECKOUT, path))).size, fresh });
@@ -102,6 +103,24 @@ const NATIVE_MODULES = ['linux', 'musl'].map((libc) => `${libc}_${process.arch}/
 
 /** Imported by who was given a kubeconfig, never in a pod: a bundle of its own, which costs 17 MB of memory to load. */
 const KUBECONFIG_READER = 'src/kube/kubeconfig.ts';
+
+/**
+ * Not weft's own, and in the image only if it is asked for: the reference plugin for the overlay config/bandwidth, made by
+ * Go at the version that the local cluster uses.
+ */
+const BANDWIDTH: Target = {
+  name: 'bandwidth',
+  entry: 'hack/cluster/binaries/containerd/go.mod',
+  files: ['dist/cni/bandwidth'],
+  async make() {
+    const { ensureBinaries } = await import('./cluster/binaries.ts');
+    const binaries = await ensureBinaries(['bandwidth']);
+    const target = join(CHECKOUT, 'dist/cni/bandwidth');
+    await mkdir(dirname(target), { recursive: true });
+    await copyFile(join(binaries, 'bandwidth'), target);
+    await chmod(target, 0o755);
+  },
+};
 
 const TARGETS: readonly Target[] = [
   EXECUTABLE,
@@ -209,7 +228,12 @@ async function readIfThere(path: string): Promise<string | undefined> {
 }
 
 if (import.meta.main) {
-  for (const { path, bytes, fresh } of await buildAll()) {
+  // Besides all of weft, what is named: `npm run build -- bandwidth`.
+  const named = process.argv.slice(2);
+  const unknown = named.find((name) => name !== BANDWIDTH.name);
+  if (unknown !== undefined)
+    throw new Error(`there is nothing named ${unknown} to build besides weft itself`);
+  for (const { path, bytes, fresh } of [...(await buildAll()), ...(await buildAll(named))]) {
     const size =
       bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(0)} kB` : `${(bytes / 1024 / 1024).toFixed(1)} MB`;
     console.log(`${relative(CHECKOUT, path).padEnd(32)} ${size.padStart(9)}${fresh ? '' : '  unchanged'}`);

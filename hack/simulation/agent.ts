@@ -140,6 +140,8 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     log,
     allocations: caches.allocations,
     wired,
+    // It draws for interfaces alone.
+    lost: { has: () => false },
     subnetSource: nodeSubnets,
     claims: {
       store: stores.allocations,

@@ -1,13 +1,14 @@
 import type { AddRequest, AddResult, ResultAddress } from '../cni/index.ts';
 import { HOST_LINK_MAC, POD_GATEWAYS, type PodLink } from '../kernel/index.ts';
-import { ADDRESS_BITS, FAMILIES, type Family, type IPAddress } from '../net/index.ts';
+import { ADDRESS_BITS, FAMILIES, type CIDR, type Family, type IPAddress } from '../net/index.ts';
 
-/** What ADD answers for an interface: the host's end first, the sandbox's second. */
+/** What ADD answers for an interface: the host's end first, the sandbox's second, and where it leads. */
 export function addResult(
   request: AddRequest,
   link: PodLink,
   mtu: number,
   addresses: Readonly<Partial<Record<Family, IPAddress>>>,
+  destinations: readonly CIDR[],
 ): AddResult {
   const ips = FAMILIES.flatMap((family): ResultAddress[] => {
     const address = addresses[family];
@@ -20,9 +21,9 @@ export function addResult(
       { name: request.attachment.ifName, mac: link.podMac, mtu, sandbox: request.netns },
     ],
     ips,
-    routes: ips.map(({ address: { family } }) => ({
-      destination: { family, first: 0n, prefixLength: 0 },
-      gateway: POD_GATEWAYS[family],
+    routes: destinations.map((destination) => ({
+      destination,
+      gateway: POD_GATEWAYS[destination.family],
     })),
     dns: request.configuration.dns,
   };

@@ -1,25 +1,29 @@
 import type { Attachment, IPAllocation } from '../api/index.ts';
 import type { AddRequest, AddResult } from '../cni/index.ts';
-import type { AttachmentKey } from '../ipam/index.ts';
+import { poolDestinations, poolsAllowing, type AttachmentKey } from '../ipam/index.ts';
 import {
   configurePodLink,
   createPodLink,
   dyingPodLink,
+  familiesRoutedOtherwise,
   formatAlias,
   getLink,
   hostLinkName,
   inspectPodLink,
   LinkExistsError,
   openNamespaceSocket,
+  setPodLinkMTU,
+  routeBySource,
   type AttachmentAlias,
   type NamespaceSocket,
   type PodLink,
 } from '../kernel/index.ts';
-import { FAMILIES, sameAddress, type Family, type IPAddress } from '../net/index.ts';
-import { allocationsOf, findHostEnd, releaseAll } from './attachments.ts';
+import { compareCIDRs, FAMILIES, sameAddress, type CIDR, type Family, type IPAddress } from '../net/index.ts';
+import { allocationsOf, findHostEnd, releaseAll, withoutPodRules } from './attachments.ts';
 import { addResult } from './add-result.ts';
 import { claimFor } from './claim.ts';
 import type { AgentParts } from './parts.ts';
+import { setPodRules } from './pod-rules.ts';
 import { createUndoStack } from './undo.ts';
 
 /**
@@ -57,22 +61,42 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
     });
     parts.observe('add:claim-sent');
 
-    const mtu = request.configuration.mtu ?? parts.dataPath.podMTU();
-    const link = createPodLink(parts.host, pod, { ...request.attachment, mtu });
-    undo.push('the interface', () => {
+    const fixedMTU = request.configuration.mtu;
+    const firstMTU = fixedMTU ?? parts.dataPath.podMTU([]);
+    const link = createPodLink(parts.host, pod, {
+      ...request.attachment,
+      mtu: firstMTU,
+      fixedMTU: fixedMTU !== undefined,
+    });
+    undo.push('the interface', async () => {
+      const hasRules = findHostEnd(parts, attachment)?.hasRules;
       if (dyingPodLink(parts.host, pod, link.hostName)) parts.reaper.wake();
       parts.wired.gone(attachment);
+      if (hasRules) await parts.dataPath.podRulesChanged();
     });
     parts.observe('add:link-made');
 
     const claimed = await claiming;
     parts.observe('add:claimed');
     signal.throwIfAborted();
+    await parts.dataPath.isolationInForce(signal);
 
     const addresses = addressesOf(claimed);
+    const mtu = fixedMTU ?? parts.dataPath.podMTU(claimed.map(({ spec }) => spec.address));
+    // Only the claim says of which pool they are.
+    if (mtu !== firstMTU) setPodLinkMTU(parts.host, pod.socket, link, mtu);
+    const { portMappings } = request.configuration;
+    const allowedSources = await sourcesOf(parts, request, claimed, signal);
+    await setPodRules(parts, link, { pod: request.pod, addresses, portMappings, allowedSources });
+    parts.observe('add:rules-set');
+    signal.throwIfAborted();
+    const routedOtherwise = familiesRoutedOtherwise(pod, request.attachment.ifName);
+    const destinations = podDestinations(parts, claimed, routedOtherwise);
+    if (routedOtherwise.length > 0) routeBySource(parts.host, pod, request.attachment.containerID);
     configurePodLink(parts.host, pod.socket, link, {
       addresses,
-      destinations: 'default',
+      destinations,
+      bySource: routedOtherwise,
       hostSources: parts.dataPath.hostSources(),
       alias: formatAlias({ ...request.attachment, addresses, podUID: request.pod?.uid }),
     });
@@ -81,7 +105,7 @@ async function add(parts: AgentParts, request: AddRequest, signal: AbortSignal):
 
     parts.ages.born(attachment);
     undo.drop();
-    return addResult(request, link, mtu, addresses);
+    return addResult(request, link, mtu, addresses, destinations);
   } catch (error) {
     await undo.unwind();
     throw error;
@@ -108,7 +132,8 @@ function standingAttachment(
     podIndex: standing.podLink.index,
     podMac: standing.podLink.mac ?? '',
   };
-  return addResult(request, link, standing.podLink.mtu, alias.addresses);
+  const destinations = standing.routes.filter(({ via }) => via !== undefined).map(({ dst }) => dst);
+  return addResult(request, link, standing.podLink.mtu, alias.addresses, destinations.sort(compareCIDRs));
 }
 
 /** Whether each address of the interface is in an object that names this attachment and is not released. */
@@ -128,9 +153,11 @@ function holdsItsObjects(parts: AgentParts, key: AttachmentKey, alias: Attachmen
  */
 function clearLeftovers(parts: AgentParts, request: AddRequest, pod: NamespaceSocket): void {
   const { attachment } = request;
+  const hadRules = findHostEnd(parts, attachment)?.hasRules === true;
   if (dyingPodLink(parts.host, pod, hostLinkName(attachment.containerID, attachment.ifName))) {
     parts.reaper.wake();
   }
+  if (hadRules) void withoutPodRules(parts);
   parts.wired.gone(attachment);
   if (getLink(pod.socket, { name: attachment.ifName }) !== undefined) {
     throw new LinkExistsError(attachment.ifName, 'pod', undefined);
@@ -144,6 +171,48 @@ function attachmentOf(parts: AgentParts, request: AddRequest, pod: NamespaceSock
     kind: 'Interface',
     netns: { path: request.netns, inode: Number(pod.identity.inode), bootID: parts.bootID },
   };
+}
+
+/**
+ * The sources that the pod's annotation asks for, where the pool of its address allows them. They are read once more
+ * than for the claim: what has been changed in between is judged as it is now.
+ */
+async function sourcesOf(
+  parts: AgentParts,
+  { pod, configuration }: AddRequest,
+  claimed: readonly IPAllocation[],
+  signal: AbortSignal,
+): Promise<readonly CIDR[]> {
+  // On a network whose configuration names the pool annotations mean nothing.
+  if (pod === undefined || configuration.pool !== undefined) return [];
+  const { wishes } = await parts.findClaimer(pod, 'obeyed', signal);
+  if (wishes?.allowedSources === undefined) return [];
+  const names = new Set(claimed.map(({ spec }) => spec.pool));
+  poolsAllowing(
+    parts.pools().filter(({ metadata }) => names.has(metadata.name)),
+    wishes.allowedSources,
+  );
+  return wishes.allowedSources;
+}
+
+/**
+ * Where an interface leads: everywhere, and where another one of the sandbox has the default route of that family, to
+ * what its own pool has. Sorted.
+ */
+function podDestinations(
+  parts: AgentParts,
+  claimed: readonly IPAllocation[],
+  routedOtherwise: readonly Family[],
+): CIDR[] {
+  return claimed
+    .flatMap(({ spec: { address, pool: name } }): CIDR[] => {
+      const { family } = address;
+      if (!routedOtherwise.includes(family)) return [{ family, first: 0n, prefixLength: 0 }];
+      const pools = parts.pools().filter(({ metadata }) => metadata.name === name);
+      const subnets = parts.subnets().filter(({ spec }) => spec.pool === name);
+      return poolDestinations(pools, subnets).filter((cidr) => cidr.family === family);
+    })
+    .sort(compareCIDRs);
 }
 
 /** The addresses were never used: they come free at once. */

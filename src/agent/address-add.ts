@@ -2,14 +2,14 @@ import type { Attachment, IPAllocation, IPPool } from '../api/index.ts';
 import type { AddressAddRequest, AddResult } from '../cni/index.ts';
 import { isResting, UNKNOWN_SETTLES_MS } from '../ipam/index.ts';
 import {
+  familiesRoutedOtherwise,
   getLink,
   LinkExistsError,
   listAddresses,
-  listRoutes,
   openNamespaceSocket,
   type NamespaceSocket,
 } from '../kernel/index.ts';
-import { FAMILIES, sameAddress, type Family } from '../net/index.ts';
+import { sameAddress } from '../net/index.ts';
 import { addressResult } from './address-result.ts';
 import { addressesOnly, allocationsOf, releaseAll } from './attachments.ts';
 import { claimFor } from './claim.ts';
@@ -50,6 +50,7 @@ async function addAddresses(
     parts.observe('add:claimed');
     try {
       signal.throwIfAborted();
+      await parts.dataPath.isolationInForce(signal);
       const result = resultOf(parts, request, sandbox, claimed);
       parts.ages.born(attachment);
       return result;
@@ -72,9 +73,11 @@ function refuseTaken(parts: AgentParts, { attachment }: AddressAddRequest, sandb
   const link = getLink(sandbox.socket, { name: attachment.ifName });
   if (link === undefined) return;
   const its = listAddresses(sandbox.socket, { linkIndex: link.index });
-  const stands = allocationsOf(parts.allocations, attachment).some(({ spec }) =>
-    its.some(({ address }) => sameAddress(address, spec.address)),
-  );
+  const specs = [
+    ...allocationsOf(parts.allocations, attachment).map(({ spec }) => spec),
+    ...parts.lost.specs(attachment),
+  ];
+  const stands = specs.some((spec) => its.some(({ address }) => sameAddress(address, spec.address)));
   if (stands) throw new LinkExistsError(attachment.ifName, 'pod', undefined);
 }
 
@@ -143,18 +146,8 @@ function resultOf(
     configuration,
     addresses: allocations.map(({ spec }) => spec.address),
     pool: findPool(parts, configuration.pool),
-    routedOtherwise: defaultRoutes(sandbox, attachment.ifName),
+    routedOtherwise: familiesRoutedOtherwise(sandbox, attachment.ifName),
   });
-}
-
-/** The families in which another interface of the sandbox has a default route. */
-function defaultRoutes(sandbox: NamespaceSocket, ifName: string): Family[] {
-  const own = getLink(sandbox.socket, { name: ifName })?.index;
-  return FAMILIES.filter((family) =>
-    listRoutes(sandbox.socket, { family }).some(
-      ({ dst, type, oif }) => dst.prefixLength === 0 && type === 'unicast' && oif !== own,
-    ),
-  );
 }
 
 function findPool(parts: AgentParts, name: string): IPPool | undefined {

@@ -1,12 +1,19 @@
 import { API_VERSION, IP_ALLOCATION, type IPAllocation, type PodReference } from '../api/index.ts';
-import { ownerText, type LiveAttachment, type SweepConflict } from '../ipam/index.ts';
+import { ownerText, type SweepConflict } from '../ipam/index.ts';
 import type { EventObject, EventRecorder } from '../kube/index.ts';
 import { formatAddress } from '../net/index.ts';
+import type { Unmet } from './sync.ts';
 
 /** What an agent finds wrong on its node, as Events (design, section 10). Best effort: never in anyone's way. */
 export interface Alarm {
   /** Someone else had changed these objects of ours in the kernel; they have been put back. */
   repaired(objects: readonly string[]): void;
+  /** Where the cluster's DNS is served cannot be read. */
+  dnsUnsure(message: string): void;
+  /** What this node does without (sync.ts); told when it changes, and when nothing is left. */
+  unmet(unmet: Unmet): void;
+  /** Limits of bandwidth are not kept on this node, although they are asked for. */
+  noBandwidth(message: string): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
 }
@@ -24,17 +31,32 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
   const warn = (object: EventObject | undefined, reason: string, message: string) => {
     if (object !== undefined) events.record({ object, type: 'Warning', reason, message });
   };
+  const nodeObject = (): EventObject => {
+    const { name, uid } = node();
+    return { apiVersion: 'v1', kind: 'Node', name, uid };
+  };
   return {
+    dnsUnsure: (message) => warn(nodeObject(), 'DNSServersUnsure', message),
     repaired(objects) {
-      const { name, uid } = node();
-      const more = objects.length - MOST_NAMED;
-      const named = [...objects.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
       warn(
-        { apiVersion: 'v1', kind: 'Node', name, uid },
+        nodeObject(),
         'NetworkRepaired',
-        `someone else had changed the network that weft keeps on this node, and it was put back: ${named}`,
+        `someone else had changed the network that weft keeps on this node, and it was put back: ${list(objects)}`,
       );
     },
+    unmet({ notes, refused }) {
+      if (notes.length > 0) {
+        warn(nodeObject(), 'NodesUnreachable', `this node does not reach all others: ${list(notes)}`);
+      }
+      if (refused.length > 0) {
+        warn(
+          nodeObject(),
+          'NetworkRefused',
+          `the kernel of this node refuses what single nodes or pods need, and is asked again: ${list(refused)}`,
+        );
+      }
+    },
+    noBandwidth: (message) => warn(nodeObject(), 'NoBandwidthLimits', message),
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);
       const here = `interface ${attachment.ifName} of container ${attachment.containerID} on node ${node().name}`;
@@ -55,7 +77,16 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
   };
 }
 
-function sandboxObject({ podUID }: LiveAttachment, podOf: AlarmSources['podOf']): EventObject | undefined {
+/** As many as one Event may name. */
+function list(items: readonly string[]): string {
+  const more = items.length - MOST_NAMED;
+  return [...items.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
+}
+
+function sandboxObject(
+  { podUID }: SweepConflict['attachment'],
+  podOf: AlarmSources['podOf'],
+): EventObject | undefined {
   const pod = podUID === undefined ? undefined : podOf(podUID);
   return pod === undefined ? undefined : podObject(pod);
 }

@@ -17,7 +17,13 @@ const REASONS: Readonly<Record<string, string>> = {
   InvalidAnnotationError: 'InvalidIPAnnotation',
   FixedAddressError: 'IPAddressRefused',
   AddressTakenError: 'IPAddressTaken',
+  SourcesRefusedError: 'SourcesRefused',
+  HostPortTakenError: 'HostPortTaken',
+  UnservedHostPortError: 'HostPortRefused',
+  TooManyPodRulesError: 'HostPortRefused',
+  AddressHeldError: 'IPAddressHeld',
   PoolExhaustedError: 'IPPoolExhausted',
+  IsolatedPoolFullError: 'IPPoolExhausted',
   SubnetUnavailableError: 'IPPoolExhausted',
 };
 

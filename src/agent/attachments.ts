@@ -4,6 +4,7 @@ import { attachmentID, isKept, isResting, type AttachmentKey } from '../ipam/ind
 import {
   dyingPodLink,
   getLink,
+  hasPodRules,
   hostLinkName,
   InvalidNamespaceError,
   openNamespaceSocket,
@@ -18,12 +19,14 @@ import { reuseDelayMs, type AgentParts, type OwnAllocations } from './parts.ts';
 export interface HostEnd {
   readonly link: Link;
   readonly alias: AttachmentAlias | undefined;
+  /** Whether filters have rules of its own. */
+  readonly hasRules: boolean;
 }
 
 /** The host end of that attachment, if there is one. */
 export function findHostEnd(parts: Pick<AgentParts, 'host'>, key: AttachmentKey): HostEnd | undefined {
   const link = getLink(parts.host, { name: hostLinkName(key.containerID, key.ifName) });
-  return link === undefined ? undefined : { link, alias: parseAlias(link.alias) };
+  return link && { link, alias: parseAlias(link.alias), hasRules: hasPodRules(link) };
 }
 
 /** The allocations that name the attachment and do not rest. */
@@ -42,15 +45,28 @@ export function allocationsOf(allocations: OwnAllocations, key: AttachmentKey): 
 /**
  * Takes the attachment's interface down, if it stands. The namespace may be gone or be another pod's by now: then
  * only the host end is touched, and that is enough, since the other end goes with it.
+ * @returns whether filters have to follow (withoutPodRules)
  */
-export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | undefined): void {
+export function takeDown(parts: AgentParts, key: AttachmentKey, netns: string | undefined): boolean {
   const pod = openIfThere(parts, netns);
   try {
+    const hasRules = findHostEnd(parts, key)?.hasRules === true;
     if (dyingPodLink(parts.host, pod, hostLinkName(key.containerID, key.ifName))) parts.reaper.wake();
     parts.wired.gone(key);
+    return hasRules;
   } finally {
     pod?.close();
   }
+}
+
+/**
+ * Resolves when the filters say nothing more of attachments that have been taken down: before their addresses may be
+ * another's. That must keep no DEL from its end: where it fails, the sync does it.
+ */
+export async function withoutPodRules(parts: Pick<AgentParts, 'dataPath' | 'log'>): Promise<void> {
+  await parts.dataPath.podRulesChanged().catch((error: unknown) => {
+    parts.log.error({ err: error }, 'the host ports of a pod that has gone stay until the next comparison');
+  });
 }
 
 /**
@@ -67,6 +83,9 @@ export function releaseAll(
   const held =
     kind === 'AddressOnly' ? addressesOnly(parts.allocations, attachment) : ownOnly(parts, attachment);
   const leastMs = kind === 'AddressOnly' ? OUTLIVES_DEL_MS : 0;
+  if (kind === 'AddressOnly') {
+    parts.lost.released(attachment, (pool) => Math.max(reuseDelayMs(parts.pools(), pool), leastMs));
+  }
   const kept: Promise<unknown>[] = [];
   for (const allocation of held) {
     const delayMs = reuseDelayMs(parts.pools(), allocation.spec.pool);

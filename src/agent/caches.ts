@@ -24,6 +24,8 @@ import type { NodeSources } from './sync.ts';
 export interface AgentCaches {
   readonly pools: Informer<IPPool>;
   readonly subnets: Informer<NodeSubnet>;
+  /** Those of them that bear this Node's name, kept apart: a cluster has thousands, and ADDs ask for these. */
+  subnetsOfNode(): NodeSubnet[];
   readonly allocations: OwnAllocations & {
     /** Where own writes are laid over the cache. */
     readonly feed: Informer<IPAllocation>;
@@ -39,7 +41,7 @@ export interface AgentCaches {
   /** Whether the Node says that its network does not work yet. */
   networkUnavailable(): boolean;
   /** What routes and filters are derived from; undefined before the first complete lists. */
-  nodeSources(): NodeSources | undefined;
+  nodeSources(): Omit<NodeSources, 'dnsServers'> | undefined;
   readonly namespaces: Informer<Namespace>;
   /** The pods bound to this node; keys are `namespace/name`. */
   readonly pods: Informer<Pod>;
@@ -76,6 +78,7 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
   const parts = { ...given, onWentBack: wentBack };
   const pools = watchPools(parts);
   const subnets = watchNodeSubnets(parts);
+  const namedForNode = indexByNode(subnets, nodeName);
   const nodes = watchNode(parts, nodeName);
   const pods = watchPodsOfNode(parts, nodeName);
   const allocations = watchAllocationsOfNode(parts, nodeName);
@@ -94,6 +97,7 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
   return {
     pools,
     subnets,
+    subnetsOfNode: () => [...namedForNode.values()],
     allocations: {
       has: allocations.has,
       keys: allocations.keys,
@@ -148,4 +152,17 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
       await Promise.all(all.map((informer) => informer.stop()));
     },
   };
+}
+
+/** The node's subnets by name, own writes included. Made before the first list has come. */
+export function indexByNode(
+  subnets: Pick<Informer<NodeSubnet>, 'onChange'>,
+  nodeName: string,
+): ReadonlyMap<string, NodeSubnet> {
+  const byName = new Map<string, NodeSubnet>();
+  subnets.onChange(({ key, after }) => {
+    if (after?.spec.nodeName === nodeName) byName.set(key, after);
+    else byName.delete(key);
+  });
+  return byName;
 }

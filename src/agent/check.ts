@@ -1,9 +1,12 @@
 import { CheckFailedError, type CheckRequest } from '../cni/index.ts';
+import { hostPortsOf, hostPortText, type HostPort } from '../dataplane/index.ts';
 import {
   hostLinkName,
   inspectPodLink,
   openNamespaceSocket,
   POD_GATEWAYS,
+  podRulesOf,
+  type AttachmentAlias,
   type NamespaceSocket,
   type PodEnd,
 } from '../kernel/index.ts';
@@ -19,7 +22,18 @@ export function createCheck(
   parts: AgentParts,
 ): (request: CheckRequest, signal: AbortSignal) => Promise<void> {
   return (request, signal) =>
-    parts.locks.run(request.attachment, async () => check(parts, request), { signal });
+    parts.locks.run(
+      request.attachment,
+      async () => {
+        check(parts, request);
+        if (!(await parts.dataPath.filtersHold())) {
+          throw new CheckFailedError(
+            'the filters of this node are not as weft has set them: somebody has changed table inet weft, and the agent is putting it back',
+          );
+        }
+      },
+      { signal },
+    );
 }
 
 function check(parts: AgentParts, request: CheckRequest): void {
@@ -37,6 +51,7 @@ function check(parts: AgentParts, request: CheckRequest): void {
     );
     compareAllocations(parts, request, where, addresses);
     compareKernel(parts, pod, request, where, addresses);
+    compareHostPorts(parts, request, where, alias);
   } finally {
     pod.close();
   }
@@ -100,6 +115,27 @@ function compareAddress({ addresses, routes }: PodEnd, where: string, address: I
   if (!leadsOut) {
     throw new CheckFailedError(`${where}: it has no ${address.family} route via ${formatAddress(gateway)}`);
   }
+}
+
+/** The rules themselves follow from the record (filtersHold). */
+function compareHostPorts(
+  parts: AgentParts,
+  { attachment, configuration }: CheckRequest,
+  where: string,
+  { addresses }: AttachmentAlias,
+): void {
+  const link = findHostEnd(parts, attachment)?.link;
+  const recorded = link === undefined ? [] : podRulesOf(link).hostPorts.map(hostPortKey);
+  const missing = hostPortsOf(configuration.portMappings, addresses).find(
+    (port) => !recorded.includes(hostPortKey(port)),
+  );
+  if (missing !== undefined) {
+    throw new CheckFailedError(`${where}: host port ${hostPortText(missing)} does not lead to it`);
+  }
+}
+
+function hostPortKey(port: HostPort): string {
+  return `${hostPortText(port)} ${formatAddress(port.podAddress)} ${port.podPort}`;
 }
 
 function list(addresses: readonly IPAddress[]): string {

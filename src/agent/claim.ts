@@ -1,17 +1,22 @@
 import type { Attachment, IPAllocation, IPPool, PodReference } from '../api/index.ts';
 import {
+  AddressHeldError,
   AddressTakenError,
   choosePools,
   claimAddresses,
   ClaimDeadlineError,
   FixedAddressError,
   InvalidAnnotationError,
+  IsolatedPoolFullError,
   NoPoolError,
   PoolExhaustedError,
+  poolsAllowing,
+  SourcesRefusedError,
   SubnetUnavailableError,
   type ClaimRequest,
 } from '../ipam/index.ts';
 import { cidrHasAddress, formatCIDR } from '../net/index.ts';
+import type { LostAllocations } from './lost-allocations.ts';
 import type { AgentParts } from './parts.ts';
 import { claimWished } from './wished-claim.ts';
 
@@ -50,15 +55,16 @@ export type ClaimingParts = Pick<
   | 'announce'
   | 'onClaimEnded'
   | 'exclusiveSubnets'
+  | 'hold'
   | 'listSticky'
   | 'log'
->;
+> & { readonly lost: Pick<LostAllocations, 'has'> };
 
 /**
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
  * node where its own are full. What the pod's people must know of it is an Event on the pod.
- * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, FixedAddressError, AddressTakenError,
- *   PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
+ * @throws ClaimerUnknownError, InvalidAnnotationError, NoPoolError, SourcesRefusedError, FixedAddressError, AddressTakenError,
+ *   AddressHeldError, PoolExhaustedError, SubnetUnavailableError, ClaimDeadlineError, or the signal's reason
  */
 export async function claimFor(
   parts: ClaimingParts,
@@ -85,7 +91,7 @@ async function claimFromFirst(
   const { pool: requestedPool } = claimant;
   const annotations = requestedPool === undefined ? 'obeyed' : 'ignored';
   const claimer = await parts.findClaimer(claimant.pod, annotations, signal);
-  const pools = choosePools({
+  const chosen = choosePools({
     pools: parts.pools(),
     subnets: parts.subnets(),
     claimer,
@@ -93,6 +99,7 @@ async function claimFromFirst(
     ...(requestedPool === undefined ? {} : { requestedPool }),
   });
   const { wishes } = claimer;
+  const pools = wishes?.allowedSources === undefined ? chosen : poolsAllowing(chosen, wishes.allowedSources);
   if (wishes?.notSticky !== undefined) parts.announce.notGranted(claimant.pod, wishes.notSticky);
   if (wishes?.addresses !== undefined || wishes?.sticky !== undefined) {
     return claimWished(parts, claimant, { ...wishes, pools }, signal);
@@ -100,7 +107,7 @@ async function claimFromFirst(
   return claimFromOneOf(parts, claimant, pools, {}, signal);
 }
 
-/** From the first of the pools that has room. */
+/** From the first of the pools that has room; behind an Isolated one, none is tried. */
 export async function claimFromOneOf(
   parts: ClaimingParts,
   claimant: Claimant,
@@ -109,13 +116,17 @@ export async function claimFromOneOf(
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
   let refusal: unknown;
-  for (const pool of pools) {
+  for (const [index, pool] of pools.entries()) {
     try {
       const claimed = await claimFromPool(parts, claimant, pool, terms, signal);
       if (refusal instanceof Error) parts.announce.overflowed(claimant.pod, pool, refusal);
       return claimed;
     } catch (error) {
       if (!isFull(error)) throw error;
+      // What is to be kept apart from others must not be among them because there is no room.
+      if (pool.spec.isolation.mode === 'Isolated') {
+        throw index === pools.length - 1 ? error : new IsolatedPoolFullError(pool.metadata.name, error);
+      }
       // The first pool's reason is the one that its people look for.
       refusal ??= error;
     }
@@ -153,7 +164,8 @@ async function claimFromPool(
         allocations: parts.allocations,
         alsoInUse: {
           // What another node has the way to is that node's, although it lies in a subnet of this one.
-          has: (name, address) => parts.wired.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+          has: (name, address) =>
+            parts.wired.has(name) || parts.lost.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,
@@ -220,9 +232,11 @@ async function oneMoreSubnet(
 }
 
 function outcomeOf(error: unknown): ClaimOutcome {
-  if (isFull(error)) return 'exhausted';
+  if (isFull(error) || error instanceof IsolatedPoolFullError) return 'exhausted';
   if (error instanceof NoPoolError || error instanceof InvalidAnnotationError) return 'refused';
   if (error instanceof FixedAddressError || error instanceof AddressTakenError) return 'refused';
+  if (error instanceof SourcesRefusedError) return 'refused';
+  if (error instanceof AddressHeldError) return 'refused';
   return error instanceof ClaimDeadlineError ? 'timeout' : 'failed';
 }
 
@@ -244,7 +258,10 @@ function isForPeople(error: unknown): error is Error {
     error instanceof NoPoolError ||
     error instanceof InvalidAnnotationError ||
     error instanceof FixedAddressError ||
+    error instanceof SourcesRefusedError ||
     error instanceof AddressTakenError ||
+    error instanceof IsolatedPoolFullError ||
+    error instanceof AddressHeldError ||
     isFull(error)
   );
 }

@@ -1,6 +1,7 @@
 import type { PodReference } from '../api/index.ts';
 import {
   parseAddresses,
+  parseAllowedSources,
   parsePoolNames,
   parseSticky,
   statefulSetOf,
@@ -87,14 +88,19 @@ function wishesOf(pod: Pod): { readonly wishes?: AddressWishes } {
   const { namespace, name, annotations, controller } = pod;
   const place = `Pod ${namespace}/${name}`;
   const addresses = parseAddresses(annotations, place);
-  if (!parseSticky(annotations, place)) return addresses === undefined ? {} : { wishes: { addresses } };
+  const allowedSources = parseAllowedSources(annotations, place);
+  if (!parseSticky(annotations, place)) {
+    const wishes = { addresses, allowedSources };
+    return addresses === undefined && allowedSources === undefined ? {} : { wishes };
+  }
   const key = `${namespace}/${name}`;
   const isOrdinal = controller?.kind === 'StatefulSet' && statefulSetOf(key)?.name === controller.name;
   return isOrdinal
-    ? { wishes: { addresses, sticky: key } }
+    ? { wishes: { addresses, allowedSources, sticky: key } }
     : {
         wishes: {
           addresses,
+          allowedSources,
           notSticky: `the annotation ${STICKY_ANNOTATION} means something on the pods of a StatefulSet only`,
         },
       };

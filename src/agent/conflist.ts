@@ -18,16 +18,22 @@ export class ConflistDirectoryError extends Error {
   }
 }
 
+/** The reference plugin that limits how much pods send and receive; chained behind weft where the agent is told to. */
+export const BANDWIDTH_PLUGIN = 'bandwidth';
+
 /**
- * The conflist as shipped: weft alone. It names its versions so that runtimes that know only older ones still
- * take it: those refuse a plain 1.1.0.
+ * The conflist as shipped: weft alone, or with the plugin that obeys the annotations of bandwidth. It names its versions
+ * so that runtimes that know only older ones still take it: those refuse a plain 1.1.0.
  */
-export function renderConflist(): string {
+export function renderConflist({ bandwidth = false }: { readonly bandwidth?: boolean } = {}): string {
   const conflist = {
     cniVersion: '1.0.0',
     cniVersions: ['0.4.0', '1.0.0', '1.1.0'],
     name: NETWORK_NAME,
-    plugins: [{ type: 'weft' }],
+    plugins: [
+      { type: 'weft', capabilities: { portMappings: true } },
+      ...(bandwidth ? [{ type: BANDWIDTH_PLUGIN, capabilities: { bandwidth: true } }] : []),
+    ],
   };
   return `${JSON.stringify(conflist, undefined, 2)}\n`;
 }

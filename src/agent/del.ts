@@ -1,6 +1,6 @@
 import type { DelRequest } from '../cni/index.ts';
 import type { Clock } from '../ipam/index.ts';
-import { releaseAll, takeDown } from './attachments.ts';
+import { releaseAll, takeDown, withoutPodRules } from './attachments.ts';
 import type { AgentParts } from './parts.ts';
 
 /**
@@ -17,7 +17,7 @@ export function createDel(parts: AgentParts): (request: DelRequest, signal: Abor
       attachment,
       async () => {
         parts.observe('del:accepted');
-        if (asks === 'Interface') takeDown(parts, attachment, netns);
+        if (asks === 'Interface' && takeDown(parts, attachment, netns)) await withoutPodRules(parts);
         parts.observe('del:link-down');
         parts.ages.forget(attachment);
         const released = releaseAll(parts, attachment, asks);

@@ -3,6 +3,11 @@ import { parseMetricsAddress, type MetricsAddress } from '../metrics/index.ts';
 import { InvalidCIDRError, parseCIDR, type CIDR } from '../net/index.ts';
 import { InvalidFlagError, settingFlags, settingsFrom, settingsHelp, type Settings } from '../settings.ts';
 
+export interface NamespacedName {
+  readonly namespace: string;
+  readonly name: string;
+}
+
 /** What the agent is told on its command line. */
 export interface AgentFlags {
   readonly nodeName: string;
@@ -17,18 +22,22 @@ export interface AgentFlags {
   /** Absent: no metrics are served. */
   readonly metricsAddress: MetricsAddress | undefined;
   /** The controller's Lease, which says when claims of subnets are held. */
-  readonly controllerLease: { readonly namespace: string; readonly name: string };
+  readonly controllerLease: NamespacedName;
   readonly vxlan: { readonly vni: number; readonly port: number };
   /** Destinations that are not masqueraded although they lie outside all pools. */
   readonly natExempt: readonly CIDR[];
   /** The ranges of Services, where the apiserver does not tell them. */
   readonly serviceCIDRs: readonly CIDR[];
+  /** The Service of the cluster's DNS: isolated pods reach it. */
+  readonly dnsService: NamespacedName;
+  /** Chain the plugin bandwidth behind weft. */
+  readonly bandwidth: boolean;
   readonly logLevel: string;
   readonly settings: Settings;
 }
 
 export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
-       agent.mjs install --cni-bin-dir DIR [--host-root DIR]
+       agent.mjs install --cni-bin-dir DIR [--host-root DIR] [--plugin NAME]
 
   --node-name NAME       the Node that this agent serves (required)
   --kubeconfig FILE      default: the pod's service account
@@ -43,6 +52,9 @@ export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
   --vxlan-port N         default 4789
   --nat-exempt CIDR      not masqueraded; may be given several times
   --service-cidr CIDR    a range of Services, needed before Kubernetes 1.33; may be given several times
+  --dns-service S        the cluster's DNS, which isolated pods reach; default kube-system/kube-dns
+  --bandwidth            chain the reference plugin bandwidth, for annotations such as
+                         kubernetes.io/ingress-bandwidth; it must be among the host's CNI plugins
   --log-level LEVEL      default info
 ${settingsHelp()}`;
 
@@ -68,6 +80,8 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
       'vxlan-port': { type: 'string', default: '4789' },
       'nat-exempt': { type: 'string', multiple: true, default: [] },
       'service-cidr': { type: 'string', multiple: true, default: [] },
+      'dns-service': { type: 'string', default: 'kube-system/kube-dns' },
+      bandwidth: { type: 'boolean', default: false },
       'log-level': { type: 'string', default: 'info' },
       ...settingFlags(),
     },
@@ -92,6 +106,8 @@ export function parseAgentFlags(argv: readonly string[]): AgentFlags {
     },
     natExempt: values['nat-exempt'].map((text) => cidrIn('nat-exempt', text)),
     serviceCIDRs: values['service-cidr'].map((text) => cidrIn('service-cidr', text)),
+    dnsService: namespacedName('dns-service', values['dns-service']),
+    bandwidth: values.bandwidth,
     logLevel: logLevel(values['log-level']),
     settings: settingsFrom(values),
   };
@@ -103,7 +119,7 @@ function wholeNumber(flag: string, text: string, most: number): number {
   return number;
 }
 
-function namespacedName(flag: string, text: string): { namespace: string; name: string } {
+function namespacedName(flag: string, text: string): NamespacedName {
   const [namespace = '', name = '', more] = text.split('/');
   if (namespace === '' || name === '' || more !== undefined) {
     throw new InvalidFlagError(flag, text, 'NAMESPACE/NAME');

@@ -2,7 +2,7 @@ import type { Attachment } from '../api/index.ts';
 import type { GcRequest } from '../cni/index.ts';
 import { attachmentID, SupersededError, isResting, type AttachmentKey } from '../ipam/index.ts';
 import { findPodLinks } from '../kernel/index.ts';
-import { releaseAll, takeDown } from './attachments.ts';
+import { releaseAll, takeDown, withoutPodRules } from './attachments.ts';
 import type { AgentParts } from './parts.ts';
 
 /**
@@ -17,6 +17,7 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
     const candidates = [
       // What rests is an attachment's no longer.
       ...[...parts.allocations.values()].flatMap((one) => (isResting(one) ? [] : [one.spec.attachment])),
+      ...parts.lost.specs().map(({ attachment }) => attachment),
       ...findPodLinks(parts.host).map(
         ({ attachment }) => attachment && { ...attachment, kind: 'Interface' as const },
       ),
@@ -41,11 +42,13 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
 
 type Collectable = Pick<Attachment, 'network' | 'containerID' | 'ifName' | 'kind'>;
 
-function collect(parts: AgentParts, attachment: Collectable): void {
+async function collect(parts: AgentParts, attachment: Collectable): Promise<void> {
   // An ADD may have made it anew while this waited for its turn.
   if (isYoung(parts, attachment)) return;
   parts.log.info({ attachment }, 'removing an attachment that the runtime does not list');
-  if (attachment.kind === 'Interface') takeDown(parts, attachment, undefined);
+  if (attachment.kind === 'Interface' && takeDown(parts, attachment, undefined)) {
+    await withoutPodRules(parts);
+  }
   parts.ages.forget(attachment);
   void releaseAll(parts, attachment, attachment.kind);
 }

@@ -82,6 +82,34 @@ export async function installExecutable(source: string, directory: string, name:
   return true;
 }
 
+/** A plugin of others that is to be chained is neither on the host nor in the image. */
+export class MissingPluginError extends Error {
+  override name = 'MissingPluginError' as const;
+
+  constructor(directory: string, name: string) {
+    super(
+      `the plugin ${name} is neither in ${directory} nor in this image: install the reference CNI plugins on the node, ` +
+        `or build the image after "npm run build -- ${name}"`,
+    );
+  }
+}
+
+/**
+ * Sees to a plugin of others that the conflist will name: the host's own is left as it is, else the image's is copied.
+ * @throws MissingPluginError
+ */
+export async function providePlugin(
+  source: string,
+  directory: string,
+  name: string,
+): Promise<'is the host’s own' | 'installed'> {
+  if (!/^[a-z][a-z0-9-]*$/.test(name)) throw new MissingPluginError(directory, name);
+  if ((await digest(join(directory, name))) !== undefined) return 'is the host’s own';
+  if ((await digest(join(source, name))) === undefined) throw new MissingPluginError(directory, name);
+  await installExecutable(join(source, name), directory, name);
+  return 'installed';
+}
+
 /**
  * Gives the executable in that directory a second name, by rename like the first: a runtime finds the one file under
  * both, or under the old name its last version.

@@ -5,6 +5,7 @@ import {
   diffRoutes,
   FILTER_TABLE,
   NODE_ROUTE_PROTOCOL,
+  podMTUOf,
   VXLAN_LINK,
   type NodeState,
 } from '../dataplane/index.ts';
@@ -17,6 +18,7 @@ import {
   listNeighbours,
   listRoutes,
   podLinkRepairs,
+  podMTUChanges,
   ROUTE_PROTOCOL,
   type Link,
   type NetlinkSocket,
@@ -24,12 +26,15 @@ import {
 import { ADDRESS_BITS, cidrHasAddress, FAMILIES, hostCIDR, type CIDR } from '../net/index.ts';
 import type { FilterTable } from './filter-table.ts';
 import { isForwarding } from './forwarding.ts';
+import { markedSubnets } from './marked-routes.ts';
 import {
   addressText,
   forwardingText,
   isSameTunnel,
   MissingLinkError,
   neighbourText,
+  OWN_ADDRESS_LINKS,
+  ownAmong,
   ownPart,
   resolveRoute,
   routeText,
@@ -48,6 +53,8 @@ export interface DifferencesInput {
   readonly sysctlRoot: string;
   readonly filterTable: Pick<FilterTable, 'holds'>;
   readonly state: NodeState;
+  /** The device that nothing asks for any more stays for a while. */
+  readonly isDeviceKept: boolean;
 }
 
 /**
@@ -72,10 +79,10 @@ export async function kernelDifferences(input: DifferencesInput): Promise<Kernel
   };
 }
 
-function deviceDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
+function deviceDifferences({ host, state, isDeviceKept }: DifferencesInput): Partial<KernelDifferences> {
   const link = vxlanLink(host);
   const object = `link ${VXLAN_LINK}`;
-  if (state.vxlan === undefined) return { extra: link === undefined ? [] : [object] };
+  if (state.vxlan === undefined) return { extra: link?.kind === 'vxlan' && !isDeviceKept ? [object] : [] };
   const { mac, mtu } = state.vxlan;
   const isRight =
     link !== undefined && link.up && link.mac === mac && link.mtu === mtu && isSameTunnel(link, state.vxlan);
@@ -85,18 +92,18 @@ function deviceDifferences({ host, state }: DifferencesInput): Partial<KernelDif
 function addressDifferences({ host, state }: DifferencesInput): Partial<KernelDifferences> {
   const listed = listAddresses(host);
   const links = listLinks(host);
-  const names = new Set([VXLAN_LINK, ...state.addresses.map(({ link }) => link)]);
-  const perLink = [...names].map((name) => {
+  const marked = markedSubnets(host);
+  const perLink = OWN_ADDRESS_LINKS.map((name) => {
     const index = links.find((link) => link.name === name)?.index;
-    const { add, remove } = diffAddresses(
-      state.addresses.filter(({ link }) => link === name).map(({ address }) => address),
+    const desired = state.addresses.filter(({ link }) => link === name).map(({ address }) => address);
+    const here = ownAmong(
       listed.filter(({ linkIndex }) => linkIndex === index),
-      state.undecided.map(ownPart),
+      { name, marked, desired },
     );
+    const { add, remove } = diffAddresses(desired, here, state.undecided.map(ownPart));
     const text = ({ address, prefixLength }: (typeof add)[number]) =>
       addressText({ ...hostCIDR(address), prefixLength }, name);
-    // Other links have addresses of others, too.
-    return { missing: add.map(text), extra: name === VXLAN_LINK ? remove.map(text) : [] };
+    return { missing: add.map(text), extra: remove.map(text) };
   });
   return {
     missing: perLink.flatMap(({ missing }) => missing),
@@ -157,9 +164,12 @@ function podDifferences({ host, state }: DifferencesInput): Partial<KernelDiffer
     );
   };
   return {
-    missing: podLinkRepairs(host, state.preferredSource).map(
-      (repair) => `the outcome of "${repair.describe()}"`,
-    ),
+    missing: [
+      ...podLinkRepairs(host, state.preferredSource).map((repair) => `the outcome of "${repair.describe()}"`),
+      ...podMTUChanges(host, (addresses) => podMTUOf(state.podMTU, addresses)).map(
+        ({ link, mtu }) => `MTU ${mtu} of link ${link.name}, which has ${link.mtu}`,
+      ),
+    ],
     extra: listRoutes(host, { protocol: ROUTE_PROTOCOL.weftPod })
       .filter(({ dst, oif }) => !isAskedFor(dst, oif))
       .map((route) => routeText(route, names)),

@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import { ADDRESS_PLUGIN } from '../cni/index.ts';
 import { createSystemClock } from '../system-clock.ts';
 import { AGENT_USAGE, parseAgentFlags } from './flags.ts';
-import { installExecutable, linkExecutable, requireRunnableHost } from './install.ts';
+import { installExecutable, linkExecutable, providePlugin, requireRunnableHost } from './install.ts';
 import { runAgent } from './run.ts';
 
 /** How long an agent that was told to stop finishes what it does. */
@@ -53,7 +53,11 @@ async function serve(argv: readonly string[]): Promise<void> {
 async function install(argv: readonly string[]): Promise<void> {
   const { values } = parseArgs({
     args: [...argv],
-    options: { 'cni-bin-dir': { type: 'string' }, 'host-root': { type: 'string', default: '/' } },
+    options: {
+      'cni-bin-dir': { type: 'string' },
+      'host-root': { type: 'string', default: '/' },
+      plugin: { type: 'string', multiple: true, default: [] },
+    },
   });
   const directory = values['cni-bin-dir'];
   if (directory === undefined) throw new Error('install: --cni-bin-dir is missing');
@@ -63,6 +67,11 @@ async function install(argv: readonly string[]): Promise<void> {
     cpuinfo: readFileSync('/proc/cpuinfo', 'utf8'),
   });
   const source = new URL('cni/weft', import.meta.url).pathname;
+  const plugins = new URL('cni/', import.meta.url).pathname;
+  for (const name of values.plugin) {
+    const where = await providePlugin(plugins, directory, name);
+    process.stdout.write(`${directory}/${name} ${where}\n`);
+  }
   const copied = await installExecutable(source, directory, 'weft');
   const linked = await linkExecutable(directory, 'weft', ADDRESS_PLUGIN);
   process.stdout.write(`${directory}/weft ${copied ? 'installed' : 'is up to date'}\n`);

@@ -21,6 +21,7 @@ import type { ClaimOutcome } from './claim.ts';
 import type { SubnetObserver } from './node-subnets.ts';
 import type { CallObserver } from './server.ts';
 import type { SweepSummary } from './sweep.ts';
+import type { Unmet } from './sync.ts';
 
 /** What an agent tells Prometheus: the observers of its parts, each of which knows only its own interface. */
 export interface AgentMetrics {
@@ -33,6 +34,9 @@ export interface AgentMetrics {
   readonly releases: ReleaseObserver & { retried(): void };
   readonly subnets: SubnetObserver;
   driftRepaired(objects: number): void;
+  unmet(unmet: Unmet): void;
+  /** A pass over the tracked connections of released addresses has ended so many, or failed. */
+  connectionsEnded(ended: number | 'failed'): void;
   /** The same sweep, counted. */
   counted(sweep: () => Promise<SweepSummary>): () => Promise<SweepSummary>;
   /** From now on the gauges are read from there, at each scrape. */
@@ -103,6 +107,18 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
     name: 'weft_release_retries_total',
     help: 'Steps of releases that the apiserver did not answer definitely and that are tried again.',
   });
+  const connectionsEnded = registry.count({
+    name: 'weft_connections_ended_total',
+    help: 'Tracked connections of released addresses that were ended, so that the next owner does not get them.',
+  });
+  const connectionPasses = registry.counts({
+    name: 'weft_connection_passes_total',
+    help:
+      'Walks through the table of tracked connections for released addresses: done; failed, the log says why, and the ' +
+      'next owner of an address may get what is sent to the last one.',
+    labels: ['result'],
+    known: [['done'], ['failed']],
+  });
   registry.gauge(
     {
       name: 'weft_releases_pending',
@@ -144,6 +160,21 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       "Routes, addresses, filters and settings of the node's network that somebody else had changed and weft put " +
       'back; the log names them. A steady rise: another program fights with weft.',
   });
+  let unmet: Unmet = { notes: [], refused: [] };
+  registry.gauge(
+    {
+      name: 'weft_unmet_needs',
+      help:
+        'What this node does without and tries again, by cause: objects, other nodes that cannot be reached by what ' +
+        'NodeSubnets and this Node say; kernel, what it refuses of routes, neighbours and MTUs of single nodes or pods. ' +
+        'Above 0: pods do not reach all others; the log and Events on the Node name them.',
+      labels: ['cause'],
+    },
+    () => [
+      { labels: ['objects'], value: unmet.notes.length },
+      { labels: ['kernel'], value: unmet.refused.length },
+    ],
+  );
   registry.gauge(
     {
       name: 'weft_data_path_broken_seconds',
@@ -173,6 +204,13 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       givenBack,
     },
     driftRepaired,
+    connectionsEnded(ended) {
+      connectionPasses(ended === 'failed' ? 'failed' : 'done')();
+      if (ended !== 'failed') connectionsEnded(ended);
+    },
+    unmet(now) {
+      unmet = now;
+    },
     counted,
     readFrom(given) {
       sources = given;

@@ -5,6 +5,7 @@ import {
   diffRoutes,
   NODE_ROUTE_PROTOCOL,
   VXLAN_LINK,
+  type AddressFacts,
   type NodeRoute,
   type NodeState,
   type VxlanDevice,
@@ -74,6 +75,8 @@ export interface NodeStateOptions {
    * here: with an IPv4 address the kernel takes away the routes that prefer it.
    */
   readonly beforeRemovals: () => void;
+  /** The device that nothing asks for any more stays for now: other nodes may not know yet, and send through it. */
+  readonly keepDevice: boolean;
 }
 
 /**
@@ -87,17 +90,21 @@ export async function applyNodeState(
   options: NodeStateOptions,
 ): Promise<Applied> {
   const recorder = createRecorder();
-  const keep = [...state.undecided, ...(await keptSubnets(host, state, recorder, options))];
-  const vxlan = recorder.need(() => applyVxlan(host, state.vxlan, recorder));
+  const marked = markedSubnets(host);
+  const keep = [...state.undecided, ...(await keptSubnets(marked, state, recorder, options))];
+  const vxlan = recorder.need(() => applyVxlan(host, state.vxlan, { options, recorder }));
   const links = new Map(listLinks(host).map((link) => [link.name, link.index]));
   const names = new Map([...links].map(([name, index]) => [index, name]));
 
-  const dropAddresses = recorder.need(() => applyAddresses(host, state, { links, keep, recorder }));
+  const dropAddresses = recorder.need(() => applyAddresses(host, state, { links, marked, keep, recorder }));
   const dropPeers = vxlan === undefined ? undefined : applyPeers(host, state, vxlan.index, recorder);
-  await applyNodeRoutes(host, state, { links, names, keep, recorder });
+  const dropMarks = await applyNodeRoutes(host, state, { links, names, keep, recorder });
   recorder.attempt(options.beforeRemovals);
   recorder.attempt(() => dropPeers?.());
   recorder.attempt(() => dropAddresses?.());
+  // By the marks the next process knows what of ours may be left, if this one ends here.
+  await dropMarks();
+  if (state.vxlan === undefined && !options.keepDevice) recorder.need(() => dropVxlan(host, recorder));
   return recorder.outcome();
 }
 
@@ -141,13 +148,13 @@ function catching(keep: (error: unknown) => void): <T>(work: () => T) => T | und
 }
 
 async function keptSubnets(
-  host: NetlinkSocket,
+  marked: readonly CIDR[],
   state: NodeState,
   recorder: Recorder,
   { beforeRemovingSubnetRoute }: NodeStateOptions,
 ): Promise<CIDR[]> {
   const kept: CIDR[] = [];
-  for (const cidr of markedSubnets(host)) {
+  for (const cidr of marked) {
     const desired = state.routes.some(
       ({ destination, target }) => target.kind === 'unreachable' && sameCIDR(destination, cidr),
     );
@@ -162,24 +169,32 @@ async function keptSubnets(
   return kept;
 }
 
-/** The device as desired, up; undefined if none is. One that cannot be changed into it is made anew. */
+/**
+ * The device as desired, up; undefined if none is. One that cannot be changed into it is made anew; one that nothing
+ * asks for stays at least until what it carried has its new place.
+ */
 function applyVxlan(
   host: NetlinkSocket,
   desired: VxlanDevice | undefined,
-  recorder: Recorder,
+  { options, recorder }: { options: NodeStateOptions; recorder: Recorder },
 ): Link | undefined {
+  const object = `link ${VXLAN_LINK}`;
   let link = getLink(host, { name: VXLAN_LINK });
+  if (desired === undefined) {
+    if (link?.kind !== 'vxlan' || !options.keepDevice) return undefined;
+    recorder.present(object);
+    return link;
+  }
   if (link !== undefined && link.kind !== 'vxlan') throw new ForeignLinkError(link);
-  if (link !== undefined && (desired === undefined || !isSameTunnel(link, desired))) {
+  if (link !== undefined && !isSameTunnel(link, desired)) {
     deleteLink(host, link.index);
-    recorder.changed('removed', `link ${VXLAN_LINK}`);
+    recorder.changed('removed', object);
     link = undefined;
   }
-  if (desired === undefined) return undefined;
-  const object = `link ${VXLAN_LINK}`;
+  const asDesired = `${object}, MTU ${desired.mtu}, MAC ${desired.mac}`;
   if (link === undefined) {
     createVxlan(host, desired);
-    recorder.changed('set', object);
+    recorder.changed('set', asDesired);
     link = getLink(host, { name: VXLAN_LINK });
     if (link === undefined) throw new Error(`${object} vanished right after its creation`);
   }
@@ -193,10 +208,18 @@ function applyVxlan(
   ];
   if (requests.length > 0) {
     host.execute(requests);
-    recorder.changed('set', object);
+    recorder.changed('set', asDesired);
   }
   recorder.present(object);
+  recorder.present(asDesired);
   return link;
+}
+
+/** Another's device of that name is no harm where none is asked for. */
+function dropVxlan(host: NetlinkSocket, recorder: Recorder): void {
+  const link = getLink(host, { name: VXLAN_LINK });
+  if (link?.kind !== 'vxlan') return;
+  if (deleteLink(host, link.index)) recorder.changed('removed', `link ${VXLAN_LINK}`);
 }
 
 /** Another's link has the name of our VXLAN device. */
@@ -225,23 +248,32 @@ export function isSameTunnel({ vxlan }: Link, desired: VxlanDevice): boolean {
   );
 }
 
-/** Adds the node's own addresses; returns what removes those that nothing asks for, from our own device only. */
+/** Adds the node's own addresses; returns what removes those of ours that nothing asks for. */
 function applyAddresses(
   host: NetlinkSocket,
   state: NodeState,
   {
     links,
+    marked,
     keep,
     recorder,
-  }: { links: ReadonlyMap<string, number>; keep: readonly CIDR[]; recorder: Recorder },
+  }: {
+    links: ReadonlyMap<string, number>;
+    marked: readonly CIDR[];
+    keep: readonly CIDR[];
+    recorder: Recorder;
+  },
 ): () => void {
   const listed = listAddresses(host);
   const drops: (() => void)[] = [];
-  for (const name of new Set([VXLAN_LINK, ...state.addresses.map(({ link }) => link)])) {
+  for (const name of OWN_ADDRESS_LINKS) {
     const linkIndex = links.get(name);
-    if (linkIndex === undefined) continue;
     const desired = state.addresses.filter(({ link }) => link === name).map(({ address }) => address);
-    const here = listed.filter((item) => item.linkIndex === linkIndex);
+    if (linkIndex === undefined) continue;
+    const here = ownAmong(
+      listed.filter((item) => item.linkIndex === linkIndex),
+      { name, marked, desired },
+    );
     const { add, remove } = diffAddresses(desired, here, keep.map(ownPart));
     setEach(
       recorder,
@@ -251,7 +283,6 @@ function applyAddresses(
         work: () => host.execute([addAddressRequest({ linkIndex, address, prefixLength })]),
       })),
     );
-    if (name !== VXLAN_LINK) continue;
     drops.push(
       ...remove.map(({ address, prefixLength }) => () => {
         if (!deleteAddress(host, { linkIndex, address, prefixLength })) return;
@@ -260,6 +291,30 @@ function applyAddresses(
     );
   }
   return () => drops.forEach((drop) => recorder.attempt(drop));
+}
+
+/** Where the node's own addresses may be. */
+export const OWN_ADDRESS_LINKS: readonly string[] = [VXLAN_LINK, 'lo'];
+
+/**
+ * Those of a link's addresses that are ours. On our own device all are. Another link has addresses of others: ours
+ * are those that are asked for there, and the node's own in a subnet that has our mark.
+ */
+export function ownAmong<Listed extends AddressFacts>(
+  listed: readonly Listed[],
+  {
+    name,
+    marked,
+    desired,
+  }: { readonly name: string; readonly marked: readonly CIDR[]; readonly desired: readonly IPAddress[] },
+): Listed[] {
+  if (name === VXLAN_LINK) return [...listed];
+  const own = [...desired, ...marked.map(firstAddress)].map(formatAddress);
+  const ours = new Set(own);
+  return listed.filter(
+    ({ address, prefixLength }) =>
+      prefixLength === ADDRESS_BITS[address.family] && ours.has(formatAddress(address)),
+  );
 }
 
 /** Of a subnet the one address that may be the node's own. */
@@ -311,6 +366,10 @@ function applyPeers(
   };
 }
 
+/**
+ * Sets routes and removes those that nothing asks for; returns what removes the marks of subnets that are no longer
+ * this node's.
+ */
 async function applyNodeRoutes(
   host: NetlinkSocket,
   state: NodeState,
@@ -325,7 +384,7 @@ async function applyNodeRoutes(
     keep: readonly CIDR[];
     recorder: Recorder;
   },
-): Promise<void> {
+): Promise<() => Promise<void>> {
   const text = (route: Route) => routeText(route, names);
   const desired = state.routes.flatMap((route) => {
     const resolved = recorder.attempt(() => resolveRoute(route, links));
@@ -333,15 +392,19 @@ async function applyNodeRoutes(
   });
   const { add, remove } = diffRoutes(desired, listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL }), keep);
   for (const route of desired) recorder.present(text(route));
-  try {
-    await applyRoutes(host, { add, remove });
-  } catch (error) {
-    // Which of them took effect, the next comparison tells.
-    recorder.refused(error);
-    return;
-  }
-  for (const route of add) recorder.changed('set', text(route));
-  for (const route of remove) recorder.changed('removed', text(route));
+  const apply = async (change: { readonly add: readonly Route[]; readonly remove: readonly Route[] }) => {
+    try {
+      await applyRoutes(host, change);
+    } catch (error) {
+      // Which of them took effect, the next comparison tells.
+      recorder.refused(error);
+      return;
+    }
+    for (const route of change.add) recorder.changed('set', text(route));
+    for (const route of change.remove) recorder.changed('removed', text(route));
+  };
+  await apply({ add, remove: remove.filter(({ type }) => type !== 'unreachable') });
+  return () => apply({ add: [], remove: remove.filter(({ type }) => type === 'unreachable') });
 }
 
 /** How changes and differences name a route. */

@@ -46,6 +46,8 @@ export interface NodeSubnetsParts {
   readonly stores: { readonly subnets: NodeSubnetStore; readonly pools: PoolStore };
   readonly pools: () => readonly IPPool[];
   readonly subnets: () => readonly NodeSubnet[];
+  /** Those of them that bear this Node's name, where they are kept apart: to look at all takes milliseconds. */
+  readonly subnetsOfNode?: () => readonly NodeSubnet[];
   /** This node as its Node object is now. */
   readonly node: () => ClaimingNode;
   readonly waitDelivered: (name: string, signal: AbortSignal) => Promise<void>;
@@ -55,7 +57,7 @@ export interface NodeSubnetsParts {
   readonly allocations: NamesInUse;
   /** Names that claims and releases of this process are busy with. */
   readonly inFlight: ReadonlySet<string>;
-  /** Names of the addresses that interfaces of this node have. */
+  /** Names of the addresses that interfaces of this node have, and of those in use that have lost their object. */
   readonly wired: { has(name: string): boolean; keys(): Iterable<string> };
   /** Who is bound to this node and has no address yet. */
   readonly waiting: () => readonly Claimer[];
@@ -114,11 +116,12 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   let wanted: ReadonlyMap<string, number> = new Map();
 
   const claimParts = (deadlineMs: number) => ({ ...parts, node: parts.node(), state, deadlineMs });
+  const namedForNode = parts.subnetsOfNode ?? parts.subnets;
   const families = (pool: IPPool) => usableFamilies(pool, parts.node().addresses);
   const drawable = (pool: IPPool) => {
     const { name: nodeName, uid: nodeUID, labels: nodeLabels } = parts.node();
     const { unconfirmed } = state;
-    const subnets = parts.subnets();
+    const subnets = namedForNode();
     return drawableSubnets({ pool, subnets, nodeName, nodeUID, nodeLabels, unconfirmed }).filter(
       (subnet) =>
         inForce.has(subnet.metadata.uid) &&
@@ -173,17 +176,15 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
   function held(): NodeSubnet[] {
     const { name, uid } = parts.node();
-    return ownSubnets(parts.subnets(), name, uid);
+    return ownSubnets(namedForNode(), name, uid);
   }
 
   /** Subnets under this Node's name and another UID, which this machine does not know. Nobody draws from them. */
   function earlierMachines(): NodeSubnet[] {
     const { name, uid } = parts.node();
-    return parts
-      .subnets()
-      .filter(
-        (subnet) => subnet.spec.nodeName === name && subnet.spec.nodeUID !== uid && !isExclusive(subnet),
-      );
+    return namedForNode().filter(
+      (subnet) => subnet.spec.nodeName === name && subnet.spec.nodeUID !== uid && !isExclusive(subnet),
+    );
   }
 
   function isRefused({ metadata: { name } }: NodeSubnet): boolean {
@@ -290,7 +291,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   async function bindAnew(signal: AbortSignal): Promise<void> {
     const node = parts.node();
     if (node.addresses.length === 0) return;
-    for (const subnet of parts.subnets()) {
+    for (const subnet of namedForNode()) {
       if (subnet.spec.nodeName !== node.name) continue;
       const sameNode = subnet.spec.nodeUID === node.uid;
       // An older UID without our route is another machine's, or another boot's: the sweep's and not ours to use.

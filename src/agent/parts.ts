@@ -1,11 +1,13 @@
 import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
-import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue } from '../ipam/index.ts';
+import type { HostPort } from '../dataplane/index.ts';
+import type { AttachmentLocks, ClaimParts, NamesInUse, ReleaseQueue, SubnetHold } from '../ipam/index.ts';
 import type { Namespace, NetlinkSocket } from '../kernel/index.ts';
 import type { Family, IPAddress } from '../net/index.ts';
 import type { AttachmentAges } from './ages.ts';
 import type { Announce } from './announce.ts';
 import type { ClaimOutcome } from './claim.ts';
 import type { FindClaimer } from './claimers.ts';
+import type { LostAllocations } from './lost-allocations.ts';
 import type { Reaper } from './reaper.ts';
 import type { Recovery } from './recovery.ts';
 import type { StepObserver } from './steps.ts';
@@ -40,10 +42,35 @@ export interface ExclusiveSubnets {
 
 /** What the node's data path says to those who wire pods. */
 export interface DataPath {
-  /** MTU of the pods' links, bytes. */
-  podMTU(): number;
+  /**
+   * MTU of the link of a pod with these addresses, bytes: it depends on their pool. Without addresses: what is right
+   * for most.
+   */
+  podMTU(addresses: readonly IPAddress[]): number;
   /** Preferred source of the node's own packets to pods. */
   hostSources(): Readonly<Partial<Record<Family, IPAddress>>>;
+  /**
+   * Resolves when pods are isolated as the pools say that this agent knows: before any new pod of theirs can send.
+   * @throws FiltersNotInForceError, or the signal's reason
+   */
+  isolationInForce(signal: AbortSignal): Promise<void>;
+  /**
+   * Brings the filters to what links record of their attachments' own rules (kernel/pod-rules.ts). Resolves when they
+   * are in force.
+   * @throws CommandError
+   */
+  podRulesChanged(): Promise<void>;
+  /** @throws CommandError */
+  forgetFlows(hostPorts: readonly HostPort[]): Promise<void>;
+  /** Whether the filters are in the kernel as they were set. */
+  filtersHold(): Promise<boolean>;
+}
+
+/** A pod of this node, and whether it runs yet or any more. */
+export interface OwnPod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly phase: string;
 }
 
 /** What the verbs of one agent share. Made once, in main.ts. */
@@ -57,9 +84,13 @@ export interface AgentParts {
   readonly subnets: () => readonly NodeSubnet[];
   readonly allocations: OwnAllocations;
   readonly findClaimer: FindClaimer;
+  /** The pod of this node that runs under that UID, as the cache knows it. */
+  readonly findOwnPod: (uid: string) => OwnPod | undefined;
   readonly announce: Announce;
   readonly subnetSource: SubnetSource;
   readonly exclusiveSubnets: ExclusiveSubnets;
+  /** Whether the leader holds claims, after etcd has gone back: of subnets, and of addresses that pods are to have. */
+  readonly hold?: SubnetHold;
   /** The addresses that are kept for that pod, `namespace/name`: a list, and the only one in an ADD. */
   readonly listSticky: (pod: string, signal: AbortSignal) => Promise<IPAllocation[]>;
   readonly dataPath: DataPath;
@@ -70,6 +101,7 @@ export interface AgentParts {
   readonly recovery: Pick<Recovery, 'settled'>;
   readonly ages: AttachmentAges;
   readonly wired: WiredAddresses;
+  readonly lost: LostAllocations;
   readonly settings: {
     readonly addDeadlineMs: number;
     readonly subnetWaitMs: number;

@@ -8,6 +8,7 @@ import {
   SUBNET_HOLD_ANNOTATION,
   type NodeSubnet,
 } from '../api/index.ts';
+import { isolatesAny } from '../dataplane/index.ts';
 import { serveHealth } from '../health.ts';
 import {
   createAttachmentLocks,
@@ -21,12 +22,15 @@ import {
   type Random,
 } from '../ipam/index.ts';
 import {
+  canMakeLinks,
   createCommandRunner,
+  deleteConnections,
   deleteLinkGroup,
   DYING_LINK_GROUP,
   findPodLinks,
   findSysctlRoot,
   listAddresses,
+  openConntrackSocket,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -46,6 +50,7 @@ import {
   repeatedly,
   poolStore,
   requireSchemaRevision,
+  watchEndpointSlices,
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
@@ -58,17 +63,21 @@ import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
 import { watchObjects } from './caches.ts';
 import { createCheck } from './check.ts';
+import { renderConflist } from './conflist.ts';
 import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
+import { createDNSServers, knownDNSServers } from './dns-servers.ts';
 import {
   createExclusiveSubnets,
   createIsHeldHere,
   subnetsForKernel,
   type ExclusiveSubnetCare,
 } from './exclusive-subnets.ts';
+import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
 import { createGc } from './gc.ts';
+import { createLostAllocations } from './lost-allocations.ts';
 import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
 import { hasMarkedRoute, markedSubnets } from './marked-routes.ts';
 import { createAgentMetrics } from './metrics.ts';
@@ -76,6 +85,7 @@ import { namespaceState } from './namespace-state.ts';
 import { createNodeSubnets, type NodeSubnets } from './node-subnets.ts';
 import { createOwnObjectsCheck } from './own-objects.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
+import { podNamespacePaths } from './pod-namespaces.ts';
 import { createReaper } from './reaper.ts';
 import { createRecovery } from './recovery.ts';
 import { rereadOwnObjects } from './reread.ts';
@@ -139,7 +149,13 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     userAgent: `weft-agent/${nodeName}`,
     observe: metrics.requests,
   });
-  const serving = createServing({ flags, clock, log });
+  let bandwidth = false;
+  const serving = createServing({
+    flags,
+    conflist: () => renderConflist({ bandwidth }),
+    clock,
+    log,
+  });
   const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });
 
   let isBroken = () => false;
@@ -159,17 +175,37 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     random,
     log,
   });
+  const run = createCommandRunner();
+  let wakeSync = () => undefined as void;
+  let tellOfDNS = (message: string) => log.error({}, message);
+  const dns = createDNSServers({
+    service: `${flags.dnsService.namespace}/${flags.dnsService.name}`,
+    watch: () => watchEndpointSlices({ client, clock, random, log }, flags.dnsService),
+    known: () => knownDNSServers(run),
+    onChange: () => wakeSync(),
+    onTrouble: (message) => tellOfDNS(message),
+    clock,
+    log,
+  });
+  // Before the filters change, so that they know where DNS is served.
+  caches.onNodeChange(() => {
+    if (isolatesAny(caches.pools.list(), [])) dns.follow(true);
+  });
   serving.waitsFor('the first complete lists from the apiserver');
   await caches.synced(signal);
+  const followDNS = () => dns.follow(isolatesAny(caches.pools.list(), caches.subnets.list()));
+  followDNS();
   await services.settled;
   serving.ready();
 
   const lock = await waitForLock(join(flags.runDirectory, 'agent.lock'), { clock, log, signal });
   serving.waitsFor("the node's routes and filters");
   log.info({ nodeName, bootID }, 'this agent serves the node');
+  await dns.settled(signal);
   const scrapes = serveMetrics({ address: flags.metricsAddress, registry: metrics.registry, clock, log });
 
   const host = openNetlinkSocket();
+  const ownNamespace = openOwnNamespace();
   // Deleting waits in the kernel: on a socket of its own, so that nobody else does.
   const burial = openNetlinkSocket();
   const stores = {
@@ -186,8 +222,26 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     observe: metrics.events,
   });
   const alarm = createAlarm(events, { node: caches.node, podOf: caches.podOf });
+  tellOfDNS = (message) => {
+    log.error({}, message);
+    alarm.dnsUnsure(message);
+  };
+  if (flags.bandwidth) {
+    bandwidth = canMakeLinks(host, 'ifb');
+    if (!bandwidth) {
+      log.error({}, NO_BANDWIDTH);
+      alarm.noBandwidth(NO_BANDWIDTH);
+    }
+  }
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
+  const connections = openConntrackSocket();
+  const endConnections = createEndConnections({
+    end: (addresses) => deleteConnections(connections, addresses),
+    clock,
+    onPass: metrics.connectionsEnded,
+    log,
+  });
   const releases = createReleaseQueue({
     store: stores.allocations,
     clock,
@@ -195,6 +249,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     inFlight,
     reuseDelayMs: (pool) => reuseDelayMs(caches.pools.list(), pool),
     withdrawSubnet: (allocation, until) => exclusiveSubnets.withdraw(allocation, until),
+    endConnections,
     onRetry(name, error) {
       metrics.releases.retried();
       log.warn({ err: error, name }, 'a release did not get through: trying again');
@@ -206,6 +261,17 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     (error) => log.error({ err: error }, 'dying links could not be deleted'),
   );
   const wired = createWiredAddresses();
+  const lost = createLostAllocations({
+    isOwnDoing: (allocation) => inFlight.has(allocation.metadata.name) || releases.isReleasing(allocation),
+    isThere: caches.allocations.has,
+    nowMs: () => clock.nowMs(),
+  });
+  caches.allocations.feed.onChange(({ before, after }) => lost.changed(before, after));
+  /** In use, whether or not an object says so. */
+  const inUseAnyhow = {
+    has: (name: string) => wired.has(name) || lost.has(name),
+    keys: () => [...wired.keys(), ...lost.keys()],
+  };
   const isHeldHere = createIsHeldHere(caches.allocations, wired);
   const lostSubnets = createLostSubnets({
     store: stores.subnets,
@@ -215,6 +281,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     markedSubnets: () => markedSubnets(host),
     addressesInUse: () => [
       ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
+      ...lost.addresses(),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
     onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
@@ -230,12 +297,21 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const sync = startNodeSync({
     host,
     ownPorts: () => new Set([host.portId, burial.portId]),
-    run: createCommandRunner(),
+    ownNamespace,
+    podNamespaces: () => podNamespacePaths(caches.allocations.values()),
+    run,
     sysctlRoot,
     sources: () => {
       const sources = caches.nodeSources();
-      return sources && { ...sources, subnets: subnetsForKernel(sources.subnets, nodeName, isHeldHere) };
+      return (
+        sources && {
+          ...sources,
+          subnets: subnetsForKernel(sources.subnets, nodeName, isHeldHere),
+          dnsServers: dns.list(),
+        }
+      );
     },
+    pools: caches.pools.list,
     config: { ...flags.vxlan, natExempt: flags.natExempt },
     beforeRemovingSubnetRoute: (cidr) => (lostSubnets.routeMayGo(cidr) ? 'remove' : 'keep'),
     onDrift(objects) {
@@ -248,22 +324,34 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         { chains },
         'a firewall of the host may drop pod traffic: let weft* and vxlan.weft through it',
       ),
+    onUnmet(unmet) {
+      metrics.unmet(unmet);
+      alarm.unmet(unmet);
+    },
     settings: { syncMs: SYNC_MS },
     clock,
     random,
     log,
   });
   isBroken = () => sync.broken() !== undefined;
+  wakeSync = sync.wake;
+  const hold = createSubnetHold({
+    read: async (until) =>
+      (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
+    clock,
+    holdMs: settings.subnetHoldMs,
+  });
   const nodeSubnets = createNodeSubnets({
     stores,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
+    subnetsOfNode: caches.subnetsOfNode,
     node: caches.node,
     waitDelivered: caches.subnets.waitDelivered,
     inForce: sync.upToDate,
     allocations: caches.allocations,
     inFlight,
-    wired,
+    wired: inUseAnyhow,
     waiting: () =>
       waitingClaimers({
         pods: caches.pods.list(),
@@ -276,12 +364,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
     serviceCIDRs: services.list,
     isDisputed: twoOwners.isDisputed,
-    hold: createSubnetHold({
-      read: async (until) =>
-        (await readLeaseAnnotations(client, flags.controllerLease, until))?.[SUBNET_HOLD_ANNOTATION],
-      clock,
-      holdMs: settings.subnetHoldMs,
-    }),
+    hold,
     settings,
     clock,
     random,
@@ -309,7 +392,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     async recover(until) {
       await caches.listedAfresh(until);
       wired.read(attachmentsOf(findPodLinks(host)));
-      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired }, until);
+      await rereadOwnObjects({ caches, markedSubnets: () => markedSubnets(host), wired: inUseAnyhow }, until);
       await care.recover(until);
       await caches.allocations.living(AbortSignal.any([until, AbortSignal.timeout(FIRST_STEPS_MS)]));
       log.info(await sweep(), 'swept after an etcd that went back');
@@ -329,7 +412,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     nodeName,
     bootID,
     host,
-    ownNamespace: openOwnNamespace(),
+    ownNamespace,
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     allocations: caches.allocations,
@@ -340,9 +423,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       pod: caches.pods.get,
       getPod: (pod, until) => getPod(client, pod, until),
     }),
+    findOwnPod: (uid) => caches.pods.list().find((pod) => isPodOf(pod, uid)),
     announce: createAnnounce(events, ({ namespace, name }) => caches.pods.get(`${namespace}/${name}`)?.uid),
     subnetSource: nodeSubnets,
     exclusiveSubnets,
+    hold,
     listSticky: stores.allocations.listSticky,
     dataPath: sync,
     claims: {
@@ -361,6 +446,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     recovery,
     ages: createAttachmentAges(() => clock.nowMs()),
     wired,
+    lost,
     settings,
     observe,
     onClaimEnded: metrics.claimEnded,
@@ -390,7 +476,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   );
   const askForOneOfOurs = createOwnObjectsCheck({
     objects: () => [
-      ...ownSubnets(caches.subnets.list(), nodeName, caches.node().uid).map(({ metadata }) => ({
+      ...ownSubnets(caches.subnetsOfNode(), nodeName, caches.node().uid).map(({ metadata }) => ({
         kind: NODE_SUBNET.kind,
         metadata,
         isWatched: caches.subnets.isAlive,
@@ -408,6 +494,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     clock,
   });
   caches.onWentBack(recovery.begin);
+  caches.onWentBack(dns.startAfresh);
   caches.onNodeChange(() => sync.wake());
 
   await sync.upToDate(signal);
@@ -464,6 +551,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         caches.onPodBound(listener);
       },
       async () => {
+        followDNS();
+        dns.look();
         await recovery.settled(signal);
         await twoOwners.look(signal);
         await care.maintain(signal);
@@ -491,6 +580,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   await sync.stop();
   await caches.stop();
   await services.stop();
+  await dns.stop();
   await client.close();
   await scrapes.close();
   health.close();
@@ -509,6 +599,11 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     log.error({ err: error }, 'not done at the start: it is tried again');
   }
 }
+
+/** Pods run without limits rather than not at all. */
+const NO_BANDWIDTH =
+  "this node's kernel has no ifb devices, which the plugin bandwidth needs (kernel module ifb): it is left out of the " +
+  'network configuration, and annotations of bandwidth mean nothing on this node';
 
 /** The node's subnets as the loop and the recovery see to them. */
 interface SubnetCare {

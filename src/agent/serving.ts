@@ -23,10 +23,13 @@ export interface Serving {
 
 export function createServing({
   flags,
+  conflist,
   clock,
   log,
 }: {
   readonly flags: { readonly runDirectory: string; readonly confDirectory: string };
+  /** The text of the network configuration; default: weft alone. */
+  readonly conflist?: () => string;
   readonly clock: Clock;
   readonly log: AgentParts['log'];
 }): Serving {
@@ -55,7 +58,7 @@ export function createServing({
         await writeFile(mark, '', { mode: 0o600 });
         served = true;
       }
-      if (await writeConflist(flags.confDirectory, renderConflist())) {
+      if (await writeConflist(flags.confDirectory, conflist?.() ?? renderConflist())) {
         log.info({ directory: flags.confDirectory }, 'wrote the network configuration: pods can start');
       }
       const earlier = (await earlierConfigurations(flags.confDirectory)).join(', ');

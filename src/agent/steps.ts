@@ -7,6 +7,7 @@ export const ADD_STEPS = [
   'add:claim-sent',
   'add:link-made',
   'add:claimed',
+  'add:rules-set',
   'add:wired',
 ] as const;
 

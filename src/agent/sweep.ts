@@ -8,6 +8,7 @@ import {
 } from '../api/index.ts';
 import {
   attachmentID,
+  conflictOfLost,
   EMPTY_SWEEP_MEMORY,
   isResting,
   judgeSweep,
@@ -22,13 +23,14 @@ import {
   deleteLink,
   findPodLinks,
   getLink,
+  hasPodRules,
   parseAlias,
   type AttachmentAlias,
   type FoundPodLink,
 } from '../kernel/index.ts';
 import { FAMILIES, formatAddress, type IPAddress } from '../net/index.ts';
 import type { AllocationStore } from '../ipam/index.ts';
-import { findHostEnd } from './attachments.ts';
+import { findHostEnd, withoutPodRules } from './attachments.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 
 /** What the sweep needs besides the parts of the verbs. */
@@ -88,6 +90,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     const judgement = judgeSweep({
       allocations,
       links: live,
+      lost: parts.lost.specs(),
       bootID: parts.bootID,
       namespaceState: facts.namespaceState,
       memory,
@@ -100,6 +103,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       marksOf: facts.marksOf,
     });
     memory = judgement.memory;
+    for (const spec of judgement.forget) parts.lost.forget(spec);
     let released = 0;
     for (const allocation of judgement.release) {
       if (await attempt(parts, allocation.metadata.name, () => release(parts, facts, allocation))) released++;
@@ -109,10 +113,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     for (const spec of judgement.readopt) {
       const outcome = await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec));
       if (outcome === 'created') readopted++;
-      const attachment = live.find((link) => isOf(link, spec));
-      if (typeof outcome === 'object' && attachment !== undefined) {
-        conflicts.push({ address: spec.address, attachment, allocation: outcome.takenBy });
-      }
+      if (typeof outcome === 'object') conflicts.push(...conflictsOver(spec, live, outcome.takenBy));
     }
     let linksRemoved = 0;
     for (const link of judgement.removeLinks) {
@@ -192,9 +193,14 @@ async function readopt(parts: AgentParts, facts: SweepFacts, spec: IPAllocationS
   const { attachment } = spec;
   if (attachment === undefined) return 'needless';
   return parts.locks.run(attachment, async () => {
-    if (!standsWith(parts, spec.address, attachment)) return 'needless';
+    const isThere =
+      attachment.kind === 'Interface'
+        ? standsWith(parts, spec.address, attachment)
+        : parts.lost.isLost(spec) && isInhabited(parts, facts, attachment);
+    if (!isThere) return 'needless';
     const outcome = await facts.store.create(spec);
     if (outcome.kind === 'created') {
+      parts.lost.forget(spec);
       const address = formatAddress(spec.address);
       parts.log.warn(
         { address, attachment },
@@ -225,6 +231,17 @@ async function bindAgain(
   return true;
 }
 
+function conflictsOver(
+  spec: IPAllocationSpec,
+  live: readonly LiveAttachment[],
+  takenBy: IPAllocation,
+): SweepConflict[] {
+  const { attachment, address } = spec;
+  if (attachment?.kind === 'AddressOnly') return [conflictOfLost(spec, attachment, takenBy)];
+  const link = live.find((one) => isOf(one, spec));
+  return link === undefined ? [] : [{ address, attachment: link, allocation: takenBy }];
+}
+
 function isSameClaim(a: IPAllocationSpec, b: IPAllocationSpec): boolean {
   if (a.attachment === undefined || b.attachment === undefined || a.nodeName !== b.nodeName) return false;
   return attachmentID(a.attachment) === attachmentID(b.attachment);
@@ -250,7 +267,9 @@ function removeHalfMade(parts: AgentParts, { linkIndex }: LiveAttachment): boole
   if (link === undefined || !link.name.startsWith('weft') || parseAlias(link.alias) !== undefined)
     return false;
   parts.log.warn({ link: link.name }, 'removing an interface that an ADD left half-made');
-  return deleteLink(parts.host, linkIndex);
+  const isGone = deleteLink(parts.host, linkIndex);
+  if (hasPodRules(link)) void withoutPodRules(parts);
+  return isGone;
 }
 
 function report(parts: AgentParts, { address, attachment, allocation }: SweepConflict): void {

@@ -2,12 +2,25 @@ import type { IPPool, NodeSubnet } from '../api/index.ts';
 import {
   desiredNodeState,
   FILTER_TABLE,
+  podMTUOf,
   type DataplaneConfig,
+  type DNSServer,
   type NodeState,
   type Uplinks,
 } from '../dataplane/index.ts';
 import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
-import { ensureAccepted, repairPodLinks, type CommandRunner, type NetlinkSocket } from '../kernel/index.ts';
+import {
+  changePodMTUs,
+  ensureAccepted,
+  forgetHostPortFlows,
+  podMTUChanges,
+  readPodRules,
+  repairPodLinks,
+  type CommandRunner,
+  type Namespace,
+  type NetlinkSocket,
+  type PodMTUChange,
+} from '../kernel/index.ts';
 import {
   FAMILIES,
   formatAddress,
@@ -30,6 +43,7 @@ export interface NodeSources {
   readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly IPAddress[] };
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
+  readonly dnsServers: readonly DNSServer[];
 }
 
 export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSubnetRoute'> {
@@ -37,19 +51,37 @@ export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSub
   readonly host: NetlinkSocket;
   /** Port ids of this process's own rtnetlink sockets: what they do is no news. */
   readonly ownPorts: () => ReadonlySet<number>;
+  readonly ownNamespace: Namespace;
+  /** Where pods' namespaces may be: one is entered only when the MTU of its pod's link is to change. */
+  readonly podNamespaces: () => Iterable<string>;
   readonly run: CommandRunner;
   readonly sysctlRoot: string;
   /** Undefined until every kind has been listed completely once: nothing is touched before. */
   readonly sources: () => NodeSources | undefined;
+  /** The pools of those sources as they are now. */
+  readonly pools: () => readonly IPPool[];
   readonly config: DataplaneConfig;
   /** Someone else had changed these objects; they have been put back. */
   readonly onDrift: (objects: readonly string[]) => void;
   /** Foreign chains that drop pods' packets and that weft leaves alone, as `inet firewalld filter_FORWARD`. */
   readonly onForeignDrop: (chains: readonly string[]) => void;
+  /**
+   * What this node does without, and is tried again: what the objects say cannot be done, what the kernel refuses of
+   * single peers or pods. Told when it changes, and when nothing is left.
+   */
+  readonly onUnmet: (unmet: Unmet) => void;
   readonly settings: { readonly syncMs: number };
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentParts['log'];
+}
+
+/** Why single peers are not reached, or single pods not as they should be. */
+export interface Unmet {
+  /** By the objects: one node has no usable address, two have one MAC, and the like. */
+  readonly notes: readonly string[];
+  /** By the kernel. */
+  readonly refused: readonly string[];
 }
 
 /** The node's kernel, kept equal to what the objects say (design, section 7). */
@@ -95,6 +127,19 @@ export class UnknownUplinkError extends Error {
   }
 }
 
+/** New filters could not be set, so no new pod may send yet. */
+export class FiltersNotInForceError extends Error {
+  override name = 'FiltersNotInForceError' as const;
+
+  constructor(reason: string | undefined) {
+    super(
+      "the isolation of an IPPool has changed, and this node's filters have not followed yet: " +
+        (reason ?? 'the node is busy') +
+        '. The pod is not wired before they have',
+    );
+  }
+}
+
 /** Several parts of one comparison failed. */
 export class NodeSyncError extends AggregateError {
   override name = 'NodeSyncError' as const;
@@ -111,7 +156,7 @@ export class NodeSyncError extends AggregateError {
 export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const { clock, host, log, run, sysctlRoot } = parts;
   const stopping = new AbortController();
-  const filterTable = createFilterTable(run);
+  const filterTable = createFilterTable(run, () => readPodRules(host));
   const schedule = createSchedule(clock);
   const backOff = () => jitteredBackOff(parts.random, { firstMs: 500, maxMs: 15_000 });
   const waiting = new Set<Waiting>();
@@ -120,20 +165,24 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let previous: Remembered | undefined;
   let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
   let uplinks: Uplinks = {};
-  let notes = '';
-  let refusals = '';
+  let unmet: Unmet = { notes: [], refused: [] };
+  let deviceAskedForMs = -Infinity;
   let accepted: string | undefined;
   let foreignDrops = '';
+  /** Which pools the filters were last set for, by `isolationOf`. */
+  let isolatedFor: string | undefined;
+  const filterListeners = new Set<() => void>();
 
   /** What of single peers or pods was refused; undefined while there is nothing to compare with. */
   async function compare(verifyFilters: boolean): Promise<readonly Error[] | undefined> {
     const sources = parts.sources();
     if (sources === undefined) return undefined;
     const state = desiredBy(sources);
-    tellNotes(state);
+    if (state.vxlan !== undefined) deviceAskedForMs = clock.nowMs();
     const errors: Error[] = [];
     const refused: Error[] = [];
     const drift: string[] = [];
+    let hasApplied = false;
     const attempt = async (work: () => Promise<void> | void) => {
       try {
         await work();
@@ -145,17 +194,24 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     await attempt(async () => {
       const outcome = await filterTable.apply(state.filter, { verify: verifyFilters });
       if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+      isolatedFor = isolationOf(sources.pools);
+      for (const listener of [...filterListeners]) listener();
     });
     await attempt(() => {
       const changed = ensureForwarding(host, sysctlRoot, state.families);
       if (previous?.state.families.join() === state.families.join()) drift.push(...changed);
     });
     await attempt(async () => {
-      if (state.vxlan === undefined && state.families.length > 0) {
-        throw new UnknownUplinkError(sources.node.name, sources.node.addresses[0]);
+      const [first] = sources.node.addresses;
+      if (state.families.length > 0 && (first === undefined || uplinks[first.family] === undefined)) {
+        throw new UnknownUplinkError(sources.node.name, first);
       }
+      // A link never carries more than its way does: what shrinks does so before the way, what grows after it. What
+      // goes wrong with it goes wrong the second time, too, and is told then.
+      changeMTUs(state, ({ link, mtu }) => mtu < link.mtu);
       const applied = await applyNodeState(host, state, {
         beforeRemovingSubnetRoute: parts.beforeRemovingSubnetRoute,
+        keepDevice: isDeviceKept(),
         beforeRemovals: () => {
           const repaired = repairPodLinks(host, state.preferredSource);
           if (sameSources(previous?.state, state)) drift.push(...repaired);
@@ -164,6 +220,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       errors.push(...applied.errors);
       refused.push(...applied.refused);
       drift.push(...driftOf(applied.changes, previous?.present));
+      refused.push(...changeMTUs(state, () => true));
+      hasApplied = true;
       current = state;
       previous = { state, present: applied.present };
     });
@@ -174,9 +232,16 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       log.error({ err: error }, 'could not look at the filters of others: they may drop what pods send');
     }
     if (drift.length > 0) parts.onDrift(drift);
+    const messages = refused.map(({ message }) => message);
+    tellUnmet({ notes: state.notes, refused: hasApplied ? messages : unmet.refused });
     const [first] = errors;
     if (first !== undefined) throw errors.length === 1 ? first : new NodeSyncError(errors);
     return refused;
+  }
+
+  /** Nodes hear of a pool's change one after the other. */
+  function isDeviceKept(): boolean {
+    return clock.nowMs() - deviceAskedForMs < DEVICE_LINGERS_MS;
   }
 
   function desiredBy(sources: NodeSources): NodeState {
@@ -206,17 +271,31 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     foreignDrops = unhandled.join();
   }
 
-  function tellNotes(state: NodeState): void {
-    const text = state.notes.join('; ');
-    if (text !== notes && text !== '') log.warn({ notes: state.notes }, 'some nodes cannot be reached');
-    notes = text;
+  /** Of living pods, as far as `which` says; returns what went wrong. */
+  function changeMTUs(state: NodeState, which: (change: PodMTUChange) => boolean): readonly Error[] {
+    const changes = podMTUChanges(host, (addresses) => podMTUOf(state.podMTU, addresses)).filter(which);
+    const { changed, errors } = changePodMTUs(host, parts.ownNamespace, {
+      changes,
+      paths: parts.podNamespaces,
+    });
+    if (changed.length > 0) {
+      const mtus = [...new Set(changed.map(({ mtu }) => mtu))];
+      log.info({ links: changed.length, mtus }, "pods' links have another MTU now");
+    }
+    return errors;
   }
 
   /** One peer that cannot be reached is no reason to take the whole node out of service. */
-  function tellRefusals(errors: readonly Error[]): void {
-    const text = errors.map(({ message }) => message).join('; ');
-    if (text !== refusals && text !== '') log.error({}, `the kernel refuses what single peers need: ${text}`);
-    refusals = text;
+  function tellUnmet(now: Unmet): void {
+    const isNew = (list: readonly string[], before: readonly string[]) =>
+      list.length > 0 && list.join('; ') !== before.join('; ');
+    if (isNew(now.notes, unmet.notes)) log.warn({ notes: now.notes }, 'some nodes cannot be reached');
+    if (isNew(now.refused, unmet.refused)) {
+      log.error({}, `the kernel refuses what single peers or pods need: ${now.refused.join('; ')}`);
+    }
+    const same = JSON.stringify(now) === JSON.stringify(unmet);
+    unmet = now;
+    if (!same) parts.onUnmet(now);
   }
 
   async function loop(): Promise<void> {
@@ -233,7 +312,6 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         if (failure !== undefined) log.info({}, "this node's data path is whole again");
         failure = undefined;
         served.forEach(({ resolve }) => resolve());
-        tellRefusals(refused);
         if (refused.length === 0) retries = backOff();
         schedule.request('all', refused.length === 0 ? parts.settings.syncMs : retries.next());
       } catch (error) {
@@ -258,9 +336,37 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const running = loop();
 
   return {
-    podMTU: () => setUp().podMTU,
+    podMTU: (addresses) => podMTUOf(setUp().podMTU, addresses),
     hostSources: () => setUp().preferredSource,
-    wake: () => schedule.request('links', DEBOUNCE_MS),
+    forgetFlows: (hostPorts) => forgetHostPortFlows(host, run, hostPorts),
+    podRulesChanged: () => filterTable.attachmentsChanged(),
+    filtersHold: () => filterTable.holds(),
+    async isolationInForce(signal) {
+      const isInForce = () => isolatedFor === isolationOf(parts.pools());
+      if (isInForce()) return;
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const listener = () => {
+        if (isInForce()) resolve();
+      };
+      const timeout = AbortSignal.timeout(ISOLATION_WAIT_MS);
+      const until = AbortSignal.any([signal, timeout]);
+      const abort = () =>
+        reject(signal.aborted ? asError(signal.reason) : new FiltersNotInForceError(failure?.reason));
+      filterListeners.add(listener);
+      until.addEventListener('abort', abort, { once: true });
+      if (until.aborted) abort();
+      schedule.requestNow();
+      await promise.finally(() => {
+        filterListeners.delete(listener);
+        until.removeEventListener('abort', abort);
+      });
+    },
+    wake() {
+      schedule.request('links', DEBOUNCE_MS);
+      // What is to be kept apart is so soon, however often this node has just been compared.
+      if (isolatedFor === isolationOf(parts.pools())) return;
+      void clock.sleep(DEBOUNCE_MS, stopping.signal).then(schedule.requestNow, () => undefined);
+    },
     upToDate(signal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const entry = { resolve };
@@ -278,7 +384,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     async differences() {
       const sources = parts.sources();
       if (sources === undefined || current === undefined) throw new NodeNotSetUpError();
-      return kernelDifferences({ host, sysctlRoot, filterTable, state: desiredBy(sources) });
+      const state = desiredBy(sources);
+      return kernelDifferences({ host, sysctlRoot, filterTable, state, isDeviceKept: isDeviceKept() });
     },
     async stop() {
       stopping.abort();
@@ -305,9 +412,19 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 /** Kernel events come in flocks. */
 const DEBOUNCE_MS = 50;
 const NO_SOURCES_MS = 1000;
+/** For so long an ADD waits for filters that a pool has just asked for. */
+const ISOLATION_WAIT_MS = 5000;
+/** For how long the device stays after the last pool that may encapsulate. */
+const DEVICE_LINGERS_MS = 10_000;
 
 interface Waiting {
   readonly resolve: () => void;
+}
+
+/** Another text for pools that are to be isolated otherwise; empty where none is. */
+function isolationOf(pools: readonly IPPool[]): string {
+  if (!pools.some(({ spec }) => spec.isolation.mode === 'Isolated')) return '';
+  return pools.map(({ metadata: { uid, generation } }) => `${uid} ${generation ?? 0}`).join();
 }
 
 /** What the last comparison left behind. */

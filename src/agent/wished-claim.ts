@@ -1,5 +1,6 @@
 import { STICKY_HOLDER, type IPAllocation, type IPPool } from '../api/index.ts';
 import {
+  AddressHeldError,
   FixedAddressError,
   isStillGiven,
   jitteredBackOff,
@@ -30,8 +31,12 @@ export async function claimWished(
   const wanted = wantedOf(wishes, kept, parts);
   const pools = wanted.pool === undefined ? wishes.pools : [wanted.pool];
   const terms = { wanted: wanted.addresses, sticky: wishes.sticky };
+  await notHeld(parts, wanted.addresses, signal);
   const claimed = await claimFromOneOf(parts, claimant, pools, terms, signal);
   try {
+    // A hold that began after the look before: its owner may have come by the same answer a moment later.
+    const [address] = addressesIn(wanted.addresses);
+    if (address !== undefined && (await isHeld(parts, signal))) throw new AddressHeldError(address);
     for (const allocation of claimed) {
       // What was drawn lies in the node's own subnets.
       const { family } = allocation.spec.address;
@@ -51,6 +56,51 @@ export async function claimWished(
     void letGo(parts, claimant, allocation);
   }
   return claimed;
+}
+
+/** How often it is asked whether claims are still held. */
+const HOLD_LOOK_MS = 1_000;
+
+/**
+ * Waits a little for the end of a hold. An address that is drawn lies in a subnet of this node, and nobody else draws
+ * there; one that must be had may be a pod's on another node, whose agent has yet to claim again what etcd has forgotten.
+ * @throws AddressHeldError
+ */
+async function notHeld(
+  parts: ClaimingParts,
+  wanted: Readonly<Partial<Record<Family, WantedAddress>>>,
+  signal: AbortSignal,
+): Promise<void> {
+  const [address] = addressesIn(wanted);
+  if (address === undefined) return;
+  const { clock } = parts.claims;
+  const giveUpAtMs = clock.nowMs() + parts.settings.subnetWaitMs;
+  while (await isHeld(parts, signal)) {
+    if (clock.nowMs() >= giveUpAtMs) throw new AddressHeldError(address);
+    await clock.sleep(HOLD_LOOK_MS, signal);
+  }
+}
+
+function addressesIn(wanted: Readonly<Partial<Record<Family, WantedAddress>>>): IPAddress[] {
+  return FAMILIES.flatMap((family) => wanted[family]?.address ?? []);
+}
+
+/** Asked until it is answered: nobody may take a failure for "not held". */
+async function isHeld(
+  { claims: { clock, random }, hold, log }: ClaimingParts,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (hold === undefined) return false;
+  const backOff = jitteredBackOff(random);
+  for (;;) {
+    try {
+      return await hold.isHeld(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn({ err: error }, 'could not read whether claims are held: trying again');
+      await clock.sleep(backOff.next(), signal);
+    }
+  }
 }
 
 /** What the pod is to have, and from which pool; undefined: nothing certain, from any. */

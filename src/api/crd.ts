@@ -62,6 +62,7 @@ const KINDS: readonly Kind[] = [
     ],
     columns: [
       { name: 'Use', type: 'string', jsonPath: '.spec.use', priority: 1 },
+      { name: 'Isolation', type: 'string', jsonPath: '.spec.isolation.mode', priority: 1 },
       { name: 'CIDRs', type: 'string', jsonPath: '.spec.cidrs' },
       { name: 'IPv4 Used', type: 'integer', jsonPath: '.status.ipv4.allocated' },
       { name: 'IPv4 Resting', type: 'integer', jsonPath: '.status.ipv4.resting' },

@@ -6,3 +6,4 @@ export * from './selector.ts';
 export * from './ippool.ts';
 export * from './nodesubnet.ts';
 export * from './ipallocation.ts';
+export * from './vxlan-mac.ts';

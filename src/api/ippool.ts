@@ -12,6 +12,48 @@ export const IP_POOL: Resource = { kind: 'IPPool', plural: 'ippools', singular: 
 export const PoolUse = z.enum(['Pods', 'Bridge', 'Lan']);
 export type PoolUse = z.output<typeof PoolUse>;
 
+/** Whether other pools' pods reach those of a pool (dataplane/isolation.ts). */
+export const Isolation = z
+  .object({
+    mode: z
+      .enum(['None', 'Isolated'])
+      .default('None')
+      .describe(
+        'Isolated: traffic with the pods of another pool passes only where this pool names that one in peers and, if ' +
+          'that one is Isolated too, it names this one. None: only what the other pool refuses is refused.',
+      ),
+    peers: z
+      .array(
+        z
+          .string()
+          .min(1)
+          .max(63)
+          .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/),
+      )
+      .max(256)
+      .default([])
+      .meta({
+        'x-kubernetes-list-type': 'set',
+        description: 'The names of the pools whose pods an Isolated pool admits, and is admitted by.',
+      }),
+    dns: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Whether the pool's pods reach the cluster's DNS Service wherever its pods live, whatever isolation says.",
+      ),
+  })
+  .prefault({})
+  .describe(
+    'Keeps pods of different pools apart, by the CIDRs of the pools. Nodes, what nodes masquerade, and addresses outside ' +
+      'all pools are not affected. Where an Isolated pool is full, its pods wait and are not given an address of another.',
+  );
+export type Isolation = z.output<typeof Isolation>;
+
+/** How other nodes reach a subnet of the pool (dataplane/peers.ts). */
+export const Encapsulation = z.enum(['CrossSubnet', 'Always', 'Never']);
+export type Encapsulation = z.output<typeof Encapsulation>;
+
 /** What a person writes and keeps in git. Nobody else writes it. */
 export const IPPoolSpec = z
   .object({
@@ -80,10 +122,25 @@ export const IPPoolSpec = z
         'Whether pods may ask for an address by the annotation ipam.weft.dev/addresses. Each one that lies outside ' +
           "its node's subnets is a route on every node.",
       ),
+    encapsulation: Encapsulation.default('CrossSubnet').describe(
+      'How nodes reach the pods of others. CrossSubnet: plain routes to nodes on the same link, VXLAN to others. ' +
+        'Always: VXLAN to all, for fabrics that drop packets with addresses of pods. Never: plain routes to nodes on ' +
+        'the same link; to others the fabric routes. May change at any time. Not for pools of use Lan.',
+    ),
+    allowedSources: z
+      .array(PoolCIDRField)
+      .max(64)
+      .optional()
+      .describe(
+        'Sources besides their own addresses that pods of this pool may send from, if they ask for it by the annotation ' +
+          'ipam.weft.dev/allowed-sources: VPNs and routers. Absent: none. Whatever is listed, never the addresses of ' +
+          'pools and nodes.',
+      ),
     natOutgoing: z
       .boolean()
       .default(true)
       .describe('Whether traffic that leaves the pools is masqueraded behind the node.'),
+    isolation: Isolation,
     reuseDelaySeconds: z
       .int()
       .min(0)

@@ -8,6 +8,9 @@ interface UsedSpec {
   readonly cidrs: readonly CIDR[];
   readonly nodeSubnetPrefixLength: Readonly<Record<Family, number>>;
   readonly fixedAddresses: boolean;
+  readonly isolation: { readonly mode: 'None' | 'Isolated' };
+  readonly encapsulation: 'CrossSubnet' | 'Always' | 'Never';
+  readonly allowedSources?: readonly CIDR[] | undefined;
   readonly gateway?: Readonly<Partial<Record<Family, IPAddress | undefined>>> | undefined;
 }
 
@@ -37,6 +40,23 @@ const RULES: readonly UseRule[] = [
     rule: "self.use == 'Pods' || !self.fixedAddresses",
     message: 'fixedAddresses is for pools of use Pods: other plugins name no address',
     holds: ({ use, fixedAddresses }) => use === 'Pods' || !fixedAddresses,
+  },
+  {
+    rule: "self.use != 'Lan' || !has(self.isolation) || self.isolation.mode == 'None'",
+    message: 'isolation is for pools of use Pods or Bridge: what lies on a LAN is not filtered',
+    holds: ({ use, isolation }) => use !== 'Lan' || isolation.mode === 'None',
+  },
+  {
+    // The default is there before the rule is asked, so only another value can be told from none.
+    rule: "self.use != 'Lan' || self.encapsulation == 'CrossSubnet'",
+    message: 'encapsulation is for pools of use Pods and Bridge: what lies on a LAN is routed by no node',
+    holds: ({ use, encapsulation }) => use !== 'Lan' || encapsulation === 'CrossSubnet',
+  },
+  {
+    rule: "self.use == 'Pods' || !has(self.allowedSources)",
+    message:
+      'allowedSources is for pools of use Pods: the interfaces of other plugins are not filtered by source',
+    holds: ({ use, allowedSources }) => use === 'Pods' || allowedSources === undefined,
   },
   ...FAMILIES.flatMap(lanRules),
 ];

@@ -1,8 +1,10 @@
 import * as z from 'zod';
+import type { PortMapping } from '../dataplane/index.ts';
 import type { Verb } from './environment.ts';
 import { excerpt, InvalidConfigurationError, UndecodableInputError, UnsupportedFieldError } from './error.ts';
 import { parseJSON, type JSONObject } from './json.ts';
 import { isNetworkName } from './names.ts';
+import { parsePortMappings } from './port-mappings.ts';
 import { parseVersion, requireVerbOfVersion, type CniVersion } from './versions.ts';
 
 /** What every verb needs of a configuration, and the whole of it for those who read on. */
@@ -19,6 +21,8 @@ export interface NetworkConfiguration {
   /** The one pool to draw from; for second interfaces. */
   readonly pool: string | undefined;
   readonly dns: DNS;
+  /** Ports of the node that lead to the pod (capability portMappings). */
+  readonly portMappings: readonly PortMapping[];
 }
 
 /** What the result says about name resolution; empty lists are left out of it. */
@@ -57,13 +61,18 @@ export function parseConfiguration(input: NetworkInput): NetworkConfiguration {
   if (!parsed.success) throw configurationError(parsed.error, input.fields);
   const { mtu, pool, dns, capabilities, runtimeConfig } = parsed.data;
   for (const [name, wanted] of Object.entries(capabilities)) {
-    if (wanted) throw new UnsupportedFieldError(`capabilities.${name}`, wanted);
+    if (wanted && name !== PORT_MAPPINGS) throw new UnsupportedFieldError(`capabilities.${name}`, wanted);
   }
   for (const [name, value] of Object.entries(runtimeConfig)) {
-    if (!isEmpty(value)) throw new UnsupportedFieldError(`runtimeConfig.${name}`, value);
+    if (name !== PORT_MAPPINGS && !isEmpty(value))
+      throw new UnsupportedFieldError(`runtimeConfig.${name}`, value);
   }
-  return { mtu, pool, dns: withoutUndefined(dns) };
+  const portMappings = parsePortMappings(runtimeConfig[PORT_MAPPINGS]);
+  return { mtu, pool, dns: withoutUndefined(dns), portMappings };
 }
+
+/** The one capability. */
+const PORT_MAPPINGS = 'portMappings';
 
 /** Keys that the specification reserves for what the runtime adds. */
 const RUNTIME_PREFIX = 'cni.dev/';
@@ -92,7 +101,7 @@ const Fields = z.strictObject({
   mtu: z.int().min(MIN_MTU).max(MAX_MTU).optional(),
   pool: PoolName.optional(),
   dns: DNSFields.default({}),
-  // No capability is served yet. One that is asked for and not given would be a pod without its host port.
+  // One that is asked for and not given would be a pod without its host port.
   capabilities: z.record(z.string(), z.boolean()).default({}),
   runtimeConfig: z.record(z.string(), z.unknown()).default({}),
   // Conventions: arguments for whom they may concern.

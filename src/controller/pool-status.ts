@@ -54,6 +54,7 @@ export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
     nearlyExhausted(usage, facts.nearlyExhausted),
     overlapping(facts),
     draining(facts),
+    peersUnmatched(facts),
   ];
   return {
     ...(pool.metadata.generation === undefined ? {} : { observedGeneration: pool.metadata.generation }),
@@ -89,7 +90,8 @@ export function namedSubnets(subnets: readonly NodeSubnet[]): string {
 }
 
 interface Finding {
-  readonly type: 'Ready' | 'Exhausted' | 'NearlyExhausted' | 'Overlapping' | 'Draining' | 'Consistent';
+  readonly type:
+    'Ready' | 'Exhausted' | 'NearlyExhausted' | 'Overlapping' | 'Draining' | 'PeersUnmatched' | 'Consistent';
   readonly holds: boolean;
   readonly reason: string;
   readonly message: string;
@@ -262,6 +264,38 @@ function whatIsLeft(drained: readonly NodeSubnet[], { allocations }: PoolFacts):
     ...(holders.length > 0 ? [`held without a pod: ${holders.join(', ')}`] : []),
     [...named, ...(more > 0 ? [`and ${more} more`] : [])].join(', '),
   ].join('; ');
+}
+
+/** Whether the pool names others as peers to no effect. It is told and nothing more: the filters go by the specs. */
+function peersUnmatched({ pool: { metadata, spec }, pools }: PoolFacts): Finding {
+  const type = 'PeersUnmatched';
+  if (spec.isolation.mode !== 'Isolated') {
+    return {
+      type,
+      holds: false,
+      reason: 'NotIsolated',
+      message: 'its pods are kept from nobody by this pool',
+    };
+  }
+  const unmatched = spec.isolation.peers.flatMap((name) => {
+    const peer = pools.find((other) => other.metadata.name === name);
+    const named = (reason: string, why: string) => [{ reason, text: `${name}: ${why}` }];
+    if (peer === undefined) return named('NoSuchPool', 'there is no such IPPool');
+    if (peer.spec.use === 'Lan')
+      return named('NotFiltered', 'its use is Lan, and what lies there is not filtered');
+    if (peer.spec.isolation.mode === 'None' || name === metadata.name) return [];
+    if (peer.spec.isolation.peers.includes(metadata.name)) return [];
+    return named('NotNamedBack', `it is Isolated and does not name ${metadata.name} in its peers`);
+  });
+  const [first] = unmatched;
+  if (first === undefined) {
+    const message = 'it is isolated from all pools but its peers, each of which admits it';
+    return { type, holds: false, reason: 'PeersMatch', message };
+  }
+  const texts = unmatched.slice(0, MOST_NAMED).map(({ text }) => text);
+  const more = unmatched.length - texts.length;
+  const message = `peers that it names to no effect: ${[...texts, ...(more > 0 ? [`and ${more} more`] : [])].join('; ')}`;
+  return { type, holds: true, reason: first.reason, message };
 }
 
 function mergeRangesByFamily(subnets: readonly NodeSubnet[]): Record<Family, Range[]> {

@@ -1,25 +1,29 @@
 import { nodeAddressIn, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { FAMILIES, formatAddress, hostCIDR, type CIDR, type Family, type IPAddress } from '../net/index.ts';
+import { addressSet, type AddressSet } from './address-set.ts';
+import { renderHostPorts } from './host-ports.ts';
+import { desiredIsolation, renderIsolation, type DNSServer, type IsolationState } from './isolation.ts';
 import {
-  FAMILIES,
-  formatAddress,
-  hostCIDR,
-  mergeRanges,
-  rangeOfCIDR,
-  type CIDR,
-  type Family,
-  type IPAddress,
-  type Range,
-} from '../net/index.ts';
+  addBaseChain,
+  addChain,
+  addSets,
+  addRule,
+  address,
+  DROP,
+  FILTER_TABLE,
+  match,
+  NFT_FAMILY,
+  payload,
+  PRIORITY_FILTER,
+  set,
+  type NftCommand,
+  type NftDocument,
+} from './nft-commands.ts';
+import { allowedSources, type AttachmentRules } from './pod-rules.ts';
 import { VXLAN_LINK } from './vxlan.ts';
-
-/** Our one table, in family inet. */
-export const FILTER_TABLE = 'weft';
 
 /** The host ends of pods' links, by name. */
 export const POD_LINK_PATTERN = 'weft*';
-
-/** Addresses of both families, each family's ranges merged and in order. */
-export type AddressSet = Readonly<Record<Family, readonly Range[]>>;
 
 /** What the filter rules depend on. */
 export interface FilterState {
@@ -33,8 +37,14 @@ export interface FilterState {
   readonly directNodes: AddressSet;
   /** Destinations that the operator exempts from masquerade. */
   readonly natExempt: AddressSet;
-  /** The pods of this node whose pool has natOutgoing. */
+  /** The pods of this node whose pool has natOutgoing, and whom nodes on one link answer directly. */
   readonly natSources: AddressSet;
+  /** Which pools' pods reach which others'; undefined: all. */
+  readonly isolation: IsolationState | undefined;
+  /** Those whom every other node answers through the tunnel: their own address is no source for a node's address. */
+  readonly natTunnelled: AddressSet;
+  /** This node's own addresses by which packets that others had another source for enter the tunnel. */
+  readonly tunnelSources: Readonly<Partial<Record<Family, IPAddress>>>;
   readonly vxlan: { readonly vni: number; readonly port: number };
 }
 
@@ -44,14 +54,28 @@ export interface FilterInput {
   readonly subnets: readonly NodeSubnet[];
   readonly ownSubnets: readonly NodeSubnet[];
   readonly directNodes: readonly IPAddress[];
+  /** Those that no node routes to, since they are another's. */
+  readonly disputed: { has(subnet: NodeSubnet): boolean };
+  readonly dnsServers: readonly DNSServer[];
+  readonly tunnelSources: FilterState['tunnelSources'];
   readonly config: { readonly vni: number; readonly port: number; readonly natExempt: readonly CIDR[] };
 }
 
 /** The filter of a node: a function of pools, subnets and of who is on one link with us (design, section 7). */
 export function desiredFilter(input: FilterInput): FilterState {
-  const { families, pools, subnets, ownSubnets, directNodes, config } = input;
+  const { families, pools, subnets, ownSubnets, directNodes, disputed, dnsServers, config } = input;
   const useOf = new Map(pools.map(({ metadata, spec }) => [metadata.uid, spec.use]));
   const subnetCIDRs = subnets.map(({ spec }) => spec.cidr);
+  const tunnelled = new Set(
+    pools.filter(({ spec }) => spec.encapsulation === 'Always').map(({ metadata }) => metadata.uid),
+  );
+  const masqueraded = (which: (isTunnelled: boolean) => boolean) =>
+    addressSet(
+      ownSubnets
+        .filter(leavesMasqueraded(pools))
+        .filter(({ spec }) => which(tunnelled.has(spec.poolUID)))
+        .map(({ spec }) => spec.cidr),
+    );
   return {
     families,
     pools: addressSet([...pools.flatMap(({ spec }) => spec.cidrs), ...subnetCIDRs]),
@@ -64,16 +88,20 @@ export function desiredFilter(input: FilterInput): FilterState {
     ]),
     directNodes: addressSet(directNodes.map(hostCIDR)),
     natExempt: addressSet(config.natExempt),
-    natSources: addressSet(ownSubnets.filter(leavesMasqueraded(pools)).map(({ spec }) => spec.cidr)),
+    natSources: masqueraded((isTunnelled) => !isTunnelled),
+    natTunnelled: masqueraded((isTunnelled) => isTunnelled),
+    tunnelSources: input.tunnelSources,
+    isolation: desiredIsolation({ pools, subnets, isDisputed: (one) => disputed.has(one), dnsServers }),
     vxlan: { vni: config.vni, port: config.port },
   };
 }
 
 /**
  * The whole table as one transaction for `nft -j -f -`: it replaces what stood there at once. Only parsed
- * addresses and numbers get into it, so nothing from an object can become a rule.
+ * addresses and numbers get into it, so nothing from an object can become a rule. `attachments`: those that have rules
+ * of their own, the oldest first.
  */
-export function renderFilter(state: FilterState): NftDocument {
+export function renderFilter(state: FilterState, attachments: readonly AttachmentRules[] = []): NftDocument {
   const table = { family: 'inet', name: FILTER_TABLE };
   return {
     nftables: [
@@ -81,17 +109,17 @@ export function renderFilter(state: FilterState): NftDocument {
       { add: { table } },
       { delete: { table } },
       { add: { table } },
-      ...SETS.flatMap(({ name, of }) => FAMILIES.map((family) => addSet(name, family, of(state)[family]))),
-      ...antiSpoofing(),
+      ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
+      ...antiSpoofing(attachments),
       ...vxlanGuard(state),
       ...masquerade(state),
+      ...renderHostPorts(
+        attachments.flatMap(({ hostPorts }) => hostPorts),
+        FAMILIES,
+      ),
+      ...renderIsolation(state),
     ],
   };
-}
-
-/** Input of `nft -j`. */
-export interface NftDocument {
-  readonly nftables: readonly Readonly<Record<string, unknown>>[];
 }
 
 const SETS: readonly { readonly name: string; readonly of: (state: FilterState) => AddressSet }[] = [
@@ -100,16 +128,11 @@ const SETS: readonly { readonly name: string; readonly of: (state: FilterState) 
   { name: 'direct_nodes', of: ({ directNodes }) => directNodes },
   { name: 'nat_exempt', of: ({ natExempt }) => natExempt },
   { name: 'nat_sources', of: ({ natSources }) => natSources },
+  { name: 'nat_tunnelled', of: ({ natTunnelled }) => natTunnelled },
 ];
-
-const NFT_FAMILY = {
-  ipv4: { protocol: 'ip', type: 'ipv4_addr', suffix: '4' },
-  ipv6: { protocol: 'ip6', type: 'ipv6_addr', suffix: '6' },
-} as const satisfies Readonly<Record<Family, object>>;
 
 /** Before connection tracking, so that what is spoofed costs nothing. */
 const PRIORITY_RAW = -300;
-const PRIORITY_FILTER = 0;
 /** Before kube-proxy's chain at 100; whoever translates a connection first decides. */
 const PRIORITY_BEFORE_SOURCE_NAT = 90;
 
@@ -118,16 +141,11 @@ const PRIORITY_BEFORE_SOURCE_NAT = 90;
  * for link-local addresses. An advertisement from a pod would become the node's default route where new links
  * inherit accept_ra=2.
  */
-function antiSpoofing(): readonly NftCommand[] {
+function antiSpoofing(attachments: readonly AttachmentRules[]): readonly NftCommand[] {
   const chain = 'from_pods';
   const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
   return [
     addBaseChain(chain, 'filter', 'prerouting', PRIORITY_RAW),
-    addRule(chain, 'no route back to its source', [
-      fromPod,
-      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
-      ...DROP,
-    ]),
     addRule(chain, 'pods are no routers', [
       fromPod,
       match('==', payload('icmpv6', 'type'), { set: ['nd-router-advert', 'nd-redirect'] }),
@@ -136,6 +154,12 @@ function antiSpoofing(): readonly NftCommand[] {
     addRule(chain, 'pods are no routers', [
       fromPod,
       match('==', payload('icmp', 'type'), 'redirect'),
+      ...DROP,
+    ]),
+    ...allowedSources(chain, attachments),
+    addRule(chain, 'no route back to its source', [
+      fromPod,
+      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
       ...DROP,
     ]),
   ];
@@ -176,11 +200,18 @@ const VNI_BITS = 24;
 /**
  * Two reasons to masquerade: a pod's packet that leaves the pools, and a packet of the node itself that a
  * Service's address has turned into the tunnel after its source was chosen: the other side would answer the
- * node's InternalIP outside the tunnel. Source ports are random, since a sequence can be guessed, and parallel
- * requests of one pod (DNS) would collide.
+ * node's InternalIP outside the tunnel. That one gets a source that stays when its way changes: the kernel ends what is
+ * masqueraded as soon as it leaves by another link. Source ports are random, since a sequence can be guessed, and
+ * parallel requests of one pod (DNS) would collide.
  */
-function masquerade({ families }: FilterState): readonly NftCommand[] {
+function masquerade({ families, tunnelSources }: FilterState): readonly NftCommand[] {
   const chain = 'masquerade';
+  const outOfPools = (family: Family, sources: string, but: readonly string[]) =>
+    addRule(chain, 'out of the pools', [
+      match('==', address(family, 'saddr'), set(sources, family)),
+      ...but.map((name) => match('!=', address(family, 'daddr'), set(name, family))),
+      MASQUERADE,
+    ]);
   return [
     addBaseChain(chain, 'nat', 'postrouting', PRIORITY_BEFORE_SOURCE_NAT),
     ...families.flatMap((family) => [
@@ -188,69 +219,20 @@ function masquerade({ families }: FilterState): readonly NftCommand[] {
         match('==', { meta: { key: 'oifname' } }, VXLAN_LINK),
         match('==', { fib: { result: 'type', flags: ['saddr'] } }, 'local'),
         match('!=', address(family, 'saddr'), set('pools', family)),
-        MASQUERADE,
+        sourceNAT(family, tunnelSources[family]),
       ]),
-      addRule(chain, 'out of the pools', [
-        match('==', address(family, 'saddr'), set('nat_sources', family)),
-        ...['pools', 'direct_nodes', 'nat_exempt'].map((name) =>
-          match('!=', address(family, 'daddr'), set(name, family)),
-        ),
-        MASQUERADE,
-      ]),
+      outOfPools(family, 'nat_sources', ['pools', 'direct_nodes', 'nat_exempt']),
+      outOfPools(family, 'nat_tunnelled', ['pools', 'nat_exempt']),
     ]),
   ];
 }
 
-type NftCommand = Readonly<Record<string, unknown>>;
-
 const MASQUERADE: NftCommand = { masquerade: { flags: ['fully-random'] } };
-const DROP: readonly NftCommand[] = [{ counter: { packets: 0, bytes: 0 } }, { drop: null }];
-
-function addSet(name: string, family: Family, ranges: readonly Range[]): NftCommand {
-  const { type, suffix } = NFT_FAMILY[family];
-  const elements = ranges.length === 0 ? {} : { elem: ranges.map((range) => element(family, range)) };
-  const definition = { family: 'inet', table: FILTER_TABLE, name: name + suffix, type, flags: ['interval'] };
-  return { add: { set: { ...definition, ...elements } } };
-}
-
-function element(family: Family, { first, last }: Range): unknown {
-  const from = formatAddress({ family, value: first });
-  return first === last ? from : { range: [from, formatAddress({ family, value: last })] };
-}
-
-function addChain(name: string): NftCommand {
-  return { add: { chain: { family: 'inet', table: FILTER_TABLE, name } } };
-}
-
-function addBaseChain(name: string, type: 'filter' | 'nat', hook: string, prio: number): NftCommand {
-  const policy = 'accept';
-  return { add: { chain: { family: 'inet', table: FILTER_TABLE, name, type, hook, prio, policy } } };
-}
-
-function addRule(chain: string, comment: string, expr: readonly unknown[]): NftCommand {
-  return { add: { rule: { family: 'inet', table: FILTER_TABLE, chain, comment, expr } } };
-}
-
-function match(op: '==' | '!=', left: unknown, right: unknown): NftCommand {
-  return { match: { op, left, right } };
-}
-
-function payload(protocol: string, field: string): NftCommand {
-  return { payload: { protocol, field } };
-}
-
-function address(family: Family, field: 'saddr' | 'daddr'): NftCommand {
-  return payload(NFT_FAMILY[family].protocol, field);
-}
-
-function set(name: string, family: Family): string {
-  return `@${name}${NFT_FAMILY[family].suffix}`;
-}
-
-function addressSet(cidrs: readonly CIDR[]): AddressSet {
-  const ranges = (family: Family): readonly Range[] =>
-    mergeRanges(cidrs.filter((cidr) => cidr.family === family).map(rangeOfCIDR));
-  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
+/** Without an address of its own the node takes what the link has. */
+function sourceNAT(family: Family, source: IPAddress | undefined): NftCommand {
+  if (source === undefined) return MASQUERADE;
+  const addr = formatAddress(source);
+  return { snat: { family: NFT_FAMILY[family].protocol, addr, flags: ['fully-random'] } };
 }
 
 /** A subnet whose pool is missing keeps its pods connected: natOutgoing is what a pool has by default. */

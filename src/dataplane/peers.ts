@@ -1,4 +1,4 @@
-import type { NodeSubnet } from '../api/index.ts';
+import { vxlanMAC, type Encapsulation, type NodeSubnet } from '../api/index.ts';
 import {
   cidrHasAddress,
   formatAddress,
@@ -9,7 +9,6 @@ import {
   type Family,
   type IPAddress,
 } from '../net/index.ts';
-import { vxlanMAC } from './vxlan.ts';
 
 /** The link that holds a node's InternalIP of one family. */
 export interface Uplink {
@@ -27,33 +26,64 @@ export type Uplinks = Readonly<Partial<Record<Family, Uplink>>>;
 export type PeerPath =
   | { readonly kind: 'direct'; readonly link: string; readonly nextHop: IPAddress }
   | { readonly kind: 'vxlan'; readonly mac: string; readonly destination: IPAddress }
+  /** The network between the nodes routes it: no route of ours. */
+  | { readonly kind: 'fabric' }
   | { readonly kind: 'none'; readonly reason: string };
 
 /**
- * Directly, where the peer has an address of the subnet's family in a connected prefix of our uplink of that
- * family; else by VXLAN over the family of the underlay (design, section 7). So an IPv6 subnet between nodes
- * without a common IPv6 link goes by VXLAN even where they share an IPv4 one.
+ * Which kind of way leads to a subnet, by the encapsulation of its pool and by whether its node is on one link with
+ * us. The other node decides by the same table about our subnets, so the way back is known.
+ */
+export function wayTo(encapsulation: Encapsulation, onLink: boolean): 'direct' | 'vxlan' | 'fabric' {
+  if (encapsulation === 'Always') return 'vxlan';
+  if (onLink) return 'direct';
+  return encapsulation === 'Never' ? 'fabric' : 'vxlan';
+}
+
+/**
+ * On one link with a peer is who has an uplink of the subnet's family, of which a connected prefix holds an address of
+ * the peer. VXLAN runs over the family of the underlay (design, section 7). So an IPv6 subnet between nodes without
+ * a common IPv6 link goes by VXLAN even where they share an IPv4 one.
  */
 export function pathToPeer(
   { spec }: NodeSubnet,
-  { uplinks, underlay, own }: { uplinks: Uplinks; underlay: Family | undefined; own: readonly IPAddress[] },
+  {
+    encapsulation,
+    uplinks,
+    underlay,
+    own,
+  }: {
+    encapsulation: Encapsulation;
+    uplinks: Uplinks;
+    underlay: Family | undefined;
+    own: readonly IPAddress[];
+  },
 ): PeerPath {
-  const family = spec.cidr.family;
   const stale = spec.nextHops.find((hop) => own.some((address) => sameAddress(address, hop)));
   if (stale !== undefined) {
     return none(spec.cidr, `${formatAddress(stale)} of node "${spec.nodeName}" is this node's own address`);
   }
-  const uplink = uplinks[family];
-  const neighbour = spec.nextHops.find((hop) => uplink !== undefined && isOnLink(uplink, hop));
-  if (uplink?.link !== undefined && neighbour !== undefined) {
-    return { kind: 'direct', link: uplink.link, nextHop: neighbour };
-  }
+  const neighbour = neighbourOnLink(spec, uplinks);
+  const way = wayTo(encapsulation, neighbour !== undefined);
+  if (way === 'fabric') return { kind: 'fabric' };
+  if (way === 'direct' && neighbour !== undefined) return { kind: 'direct', ...neighbour };
   if (underlay === undefined) return none(spec.cidr, 'no InternalIP of this node is on one of its links');
   const destination = spec.nextHops.find((hop) => hop.family === underlay);
   if (destination === undefined) {
     return none(spec.cidr, `node "${spec.nodeName}" has no ${underlay} address, which VXLAN here runs over`);
   }
   return { kind: 'vxlan', mac: vxlanMAC(spec.nodeUID), destination };
+}
+
+/** By which address, and over which of our links, the node of a subnet is a neighbour of ours in its family. */
+export function neighbourOnLink(
+  { cidr, nextHops }: NodeSubnet['spec'],
+  uplinks: Uplinks,
+): { readonly link: string; readonly nextHop: IPAddress } | undefined {
+  const uplink = uplinks[cidr.family];
+  if (uplink?.link === undefined) return undefined;
+  const nextHop = nextHops.find((hop) => isOnLink(uplink, hop));
+  return nextHop && { link: uplink.link, nextHop };
 }
 
 /** Whether the address is a neighbour. Host prefixes connect nothing: /32 uplinks have no neighbours. */

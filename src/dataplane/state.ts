@@ -57,6 +57,16 @@ export interface PeerForwarding {
   readonly destination: IPAddress;
 }
 
+/** MTUs of pods' links, bytes. */
+export interface PodMTU {
+  /** Of pods whose pool may encapsulate. */
+  readonly encapsulated: number;
+  /** Of pods whose pool never does. */
+  readonly plain: number;
+  /** Where those have their addresses: this node's subnets of such pools. */
+  readonly plainSubnets: readonly CIDR[];
+}
+
 /** Everything in a node's kernel that follows from the objects alone. */
 export interface NodeState {
   readonly vxlan: VxlanDevice | undefined;
@@ -71,8 +81,7 @@ export interface NodeState {
   readonly bridged: readonly CIDR[];
   /** Source of the node's own packets to pods. Absent: the node holds no subnet of the family. */
   readonly preferredSource: Readonly<Partial<Record<Family, IPAddress>>>;
-  /** MTU of the pods' links, bytes. */
-  readonly podMTU: number;
+  readonly podMTU: PodMTU;
   /**
    * Subnets that name this node under an older UID. What stands for them in the kernel stays and is not added:
    * a marked route there is the proof by which the agent binds them anew.

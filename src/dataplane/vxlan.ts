@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import type { Family, IPAddress } from '../net/index.ts';
 
 /** Never `weft…`: the anti-spoofing rules and kube-proxy's interface prefix would match it. */
@@ -6,16 +5,6 @@ export const VXLAN_LINK = 'vxlan.weft';
 
 /** Bytes that the outer headers take from each packet, by the family of the underlay. */
 export const VXLAN_OVERHEAD: Readonly<Record<Family, number>> = { ipv4: 50, ipv6: 70 };
-
-/**
- * The MAC of a node's VXLAN device, a function of its Node's UID, so that every node knows all others' without
- * asking. Locally administered unicast, in lower-case pairs.
- */
-export function vxlanMAC(nodeUID: string): string {
-  const bytes = createHash('sha256').update(`weft vxlan ${nodeUID}`).digest().subarray(0, 6);
-  bytes.writeUInt8((bytes.readUInt8(0) & 0xfe) | 0x02, 0);
-  return bytes.toString('hex').replace(/..(?!$)/g, '$&:');
-}
 
 /** The link-local address that a device with that MAC gives itself (modified EUI-64). */
 export function linkLocalOfMAC(mac: string): IPAddress {

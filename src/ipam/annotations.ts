@@ -1,4 +1,12 @@
-import { InvalidAddressError, parseAddress, type Family, type IPAddress } from '../net/index.ts';
+import {
+  InvalidAddressError,
+  InvalidCIDRError,
+  parseAddress,
+  parseCIDR,
+  type CIDR,
+  type Family,
+  type IPAddress,
+} from '../net/index.ts';
 import { InvalidAnnotationError } from './errors.ts';
 
 /** On a namespace: the pools its pods are bound to. On a pod: which of those it wants. Names, with commas between. */
@@ -8,6 +16,12 @@ export const POOLS_ANNOTATION = 'ipam.weft.dev/pools';
 export const ADDRESSES_ANNOTATION = 'ipam.weft.dev/addresses';
 /** On a StatefulSet's pods: "true" keeps their addresses for the pods of their names. */
 export const STICKY_ANNOTATION = 'ipam.weft.dev/sticky';
+
+/**
+ * On a pod that routes for others: the CIDRs of the sources that it may send from besides its own addresses, with commas
+ * between.
+ */
+export const ALLOWED_SOURCES_ANNOTATION = 'ipam.weft.dev/allowed-sources';
 
 /** Where an annotation stands, for messages: `Namespace shop`, `Pod shop/web-0`. */
 export type AnnotationPlace = string;
@@ -79,5 +93,37 @@ export function parseSticky(annotations: Readonly<Record<string, string>>, place
   if (text === undefined || text === 'true' || text === 'false') return text === 'true';
   throw new InvalidAnnotationError(place, STICKY_ANNOTATION, text, 'expected "true" or "false"');
 }
+
+/**
+ * The sources that a pod asks to send from; undefined where it asks for none.
+ * @throws InvalidAnnotationError
+ */
+export function parseAllowedSources(
+  annotations: Readonly<Record<string, string>>,
+  place: AnnotationPlace,
+): readonly CIDR[] | undefined {
+  const text = annotations[ALLOWED_SOURCES_ANNOTATION];
+  if (text === undefined) return undefined;
+  const invalid = (reason: string) =>
+    new InvalidAnnotationError(
+      place,
+      ALLOWED_SOURCES_ANNOTATION,
+      text,
+      `${reason}; expected CIDRs with commas between, such as "192.168.0.0/16,fd99::/48"`,
+    );
+  const parts = text.split(',', MOST_SOURCES + 1).map((part) => part.trim());
+  if (parts.length > MOST_SOURCES) throw invalid(`it names more than ${MOST_SOURCES}`);
+  return parts.map((part) => {
+    try {
+      return parseCIDR(part.slice(0, LONGEST_SPELLING + '/128'.length));
+    } catch (error) {
+      if (error instanceof InvalidCIDRError) throw invalid(error.message);
+      throw error;
+    }
+  });
+}
+
+/** Each is a name of the pod's link and an element of its filter. */
+const MOST_SOURCES = 32;
 
 const POOL_NAME = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;

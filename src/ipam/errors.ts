@@ -43,6 +43,17 @@ export class PoolExhaustedError extends Error {
   }
 }
 
+/** An Isolated pool is full, and what is to be kept apart is not put among others instead. */
+export class IsolatedPoolFullError extends Error {
+  override name = 'IsolatedPoolFullError' as const;
+  readonly pool: string;
+
+  constructor(pool: string, full: Error) {
+    super(`${full.message}. No other pool is tried, since IPPool ${pool} is Isolated`, { cause: full });
+    this.pool = pool;
+  }
+}
+
 /** A pool, and why nothing can be drawn from it. */
 export interface PoolRefusal {
   readonly pool: string;
@@ -107,6 +118,20 @@ export class AddressTakenError extends Error {
     );
     this.address = address;
     this.holder = holder;
+  }
+}
+
+/** The very address that the pod is to have may be a living pod's whose object etcd has forgotten: nobody claims it yet. */
+export class AddressHeldError extends Error {
+  override name = 'AddressHeldError' as const;
+  readonly address: IPAddress;
+
+  constructor(address: IPAddress) {
+    super(
+      `${formatAddress(address)}, which this pod is to have, is not given to anybody for a while: etcd is back at an ` +
+        'older state, and nodes claim again what it has forgotten. Try again',
+    );
+    this.address = address;
   }
 }
 

@@ -3,6 +3,7 @@ export * from './store.ts';
 export * from './clock.ts';
 export * from './deadline.ts';
 export * from './errors.ts';
+export * from './allowed-sources.ts';
 export * from './annotations.ts';
 export * from './selectors.ts';
 export * from './pools.ts';

@@ -35,6 +35,8 @@ export interface AddressWishes {
   readonly addresses?: Partial<Record<Family, IPAddress>> | undefined;
   /** The pod, as `namespace/name`, for which its addresses are kept. */
   readonly sticky?: string | undefined;
+  /** Sources that are not its own and that it wants to send from. */
+  readonly allowedSources?: readonly CIDR[] | undefined;
   /** Why its wish to keep its addresses means nothing, as a part of a sentence. */
   readonly notSticky?: string | undefined;
 }

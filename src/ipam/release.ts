@@ -1,4 +1,5 @@
 import { STICKY_HOLDER, type Attachment, type IPAllocation } from '../api/index.ts';
+import type { IPAddress } from '../net/index.ts';
 import { attachmentID } from './attachment-lock.ts';
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
 import type { AllocationStore } from './store.ts';
@@ -69,6 +70,11 @@ export interface ReleaseQueueParts {
   readonly store: Pick<AllocationStore, 'get' | 'markReleased' | 'delete' | 'empty'>;
   /** Gives back the subnet of that one address, if this node has it: before the address itself. */
   readonly withdrawSubnet?: (allocation: IPAllocation, signal: AbortSignal) => Promise<void>;
+  /**
+   * Ends the connections that are still known of the address: `soon`, and `now` before it may be another's. Never
+   * rejects.
+   */
+  readonly endConnections?: (address: IPAddress, when: 'soon' | 'now') => Promise<void>;
   readonly clock: Clock;
   readonly random: Random;
   /** The names that claims of this process are busy with: one set for claims and releases. */
@@ -163,9 +169,13 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
   };
 
   async function letGo(allocation: IPAllocation, { reuseDelayMs, neverUsed }: ReleaseOptions): Promise<Next> {
+    const { sticky, fixed } = allocation.spec;
     await parts.withdrawSubnet?.(allocation, signal);
-    if (allocation.spec.sticky !== undefined && neverUsed !== true) return emptyExactly(allocation);
-    return reuseDelayMs > 0 && allocation.spec.fixed !== true ? mark(allocation) : deleteExactly(allocation);
+    const isEmptied = sticky !== undefined && neverUsed !== true;
+    if (!isEmptied && reuseDelayMs > 0 && fixed !== true) return mark(allocation);
+    // Without a rest the address may be another's in a moment.
+    if (neverUsed !== true) await parts.endConnections?.(allocation.spec.address, 'now');
+    return isEmptied ? emptyExactly(allocation) : deleteExactly(allocation);
   }
 
   /** Takes the object that was meant from its sandbox, whatever version it has by now. */
@@ -212,13 +222,19 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
   /** Waits out the delay, from now on, and deletes what rested if it still does. */
   function rest(allocation: IPAllocation, delayMs: number): void {
     const { name, uid } = allocation.metadata;
+    const { address } = allocation.spec;
+    // Once as soon as nobody has it, for those who still talk to it; and once more when somebody may get it.
+    void parts.endConnections?.(address, 'soon');
     resting.set(uid, { pool: allocation.spec.pool, untilMs: clock.nowMs() + delayMs });
     void clock.sleep(delayMs, signal).then(
       () => {
-        const work = untilDefinite(name, () => deleteRested(allocation)).then(() => {
-          resting.delete(uid);
-          deleting.delete(work);
-        });
+        const ended = parts.endConnections?.(address, 'now') ?? Promise.resolve();
+        const work = ended
+          .then(() => untilDefinite(name, () => deleteRested(allocation)))
+          .then(() => {
+            resting.delete(uid);
+            deleting.delete(work);
+          });
         deleting.add(work);
       },
       () => undefined, // stopped: the next process finds it resting

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts';
 
-/** Whether claims of node subnets are held, because etcd is back at an older state (design, section 5). */
+/** Whether claims of node subnets, and of addresses that pods are to have, are held, because etcd is back at an older state (design, section 5). */
 export interface SubnetHold {
   /** Asks the apiserver. A failure throws: nobody may take that for "not held". */
   isHeld(signal: AbortSignal): Promise<boolean>;

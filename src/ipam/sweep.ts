@@ -1,6 +1,12 @@
-import { allocationName, type IPAllocation, type IPAllocationSpec, type PodReference } from '../api/index.ts';
+import {
+  allocationName,
+  type Attachment,
+  type IPAllocation,
+  type IPAllocationSpec,
+  type PodReference,
+} from '../api/index.ts';
 import { sameAddress, type IPAddress } from '../net/index.ts';
-import { attachmentID } from './attachment-lock.ts';
+import { attachmentID, type AttachmentKey } from './attachment-lock.ts';
 import { isResting } from './release.ts';
 
 /** An interface of ours as the kernel shows it: what its alias says, which is the local record. */
@@ -43,6 +49,8 @@ export interface SweepInput {
   readonly allocations: readonly IPAllocation[];
   /** All links of ours; those that DEL is taking down left out. */
   readonly links: readonly LiveAttachment[];
+  /** What objects said that have vanished, of addresses under other plugins: nothing in the kernel says it again. */
+  readonly lost?: readonly IPAllocationSpec[];
   /** The present boot's. */
   readonly bootID: string;
   readonly namespaceState: (netns: { readonly path: string; readonly inode: number }) => NamespaceState;
@@ -65,7 +73,7 @@ export type AddressMarks = Pick<IPAllocationSpec, 'sticky' | 'fixed'>;
 /** A living attachment whose address is another's by the book, or no pool's. For people: nothing is changed. */
 export interface SweepConflict {
   readonly address: IPAddress;
-  readonly attachment: LiveAttachment;
+  readonly attachment: Pick<LiveAttachment, 'containerID' | 'ifName' | 'network' | 'podUID'>;
   /** Who has the address by the book; absent where it lies in no pool. */
   readonly allocation?: IPAllocation;
 }
@@ -76,6 +84,8 @@ export interface SweepJudgement {
   /** To be created again, for living attachments that lost their object. `taken` is answered: a conflict. */
   readonly readopt: readonly IPAllocationSpec[];
   readonly conflicts: readonly SweepConflict[];
+  /** Of what was lost: nobody lives there any more, or the object is back. */
+  readonly forget: readonly IPAllocationSpec[];
   /** Half-made links, older than the grace. */
   readonly removeLinks: readonly LiveAttachment[];
   readonly memory: SweepMemory;
@@ -92,6 +102,10 @@ export interface SweepJudgement {
  * | Interface                                    | no such link                                 | suspect          |
  * | AddressOnly                                  | its namespace: alive, or cannot tell         | alive            |
  * | AddressOnly                                  | no namespace of that inode at that path      | suspect          |
+ *
+ * | lost, of another boot, or its namespace dead | -                                            | forgotten        |
+ * | lost otherwise                               | no object under its name                     | made again       |
+ * | lost otherwise                               | another's object under its name              | a conflict       |
  *
  * A suspect that was seen twice, and for as long as the grace, is dead. Nothing is dead because a list was empty
  * or a pod is missing. Pure: what it remembers goes in and comes out.
@@ -119,8 +133,18 @@ export function judgeSweep(input: SweepInput): SweepJudgement {
       );
     }),
     removeLinks: halfMade.filter(({ linkIndex }) => isProven(links.get(linkIndex), input)),
-    ...judgeLive(live, input),
+    ...judgeBoth(judgeLive(live, input), judgeLost(input)),
     memory: { allocations, links },
+  };
+}
+
+type Missing = Pick<SweepJudgement, 'readopt' | 'conflicts'>;
+
+function judgeBoth(live: Missing, lost: Missing & Pick<SweepJudgement, 'forget'>) {
+  return {
+    readopt: [...live.readopt, ...lost.readopt],
+    conflicts: [...live.conflicts, ...lost.conflicts],
+    forget: lost.forget,
   };
 }
 
@@ -159,10 +183,7 @@ function isProven(suspicion: Suspicion | undefined, { nowMs, graceMs }: SweepInp
 }
 
 /** Every address of a living attachment needs its object: another's is a conflict, none is made again. */
-function judgeLive(
-  live: readonly LiveAttachment[],
-  input: SweepInput,
-): Pick<SweepJudgement, 'readopt' | 'conflicts'> {
+function judgeLive(live: readonly LiveAttachment[], input: SweepInput): Missing {
   const byName = new Map(input.allocations.map((allocation) => [allocation.metadata.name, allocation]));
   const readopt: IPAllocationSpec[] = [];
   const conflicts: SweepConflict[] = [];
@@ -181,7 +202,37 @@ function judgeLive(
   return { readopt, conflicts };
 }
 
-function isOfLink({ spec }: IPAllocation, link: LiveAttachment): boolean {
+/** As judgeLive, for those of which only the namespace shows whether they live. */
+function judgeLost(input: SweepInput): Missing & Pick<SweepJudgement, 'forget'> {
+  const byName = new Map(input.allocations.map((allocation) => [allocation.metadata.name, allocation]));
+  const readopt: IPAllocationSpec[] = [];
+  const conflicts: SweepConflict[] = [];
+  const forget: IPAllocationSpec[] = [];
+  for (const spec of input.lost ?? []) {
+    const { attachment, address } = spec;
+    if (attachment === undefined || input.inFlight.has(attachmentID(attachment))) continue;
+    const { netns } = attachment;
+    const allocation = byName.get(allocationName(address));
+    const isGone =
+      netns !== undefined && (netns.bootID !== input.bootID || input.namespaceState(netns) === 'dead');
+    if (isGone || (allocation !== undefined && isOfLink(allocation, attachment))) forget.push(spec);
+    else if (allocation === undefined) readopt.push(spec);
+    else conflicts.push(conflictOfLost(spec, attachment, allocation));
+  }
+  return { readopt, conflicts, forget };
+}
+
+/** Two have the address: the one whose object was lost, and whose it is by the book. */
+export function conflictOfLost(
+  { address, pod }: Pick<IPAllocationSpec, 'address' | 'pod'>,
+  { containerID, ifName, network }: Attachment,
+  allocation: IPAllocation,
+): SweepConflict {
+  const podUID = pod?.uid === undefined ? {} : { podUID: pod.uid };
+  return { address, attachment: { containerID, ifName, network, ...podUID }, allocation };
+}
+
+function isOfLink({ spec }: IPAllocation, link: AttachmentKey): boolean {
   return spec.attachment !== undefined && attachmentID(spec.attachment) === attachmentID(link);
 }
 

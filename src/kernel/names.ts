@@ -8,6 +8,8 @@ export const DYING_LINK_PREFIX = 'xweft';
 export const VXLAN_LINK_NAME = 'vxlan.weft';
 /** Link group of the dying: all are deleted with one message. */
 export const DYING_LINK_GROUP = 0x77656674;
+/** Link group of those whose MTU is named by the network configuration, and does not follow the uplink's. */
+export const FIXED_MTU_LINK_GROUP = 0x7765666d;
 /** The alias of a dying link: no attachment. */
 export const DYING_ALIAS = 'dying';
 /** The host end of every veth has this MAC, so that pods' permanent neighbour entries are all alike. */

@@ -30,6 +30,21 @@ export async function listNftTable(run: CommandRunner, table: NftTable): Promise
   return listing === undefined ? undefined : parseNft(listing);
 }
 
+/** The elements of one set of the table, as `nft -j` prints them; undefined if there is no such table or set. */
+export async function listNftSet(
+  run: CommandRunner,
+  { family, name: table }: NftTable,
+  set: string,
+): Promise<readonly unknown[] | undefined> {
+  const listing = await listText(run, ['list', 'set', family, table, set]);
+  if (listing === undefined) return undefined;
+  return setListing.parse(JSON.parse(listing)).nftables.flatMap((object) => object.set?.elem ?? []);
+}
+
+const setListing = z.object({
+  nftables: z.array(z.object({ set: z.object({ elem: z.array(z.unknown()).optional() }).optional() })),
+});
+
 /**
  * A hash of the table's listing; undefined if there is no such table. Taken right after applying it, it tells
  * whether someone has changed the table since: what was rendered is never compared with what is listed.
@@ -44,9 +59,14 @@ export function parseNft(text: string): NftDocument {
   return document.parse(JSON.parse(text));
 }
 
-async function listTableText(run: CommandRunner, { family, name }: NftTable): Promise<string | undefined> {
+function listTableText(run: CommandRunner, { family, name }: NftTable): Promise<string | undefined> {
+  return listText(run, ['list', 'table', family, name]);
+}
+
+/** Undefined: what is to be listed is not there. */
+async function listText(run: CommandRunner, what: readonly string[]): Promise<string | undefined> {
   try {
-    return await run('nft', ['-j', '-s', 'list', 'table', family, name]);
+    return await run('nft', ['-j', '-s', ...what]);
   } catch (error) {
     if (error instanceof CommandError && error.stderr.includes('No such file or directory')) return undefined;
     throw error;

@@ -4,6 +4,7 @@ import {
   DYING_ALIAS,
   DYING_LINK_GROUP,
   dyingLinkName,
+  FIXED_MTU_LINK_GROUP,
   HOST_LINK_MAC,
   HOST_LINK_PREFIX,
   hostLinkName,
@@ -25,6 +26,7 @@ import { namespaceIdOf } from './rtnetlink/namespace-ids.ts';
 import { replaceNeighbourRequest, type NeighbourSpec } from './rtnetlink/neighbours.ts';
 import { addRouteRequest, listRoutes, ROUTE_PROTOCOL, type Route } from './rtnetlink/routes.ts';
 import { throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
+import { forgetSourceRequest, sourceRouteRequests } from './source-routes.ts';
 
 /** The pair to make for an attachment; names and MACs follow from its first two fields. */
 export interface PodLinkSpec {
@@ -32,6 +34,8 @@ export interface PodLinkSpec {
   /** Name of the pod's end. */
   readonly ifName: string;
   readonly mtu: number;
+  /** The MTU stays what it is, whatever becomes of the uplink's. */
+  readonly fixedMTU?: boolean;
 }
 
 /** A veth pair between the host and a pod. Each index counts in its end's own namespace. */
@@ -48,6 +52,11 @@ export interface PodLinkWiring {
   readonly addresses: Readonly<Partial<Record<Family, IPAddress>>>;
   /** Where the pod's packets go by this link: everywhere, or (a second interface) only to these. */
   readonly destinations: 'default' | readonly CIDR[];
+  /**
+   * The families in which what has this link's address leaves by it whatever the destination: where other interfaces of
+   * the pod have the default route. None, unless told.
+   */
+  readonly bySource?: readonly Family[];
   /** Preferred source of the host's own traffic to the pod, by family (design, section 4). */
   readonly hostSources: Readonly<Partial<Record<Family, IPAddress>>>;
   /** See formatAlias; written last: only a link with a complete alias is an attachment. */
@@ -100,7 +109,12 @@ export function createPodLink(host: NetlinkSocket, pod: Namespace, spec: PodLink
   try {
     createVeth(
       host,
-      { name: hostName, mac: HOST_LINK_MAC, mtu: spec.mtu },
+      {
+        name: hostName,
+        mac: HOST_LINK_MAC,
+        mtu: spec.mtu,
+        ...(spec.fixedMTU === true ? { group: FIXED_MTU_LINK_GROUP } : {}),
+      },
       { name: spec.ifName, mac, mtu: spec.mtu, namespaceFd: pod.fd },
     );
   } catch (error) {
@@ -175,7 +189,10 @@ export function dyingPodLink(
   if (hostLink === undefined) return false;
   const podLink = pod === undefined ? undefined : otherEnd(host, pod, hostLink);
   retire(host, hostLink.index, { alias: DYING_ALIAS, group: DYING_LINK_GROUP });
-  if (pod !== undefined && podLink !== undefined) retire(pod.socket, podLink.index, {});
+  if (pod !== undefined && podLink !== undefined) {
+    forgetSources(pod.socket, podLink.index, parseAlias(hostLink.alias)?.addresses ?? {});
+    retire(pod.socket, podLink.index, {});
+  }
   return true;
 }
 
@@ -230,6 +247,11 @@ function podRequests(podIndex: number, wiring: PodLinkWiring): NetlinkRequest[] 
       replaceNeighbourRequest({ linkIndex: podIndex, address: POD_GATEWAYS[family], mac: HOST_LINK_MAC }),
       ...podRoutes(podIndex, family, wiring).map(addRouteRequest),
     ]),
+    ...addresses
+      .filter(({ family }) => wiring.bySource?.includes(family))
+      .flatMap((address) =>
+        sourceRouteRequests({ podIndex, address, gateway: POD_GATEWAYS[address.family] }),
+      ),
   ];
 }
 
@@ -249,13 +271,33 @@ function podRoutes(podIndex: number, family: Family, { destinations }: PodLinkWi
     }));
 }
 
+/** Changes the MTU of both ends of a pair that is not wired yet. */
+export function setPodLinkMTU(host: NetlinkSocket, pod: NetlinkSocket, link: PodLink, mtu: number): void {
+  pod.execute([changeLinkRequest(link.podIndex, { mtu })]);
+  host.execute([changeLinkRequest(link.hostIndex, { mtu })]);
+}
+
 /** The other end of our veth, if it is in this namespace. */
-function otherEnd(host: NetlinkSocket, pod: NamespaceSocket, hostLink: Link): Link | undefined {
+export function otherEnd(host: NetlinkSocket, pod: NamespaceSocket, hostLink: Link): Link | undefined {
   // Indices repeat from namespace to namespace, so the namespace itself must be the other end's too.
   if (hostLink.peerIndex === undefined || hostLink.peerNamespaceId === undefined) return undefined;
   if (namespaceIdOf(host, pod.fd) !== hostLink.peerNamespaceId) return undefined;
   const podLink = getLink(pod.socket, { index: hostLink.peerIndex });
   return podLink?.kind === 'veth' && podLink.peerIndex === hostLink.index ? podLink : undefined;
+}
+
+/** The rules of an interface that was not the pod's only one; most have none. */
+function forgetSources(
+  pod: NetlinkSocket,
+  podIndex: number,
+  addresses: Readonly<Partial<Record<Family, IPAddress>>>,
+): void {
+  const requests = addressList(addresses).map((address) => forgetSourceRequest({ podIndex, address }));
+  const outcomes = pod.transact(requests);
+  throwRefusals(
+    requests.length,
+    outcomes.map((error) => (error?.code === 'ENOENT' ? undefined : error)),
+  );
 }
 
 /** A link that is up can be renamed only since Linux 6.2, hence two messages. */

@@ -12,6 +12,7 @@ export * from './pods.ts';
 export * from './statefulsets.ts';
 export * from './namespaces.ts';
 export * from './service-cidrs.ts';
+export * from './endpoint-slices.ts';
 export * from './lease.ts';
 export * from './events.ts';
 export * from './repeatedly.ts';

@@ -82,6 +82,7 @@ export interface InformerParts {
 export interface InformerSource<T> {
   readonly path: string;
   readonly fieldSelector?: string;
+  readonly labelSelector?: string;
   /** Metadata instead of whole objects. */
   readonly metadataOnly?: boolean;
   /** Reads an object; what it throws makes the object unreadable. */
@@ -114,6 +115,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   const selected = {
     path,
     ...(source.fieldSelector === undefined ? {} : { fieldSelector: source.fieldSelector }),
+    ...(source.labelSelector === undefined ? {} : { labelSelector: source.labelSelector }),
     ...(source.metadataOnly === undefined ? {} : { metadataOnly: source.metadataOnly }),
   };
 

@@ -4,6 +4,7 @@ import { PARTIAL_METADATA_LIST, type KubeClient } from './client.ts';
 export interface ListRequest {
   readonly path: string;
   readonly fieldSelector?: string;
+  readonly labelSelector?: string;
   /** Metadata instead of whole objects. */
   readonly metadataOnly?: boolean;
   /**
@@ -32,6 +33,7 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
         path: request.path,
         query: {
           fieldSelector: request.fieldSelector,
+          labelSelector: request.labelSelector,
           limit: request.pageSize ?? 500,
           // A further page is of the first one's revision: asking for another is refused.
           ...(next === undefined ? freshness(request) : { continue: next }),

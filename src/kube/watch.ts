@@ -12,6 +12,7 @@ export interface WatchEvent {
 export interface WatchRequest {
   readonly path: string;
   readonly fieldSelector?: string;
+  readonly labelSelector?: string;
   /** Metadata instead of whole objects. */
   readonly metadataOnly?: boolean;
   /** The revision that the reader has; events after it are delivered. */
@@ -62,6 +63,7 @@ export async function readWatch(
         allowWatchBookmarks: true,
         resourceVersion: request.resourceVersion,
         fieldSelector: request.fieldSelector,
+        labelSelector: request.labelSelector,
         timeoutSeconds: Math.round(300 + random() * 300),
       },
       ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA } : {}),

@@ -30,6 +30,18 @@ const attachment: LiveAttachment = {
   complete: true,
 };
 
+test('limits that this node cannot keep are an Event on the Node', () => {
+  alarm.noBandwidth('no ifb');
+  expect(events).toMatchObject([
+    {
+      object: { kind: 'Node', uid: 'uid-n1' },
+      type: 'Warning',
+      reason: 'NoBandwidthLimits',
+      message: 'no ifb',
+    },
+  ]);
+});
+
 test('what was put back is an Event on the Node that names it, and not too much of it', () => {
   alarm.repaired(['route 10.0.1.0/26', 'table inet weft']);
   alarm.repaired(Array.from({ length: 500 }, (_, i) => `route ${i}`));
@@ -39,6 +51,14 @@ test('what was put back is an Event on the Node that names it, and not too much 
   ]);
   expect(events[0]?.message).toContain('route 10.0.1.0/26; table inet weft');
   expect(events[1]?.message).toMatch(/route 9; and 490 more$/);
+});
+
+test('where DNS is served and nobody can read it, is an Event on the Node', () => {
+  alarm.dnsUnsure('the EndpointSlices cannot be read');
+  expect(events).toMatchObject([
+    { object: { kind: 'Node', uid: 'uid-n1' }, type: 'Warning', reason: 'DNSServersUnsure' },
+  ]);
+  expect(events[0]?.message).toBe('the EndpointSlices cannot be read');
 });
 
 describe('a conflict', () => {
@@ -69,4 +89,17 @@ describe('a conflict', () => {
       ['web-0', true],
     ]);
   });
+});
+
+test('what the node does without is an Event on the Node for each cause, and the end of it is none', () => {
+  alarm.unmet({ notes: ['no route to 10.0.2.0/26: x'], refused: [] });
+  alarm.unmet({ notes: [], refused: Array.from({ length: 50 }, (_, i) => `set neighbour ${i}: ENOSPC`) });
+  alarm.unmet({ notes: [], refused: [] });
+  expect(events.map(({ object, type, reason }) => [object.uid, type, reason])).toEqual([
+    ['uid-n1', 'Warning', 'NodesUnreachable'],
+    ['uid-n1', 'Warning', 'NetworkRefused'],
+  ]);
+  expect(events[0]?.message).toContain('no route to 10.0.2.0/26: x');
+  expect(events[1]?.message).toContain('set neighbour 0: ENOSPC');
+  expect(events[1]?.message).toContain('and 40 more');
 });

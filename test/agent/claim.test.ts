@@ -65,6 +65,43 @@ describe('the pools', () => {
   });
 });
 
+describe('an Isolated pool', () => {
+  const isolated = { isolation: { mode: 'Isolated' } };
+
+  test('that is full gives no place to another: neither to a lower one, nor to the higher one that was full', async () => {
+    const { pool, claim, told, outcomes, calls } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30'], {}, isolated);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    const before = calls.length;
+    await expect(claim('late')).rejects.toThrow(
+      /^IPPool a has no free .*No other pool is tried, since IPPool a is Isolated$/,
+    );
+    expect(told).toEqual(['IsolatedPoolFullError']);
+    expect(outcomes.at(-1)).toBe('exhausted');
+    expect(calls).toHaveLength(before);
+  });
+
+  test('that gets no subnet gives no place to another, either', async () => {
+    const { pool, claim } = setUp();
+    pool('a', ['10.1.0.0/24'], [], {}, isolated);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30']);
+    await expect(claim('c')).rejects.toThrow(/none is free.*IPPool a is Isolated$/);
+  });
+
+  test('is itself the next pool of one that is full and is not isolated', async () => {
+    const { pool, claim, told } = setUp();
+    pool('a', ['10.1.0.0/30'], ['10.1.0.0/30']);
+    pool('b', ['10.2.0.0/30'], ['10.2.0.0/30'], {}, isolated);
+    for (let i = 0; i < 3; i++) await claim(`c${i}`);
+    expect((await claim('c3'))[0]).toMatch(/^10\.2\./);
+    expect(told).toEqual(['overflowed to b']);
+    for (let i = 4; i < 6; i++) await claim(`c${i}`);
+    // Where it is the last one, its own reason is enough.
+    await expect(claim('late')).rejects.toThrow(PoolExhaustedError);
+  });
+});
+
 test('the next pool is not for those whose first one could not be asked: whether it is full nobody knows', async () => {
   const { pool, claim, told } = setUp({ claimMoreFails: true });
   pool('a', ['10.1.0.0/24'], []);
@@ -220,6 +257,14 @@ test('another plugin draws for a pod from a pool that admits its namespace, and 
   }
 });
 
+test('an address under another plugin that has lost its object is in use all the same', async () => {
+  const { pool, claim, lost } = setUp();
+  pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge' });
+  lost.add('10.2.0.2');
+  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+  await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow('is full');
+});
+
 test('a bridge gets its first subnet', async () => {
   const { pool, claim } = setUp();
   pool('b', ['10.2.0.0/24'], [], { ipv4: ['10.2.0.4/30'] }, { use: 'Bridge' });
@@ -333,6 +378,61 @@ describe('a pod with wishes', () => {
   });
 });
 
+describe('while the leader holds claims, because etcd is back at an older state', () => {
+  const node = { name: 'n1', labels: {} };
+  const named = { node, wishes: { addresses: { ipv4: parseAddress('10.1.0.9') } } };
+  const sticky = { node, wishes: { sticky: 'shop/db-0' } };
+  const pod = { namespace: 'shop', name: 'db-0', uid: 'u' };
+  const apply = ({ pool }: ReturnType<typeof setUp>) =>
+    pool('a', ['10.1.0.0/24'], ['10.1.0.0/30'], {}, { fixedAddresses: true });
+
+  test.each([
+    ['names', named],
+    ['has kept', sticky],
+  ])('an address that a pod %s is not claimed, and told so', async (_, claimer) => {
+    const its = setUp({ claimer, held: () => true });
+    apply(its);
+    if (claimer === sticky) await its.keep('10.1.0.9', 'a');
+    await expect(its.claimFor('c', pod)).rejects.toThrow('10.1.0.9, which this pod is to have, is not given');
+    expect(its.stores.stored.IPAllocation.get('10.1.0.9')?.spec.attachment).toBeUndefined();
+    expect([its.told, its.outcomes]).toEqual([['AddressHeldError'], ['refused']]);
+  });
+
+  test('it is claimed when that is over, and a look that fails is no answer', async () => {
+    let looks = 0;
+    const its = setUp({
+      claimer: named,
+      held: () => {
+        if (++looks === 2) throw new Error('no answer');
+        return looks < 4;
+      },
+    });
+    apply(its);
+    expect(await its.claimFor('c', pod)).toEqual(['10.1.0.9']);
+    expect(looks).toBe(5);
+  });
+
+  test('what was claimed as the hold began is given back', async () => {
+    let looks = 0;
+    const its = setUp({ claimer: named, held: () => ++looks > 1 });
+    apply(its);
+    await expect(its.claimFor('c', pod)).rejects.toThrow('is not given to anybody for a while');
+    await its.releases.settled();
+    expect([...its.stores.stored.IPAllocation.keys()]).toEqual([]);
+    expect(its.secured).toEqual([]);
+  });
+
+  test('what is drawn is claimed all the same, and nobody asks', async () => {
+    const its = setUp({
+      held: () => {
+        throw new Error('asked');
+      },
+    });
+    apply(its);
+    expect(await its.claim('c')).toHaveLength(1);
+  });
+});
+
 test('an address to which another node has the way is not drawn', async () => {
   const { pool, claim, exclusive } = setUp();
   const a = pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
@@ -421,6 +521,7 @@ function setUp({
   claimer = { node: { name: 'n1', labels: {} } },
   onSecure = () => Promise.resolve(),
   recovery = () => Promise.resolve(false),
+  held: isHeld = () => false,
 }: {
   fault?: (call: FakeCall) => Fault;
   families?: Family[];
@@ -432,6 +533,8 @@ function setUp({
   onSecure?: () => Promise<void>;
   /** Asked before and after a claim: whether a recovery was under way. */
   recovery?: () => Promise<boolean>;
+  /** Whether the leader holds claims. */
+  held?: () => boolean;
 } = {}) {
   const process = createClaimingProcess({ isBlind, ...(fault === undefined ? {} : { fault }) });
   const { clock, cache, stores } = process;
@@ -441,11 +544,13 @@ function setUp({
   const more: string[] = [];
   const told: string[] = [];
   const wired = createWiredAddresses();
+  const lost = new Set<string>();
   const outcomes: ClaimOutcome[] = [];
   const exclusive = new Map<string, NodeSubnet>();
   const secured: string[] = [];
   const parts: ClaimingParts = {
     wired,
+    lost,
     nodeName: 'n1',
     findClaimer: () => Promise.resolve(claimer),
     announce: {
@@ -460,6 +565,7 @@ function setUp({
         await onSecure();
       },
     },
+    hold: { isHeld: () => Promise.resolve().then(isHeld) },
     listSticky: stores.allocations.listSticky,
     log: { info: () => undefined, warn: () => undefined, error: () => undefined },
     pools: () => pools,
@@ -496,6 +602,8 @@ function setUp({
     more,
     outcomes,
     exclusive,
+    /** Names of addresses without their objects. */
+    lost,
     /** What was led to this node. */
     secured,
     releases: process.releases,

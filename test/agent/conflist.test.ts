@@ -27,7 +27,16 @@ describe('the conflist', () => {
       cniVersion: '1.0.0',
       cniVersions: ['0.4.0', '1.0.0', '1.1.0'],
       name: 'weft',
-      plugins: [{ type: 'weft' }],
+      plugins: [{ type: 'weft', capabilities: { portMappings: true } }],
+    });
+  });
+
+  test('chains the plugin bandwidth behind weft where it is asked for, with its own capability', () => {
+    expect(JSON.parse(renderConflist({ bandwidth: true }))).toMatchObject({
+      plugins: [
+        { type: 'weft', capabilities: { portMappings: true } },
+        { type: 'bandwidth', capabilities: { bandwidth: true } },
+      ],
     });
   });
 

@@ -19,6 +19,8 @@ test('without flags it is what the manifests run: only the node has to be named'
     vxlan: { vni: 4097, port: 4789 },
     natExempt: [],
     serviceCIDRs: [],
+    dnsService: { namespace: 'kube-system', name: 'kube-dns' },
+    bandwidth: false,
     logLevel: 'info',
     settings: DEFAULT_SETTINGS,
   });
@@ -44,11 +46,14 @@ test('every flag is obeyed', () => {
     '--nat-exempt=2001:db8::/32',
     '--service-cidr=10.96.0.0/12',
     '--service-cidr=fd96::/108',
+    '--dns-service=openshift-dns/dns-default',
+    '--bandwidth',
     '--log-level=debug',
     '--grace-seconds=0.5',
   ]);
   expect(flags).toMatchObject({
     serviceCIDRs: [parseCIDR('10.96.0.0/12'), parseCIDR('fd96::/108')],
+    dnsService: { namespace: 'openshift-dns', name: 'dns-default' },
     kubeconfig: '/k',
     runDirectory: '/r',
     confDirectory: '/c',
@@ -58,6 +63,7 @@ test('every flag is obeyed', () => {
     metricsAddress: { host: parseAddress('::'), port: 9999 },
     vxlan: { vni: 16777215, port: 8472 },
     natExempt: [parseCIDR('192.0.2.0/24'), parseCIDR('2001:db8::/32')],
+    bandwidth: true,
     logLevel: 'debug',
   });
   expect(flags.settings).toEqual({ ...DEFAULT_SETTINGS, graceMs: 500 });
@@ -79,6 +85,7 @@ describe('refused', () => {
     [[NODE, '--log-level=loud'], '--log-level=loud'],
     [[NODE, '--metrics-address=9144'], '--metrics-address=9144: expected an IP address'],
     [[NODE, '--controller-lease=weft'], '--controller-lease=weft: expected NAMESPACE/NAME'],
+    [[NODE, '--dns-service=kube-dns'], '--dns-service=kube-dns: expected NAMESPACE/NAME'],
     [[NODE, '--controller-lease=a/b/c'], '--controller-lease=a/b/c: expected NAMESPACE/NAME'],
   ])('%j', (argv, message) => {
     let error: unknown;
@@ -112,6 +119,7 @@ test('the usage names every flag that is parsed', () => {
     'vxlan-port',
     'nat-exempt',
     'service-cidr',
+    'dns-service',
     'log-level',
     'grace-seconds',
   ]) {

@@ -19,6 +19,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import {
   installExecutable,
   linkExecutable,
+  MissingPluginError,
+  providePlugin,
   requireRunnableHost,
   UnsupportedHostError,
 } from '../../src/agent/install.ts';
@@ -180,3 +182,33 @@ async function makeFile(name: string, text = ''): Promise<string> {
   await writeFile(path, text);
   return path;
 }
+
+describe('a plugin of others', () => {
+  const image = () => join(directory, 'image');
+  const host = () => join(directory, 'host');
+
+  beforeEach(async () => {
+    await mkdir(image());
+    await mkdir(host());
+  });
+
+  test("is the host's own where it has one, and is left alone", async () => {
+    await writeFile(join(image(), 'bandwidth'), 'ours');
+    await writeFile(join(host(), 'bandwidth'), 'theirs');
+    expect(await providePlugin(image(), host(), 'bandwidth')).toBe('is the host’s own');
+    expect(await readFile(join(host(), 'bandwidth'), 'utf8')).toBe('theirs');
+  });
+
+  test('is copied from the image else, for all to run', async () => {
+    await writeFile(join(image(), 'bandwidth'), 'ours');
+    expect(await providePlugin(image(), host(), 'bandwidth')).toBe('installed');
+    expect(await readFile(join(host(), 'bandwidth'), 'utf8')).toBe('ours');
+    expect((await stat(join(host(), 'bandwidth'))).mode & 0o777).toBe(0o755);
+  });
+
+  test('that is nowhere is an error that names both ways out', async () => {
+    await expect(providePlugin(image(), host(), 'bandwidth')).rejects.toThrow(MissingPluginError);
+    await expect(providePlugin(image(), host(), 'bandwidth')).rejects.toThrow(/npm run build -- bandwidth/);
+    await expect(providePlugin(image(), host(), '../bandwidth')).rejects.toThrow(MissingPluginError);
+  });
+});

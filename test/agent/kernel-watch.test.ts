@@ -19,6 +19,7 @@ function link(name: string, changes: Partial<Link> = {}): Link {
     group: 0,
     peerIndex: undefined,
     peerNamespaceId: undefined,
+    altNames: [],
     master: undefined,
     vxlan: undefined,
     ...changes,

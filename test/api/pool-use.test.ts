@@ -11,6 +11,10 @@ const lan = { use: 'Lan', cidrs: ['192.168.7.0/24'], gateway: { ipv4: '192.168.7
 describe('a pool', () => {
   test.each<{ name: string; spec: object }>([
     { name: 'of pods, by default', spec: { cidrs: ['10.0.0.0/16'] } },
+    {
+      name: 'of an isolated bridge',
+      spec: { use: 'Bridge', cidrs: ['10.0.0.0/16'], isolation: { mode: 'Isolated' } },
+    },
     { name: 'of a bridge', spec: { use: 'Bridge', cidrs: ['10.0.0.0/16', 'fd00::/64'] } },
     { name: 'of a LAN', spec: lan },
     {
@@ -42,6 +46,31 @@ describe('a pool', () => {
       name: `${spec.use} addresses that pods name`,
       spec: { ...spec, fixedAddresses: true },
       message: /^fixedAddresses is for pools of use Pods/,
+    })),
+    ...['Always', 'Never'].map((encapsulation) => ({
+      name: `a LAN with encapsulation ${encapsulation}`,
+      spec: { ...lan, encapsulation },
+      message: /^encapsulation is for pools of use Pods and Bridge/,
+    })),
+    {
+      name: 'an encapsulation that nobody knows',
+      spec: { cidrs: ['10.0.0.0/16'], encapsulation: 'Sometimes' },
+      message: /expected one of "CrossSubnet"/,
+    },
+    {
+      name: 'a LAN that is to be isolated',
+      spec: { ...lan, isolation: { mode: 'Isolated' } },
+      message: /^isolation is for pools of use Pods or Bridge/,
+    },
+    {
+      name: 'a peer that no pool can be',
+      spec: { cidrs: ['10.0.0.0/16'], isolation: { peers: ['Blue!'] } },
+      message: /must match pattern/,
+    },
+    ...[lan, { use: 'Bridge', cidrs: ['10.0.0.0/16'] }].map((spec) => ({
+      name: `${spec.use} addresses whose owners may send from others`,
+      spec: { ...spec, allowedSources: ['192.168.0.0/16'] },
+      message: /^allowedSources is for pools of use Pods/,
     })),
     {
       name: 'a LAN without its router',

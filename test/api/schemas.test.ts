@@ -14,7 +14,9 @@ describe('the schemas', () => {
       priority: 0,
       disabled: false,
       fixedAddresses: false,
+      encapsulation: 'CrossSubnet',
       natOutgoing: true,
+      isolation: { mode: 'None', peers: [], dns: true },
       reuseDelaySeconds: 30,
     });
     expect(pool.metadata.finalizers).toEqual([]);

@@ -175,6 +175,33 @@ describe('pools', () => {
     }, soon);
   });
 
+  it('that name peers to no effect say so, until the peer names them back', async () => {
+    startController('one');
+    const isolate = (name: string, peers: string[]) =>
+      apiserver().kubectl([
+        'patch',
+        'ippool',
+        name,
+        '--type=merge',
+        '-p',
+        JSON.stringify({ spec: { isolation: { mode: 'Isolated', peers } } }),
+      ]);
+    await makePool('blue', ['10.22.0.0/16']);
+    await mustSucceed(isolate('blue', ['green']));
+    const reason = async () => conditionOf(await getPool('blue'), 'PeersUnmatched')?.reason;
+    await vi.waitFor(async () => expect(await reason()).toBe('NoSuchPool'), soon);
+    await makePool('green', ['10.23.0.0/16']);
+    await vi.waitFor(async () => expect(await reason()).toBe('PeersMatch'), soon);
+    await mustSucceed(isolate('green', []));
+    await vi.waitFor(async () => {
+      expect(await reason()).toBe('NotNamedBack');
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(/Warning\s+PeersUnmatched\s+ippool\/blue/);
+    }, soon);
+    await mustSucceed(isolate('green', ['blue']));
+    await vi.waitFor(async () => expect(await reason()).toBe('PeersMatch'), soon);
+  });
+
   it('whose range Services use say so', async () => {
     startController('one');
     const services = await mustSucceed(

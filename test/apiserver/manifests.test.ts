@@ -157,6 +157,14 @@ describe("the agent's container", () => {
     expect(agent.spec.template.spec.priorityClassName).toBe('system-node-critical');
   });
 
+  it('chains the plugin bandwidth in config/bandwidth alone, and sees to it that the plugin is there', async () => {
+    const { template } = (await workload('bandwidth', 'weft-agent')).spec;
+    expect(template.spec.initContainers[0]?.args).toContain('--plugin=bandwidth');
+    const args = template.spec.containers[0]?.args ?? [];
+    expect(parseAgentFlags(args).bandwidth).toBe(true);
+    expect(agent.spec.template.spec.containers[0]?.args).not.toContain('--bandwidth');
+  });
+
   it('may see the processes of the host in config/proc-netns alone', async () => {
     const { template } = (await workload('proc-netns', 'weft-agent')).spec;
     expect(template.spec.hostPID).toBe(true);
@@ -221,6 +229,8 @@ describe('what the accounts may do', () => {
     [AGENT, 'delete', 'nodesubnets.ipam.weft.dev'],
     [AGENT, 'patch', 'nodes status'],
     [AGENT, 'create', 'events'],
+    [AGENT, 'list', 'endpointslices.discovery.k8s.io'],
+    [AGENT, 'watch', 'endpointslices.discovery.k8s.io'],
     [CONTROLLER, 'patch', 'ippools.ipam.weft.dev status'],
     [CONTROLLER, 'delete', 'ipallocations.ipam.weft.dev'],
     [CONTROLLER, 'delete', 'nodesubnets.ipam.weft.dev'],
@@ -259,6 +269,8 @@ describe('what the accounts may do', () => {
     [CONTROLLER, 'patch', 'statefulsets.apps'],
     [CONTROLLER, 'list', 'statefulsets.apps'],
     [AGENT, 'get', 'statefulsets.apps'],
+    [AGENT, 'update', 'endpointslices.discovery.k8s.io'],
+    [CONTROLLER, 'list', 'endpointslices.discovery.k8s.io'],
     [CONTROLLER, 'list', 'pods'],
     [CONTROLLER, 'create', 'events'],
   ] as const;

@@ -57,7 +57,13 @@ const dual: Spec = {
 describe('a pool', () => {
   it.each<[string, Spec]>([
     ['of a bridge', { use: 'Bridge', cidrs: ['10.9.0.0/16', 'fd09::/64'] }],
+    [
+      'of a bridge that always encapsulates',
+      { use: 'Bridge', cidrs: ['10.9.0.0/16'], encapsulation: 'Always' },
+    ],
+    ['of pods that never encapsulates', { cidrs: ['10.9.0.0/16'], encapsulation: 'Never' }],
     ['of a LAN', lan],
+    ['of a LAN that says what is so by default', { ...lan, encapsulation: 'CrossSubnet' }],
     ['of a LAN of both families', dual],
     ['of a LAN in single addresses', { ...dual, nodeSubnetPrefixLength: { ipv4: 32, ipv6: 128 } }],
   ])('%s is accepted', async (_, spec) => {
@@ -72,6 +78,16 @@ describe('a pool', () => {
       { ...lan, fixedAddresses: true },
       'fixedAddresses is for pools of use Pods',
     ],
+    [
+      'of a LAN with an encapsulation',
+      { ...lan, encapsulation: 'Never' },
+      'encapsulation is for pools of use Pods and Bridge: what lies on a LAN is routed by no node',
+    ],
+    [
+      'of pods with an encapsulation that nobody knows',
+      { cidrs: ['10.9.0.0/16'], encapsulation: 'Sometimes' },
+      'Unsupported value: "Sometimes"',
+    ],
     ['of pods with a gateway', { ...lan, use: 'Pods' }, 'gateway is for pools of use Lan: on a bridge'],
     [
       'of pods with pieces of one address',
@@ -82,6 +98,26 @@ describe('a pool', () => {
       'of a bridge with pieces of one address',
       { use: 'Bridge', cidrs: ['fd09::/64'], nodeSubnetPrefixLength: { ipv6: 127 } },
       'nodeSubnetPrefixLength above 30 (ipv4) or 126 (ipv6) is for pools of use Lan',
+    ],
+    [
+      'of a LAN that is to be isolated',
+      { ...lan, isolation: { mode: 'Isolated' } },
+      'isolation is for pools of use Pods or Bridge: what lies on a LAN is not filtered',
+    ],
+    [
+      'with an isolation that nobody knows',
+      { cidrs: ['10.9.0.0/16'], isolation: { mode: 'Strict' } },
+      'Unsupported value: "Strict"',
+    ],
+    [
+      'with a peer that no pool can be',
+      { cidrs: ['10.9.0.0/16'], isolation: { mode: 'Isolated', peers: ['Blue!'] } },
+      'spec.isolation.peers[0]',
+    ],
+    [
+      'with a peer twice',
+      { cidrs: ['10.9.0.0/16'], isolation: { mode: 'Isolated', peers: ['blue', 'blue'] } },
+      'Duplicate value: "blue"',
     ],
     ['of a LAN without gateway', { ...lan, gateway: undefined }, 'gateway.ipv4 is missing'],
     ['of a LAN with an empty gateway', { ...lan, gateway: {} }, 'gateway.ipv4 is missing'],
@@ -118,6 +154,37 @@ describe('a pool', () => {
     ],
   ])('%s is refused', async (_, spec, message) => {
     expect(await refusal(attempt(spec))).toContain(message);
+  });
+});
+
+it('isolation may change at any time, and is none where nothing is said', async () => {
+  const spec = { cidrs: ['10.9.0.0/16'] };
+  const isolationOf = async () =>
+    (
+      (await server().client.request({ method: 'GET', path: `${pathOf(IP_POOL)}/isolated` })) as {
+        spec: Spec;
+      }
+    ).spec.isolation;
+  await create('isolated', spec);
+  expect(await isolationOf()).toEqual({ mode: 'None', peers: [], dns: true });
+  await replace('isolated', { ...spec, isolation: { mode: 'Isolated', peers: ['blue'], dns: false } });
+  expect(await isolationOf()).toEqual({ mode: 'Isolated', peers: ['blue'], dns: false });
+  await replace('isolated', { ...spec, isolation: { mode: 'Isolated' } });
+  expect(await isolationOf()).toEqual({ mode: 'Isolated', peers: [], dns: true });
+  await replace('isolated', spec);
+  expect(await isolationOf()).toEqual({ mode: 'None', peers: [], dns: true });
+});
+
+describe('the encapsulation of a pool', () => {
+  it('is CrossSubnet unless told, and may change at any time', async () => {
+    const spec = { cidrs: ['10.19.0.0/16'] };
+    const encapsulationOf = (object: unknown) =>
+      (object as { spec: { encapsulation: string } }).spec.encapsulation;
+    expect(encapsulationOf(await create('encapsulated', spec))).toBe('CrossSubnet');
+    for (const encapsulation of ['Always', 'Never', 'CrossSubnet']) {
+      expect(encapsulationOf(await replace('encapsulated', { ...spec, encapsulation }))).toBe(encapsulation);
+    }
+    expect(encapsulationOf(await replace('encapsulated', spec))).toBe('CrossSubnet');
   });
 });
 

@@ -18,6 +18,10 @@ describe('cniErrorObject', () => {
     [new ipam.AddressTakenError({ family: 'ipv4', value: 1n }, "is another's"), 11],
     [new ipam.ClaimDeadlineError('default', 1, undefined), 11],
     [new ipam.SubnetUnavailableError('default', 'ipv4', 'it is full'), 11],
+    [
+      new ipam.IsolatedPoolFullError('blue', new ipam.SubnetUnavailableError('blue', 'ipv4', 'none is free')),
+      11,
+    ],
     [new TypeError('x'), 999],
     ['no error at all', 999],
   ])('gives %s its code', (error, code) => {

@@ -27,6 +27,7 @@ export interface PoolOptions extends Partial<Omit<IPPool, 'metadata' | 'spec'>> 
   readonly metadata?: Partial<IPPool['metadata']>;
   readonly reuseDelaySeconds?: number;
   readonly prefixLength?: number;
+  readonly isolation?: { readonly mode: 'None' | 'Isolated'; readonly peers?: readonly string[] };
 }
 
 export function pool(name: string, cidrs: readonly string[], options: PoolOptions = {}): IPPool {
@@ -34,6 +35,7 @@ export function pool(name: string, cidrs: readonly string[], options: PoolOption
     metadata: { ...metadata(name), finalizers: ['ipam.weft.dev/node-subnets'], ...options.metadata },
     spec: IPPoolSpec.parse({
       cidrs: [...cidrs],
+      ...(options.isolation === undefined ? {} : { isolation: options.isolation }),
       ...(options.reuseDelaySeconds === undefined ? {} : { reuseDelaySeconds: options.reuseDelaySeconds }),
       ...(options.prefixLength === undefined
         ? {}

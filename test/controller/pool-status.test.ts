@@ -185,6 +185,47 @@ describe("a pool's conditions", () => {
   });
 });
 
+describe('peers', () => {
+  const isolated = (name: string, ...peers: string[]) =>
+    pool(name, ['10.0.0.0/16'], { isolation: { mode: 'Isolated', peers } });
+  const lan = pool('lan', ['192.168.7.0/24']);
+  const others = [
+    isolated('mutual', 'a'),
+    isolated('aloof', 'b'),
+    pool('open', ['10.5.0.0/16']),
+    { ...lan, spec: { ...lan.spec, use: 'Lan' as const } },
+  ];
+
+  it.each<{ peers: string[]; reason: string; says: string[] }>([
+    { peers: [], reason: 'PeersMatch', says: [] },
+    { peers: ['mutual'], reason: 'PeersMatch', says: [] },
+    { peers: ['open'], reason: 'PeersMatch', says: [] },
+    { peers: ['a'], reason: 'PeersMatch', says: [] },
+    { peers: ['mutual', 'gone'], reason: 'NoSuchPool', says: ['gone: there is no such IPPool'] },
+    { peers: ['aloof'], reason: 'NotNamedBack', says: ['aloof: it is Isolated and does not name a'] },
+    { peers: ['lan'], reason: 'NotFiltered', says: ['lan: its use is Lan'] },
+    { peers: ['gone', 'aloof'], reason: 'NoSuchPool', says: ['gone: there is', 'aloof: it is Isolated'] },
+  ])('$peers of an isolated pool: $reason', ({ peers, reason, says }) => {
+    const a = isolated('a', ...peers);
+    const found = condition(facts(a, { pools: [a, ...others] }), 'PeersUnmatched');
+    expect(found).toMatchObject({ status: says.length > 0 ? 'True' : 'False', reason });
+    for (const text of says) expect(found?.message).toContain(text);
+  });
+
+  it('of a pool that is not isolated have no effect, and are no mistake', () => {
+    const a = pool('a', ['10.0.0.0/16'], { isolation: { mode: 'None', peers: ['gone', 'aloof'] } });
+    expect(condition(facts(a, { pools: [a, ...others] }), 'PeersUnmatched')).toMatchObject({
+      status: 'False',
+      reason: 'NotIsolated',
+    });
+  });
+
+  it('are not all named where there are many', () => {
+    const a = isolated('a', ...Array.from({ length: 14 }, (_, index) => `gone-${index}`));
+    expect(condition(facts(a), 'PeersUnmatched')?.message).toMatch(/gone-9: [^;]*; and 4 more$/);
+  });
+});
+
 describe('what is written', () => {
   it('keeps the time of a condition that stands, and dates one that turned', () => {
     const before = poolStatus(small(1), new Date('2026-01-01T00:00:00Z'));

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { vxlanMAC } from '../../src/api/index.ts';
 import {
   desiredNodeState,
   linkLocalOfMAC,
-  vxlanMAC,
   type NodeRoute,
   type NodeState,
 } from '../../src/dataplane/index.ts';
@@ -81,12 +81,12 @@ describe('the tunnel', () => {
       mtu,
     });
     expect(state.vxlan && formatAddress(state.vxlan.local)).toBe(address);
-    expect(state.podMTU).toBe(mtu);
+    expect(state.podMTU).toMatchObject({ encapsulated: mtu, plain: 1500 });
   });
 
   it("is as narrow for pods as the narrower of two families' uplinks", () => {
     const uplinks = { ...input().uplinks, ipv6: uplink('fd01::1', ['fd01::/64'], { mtu: 1400 }) };
-    expect(desiredNodeState(input({ uplinks })).podMTU).toBe(1400);
+    expect(desiredNodeState(input({ uplinks })).podMTU).toMatchObject({ encapsulated: 1400, plain: 1400 });
   });
 
   it('is there before any peer needs it, and not before there is a pool', () => {
@@ -174,6 +174,6 @@ describe('what cannot be expressed', () => {
       'InternalIP fd01::1 of node "a" is on none of its links',
     ]);
     expect(state.vxlan).toBeUndefined();
-    expect(state.podMTU).toBe(1280);
+    expect(state.podMTU).toMatchObject({ encapsulated: 1280, plain: 1280 });
   });
 });

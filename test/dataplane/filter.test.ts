@@ -98,7 +98,7 @@ describe('the table', () => {
     const nat = ipv4Only.nftables.filter((command) =>
       JSON.stringify(command).includes('"masquerade","comment"'),
     );
-    expect(nat).toHaveLength(2);
+    expect(nat).toHaveLength(3);
     expect(JSON.stringify(nat)).not.toContain('ip6');
     expect(JSON.stringify(ipv4Only)).toContain('@nodes6');
   });

@@ -14,7 +14,9 @@ export function pool(name: string, cidrs: readonly string[], spec: Partial<IPPoo
       priority: 0,
       disabled: false,
       fixedAddresses: false,
+      encapsulation: 'CrossSubnet',
       natOutgoing: true,
+      isolation: { mode: 'None', peers: [], dns: true },
       reuseDelaySeconds: 30,
       ...spec,
     },
@@ -67,6 +69,7 @@ export function input(changes: Partial<DesiredInput> = {}): DesiredInput {
     kernelFamilies: FAMILIES,
     pools: [pool('main', ['10.64.0.0/16', 'fd64::/64'])],
     subnets: [],
+    dnsServers: [],
     config: { vni: 4097, port: 4789, natExempt: [] },
     ...changes,
   };

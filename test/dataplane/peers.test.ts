@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { pathToPeer, vxlanMAC, type Uplinks } from '../../src/dataplane/index.ts';
+import { vxlanMAC, type Encapsulation } from '../../src/api/index.ts';
+import { pathToPeer, type Uplinks } from '../../src/dataplane/index.ts';
 import { formatAddress, parseAddress, type Family } from '../../src/net/index.ts';
 import { subnet, uplink } from './objects.ts';
 
@@ -14,6 +15,7 @@ interface Situation {
   readonly hops: readonly string[];
   readonly uplinks?: Uplinks;
   readonly underlay?: Family | undefined;
+  readonly encapsulation?: Encapsulation;
   readonly path: string;
 }
 
@@ -88,11 +90,63 @@ const situations: readonly Situation[] = [
     underlay: undefined,
     path: 'none: no route to 10.64.1.0/26: no InternalIP of this node is on one of its links',
   },
+  {
+    situation: 'Always, on one link',
+    cidr: '10.64.1.0/26',
+    hops: ['192.168.1.2'],
+    encapsulation: 'Always',
+    path: 'vxlan 192.168.1.2',
+  },
+  {
+    situation: 'Always, IPv6 on one link',
+    cidr: 'fd64::40/122',
+    hops: ['192.168.1.2', 'fd01::2'],
+    encapsulation: 'Always',
+    path: 'vxlan 192.168.1.2',
+  },
+  {
+    situation: 'Never, on one link',
+    cidr: '10.64.1.0/26',
+    hops: ['192.168.1.2'],
+    encapsulation: 'Never',
+    path: 'direct eth0 192.168.1.2',
+  },
+  {
+    situation: 'Never, behind a router',
+    cidr: '10.64.1.0/26',
+    hops: ['192.168.2.2'],
+    encapsulation: 'Never',
+    path: 'fabric',
+  },
+  {
+    situation: 'Never, IPv6 where only IPv4 is common',
+    cidr: 'fd64::40/122',
+    hops: ['192.168.1.2'],
+    encapsulation: 'Never',
+    path: 'fabric',
+  },
+  {
+    situation: 'Never, no link of ours is known: the fabric knows',
+    cidr: '10.64.1.0/26',
+    hops: ['192.168.1.2'],
+    uplinks: {},
+    underlay: undefined,
+    encapsulation: 'Never',
+    path: 'fabric',
+  },
+  {
+    situation: "Never, and the peer claims this node's own address",
+    cidr: '10.64.1.0/26',
+    hops: ['192.168.1.1'],
+    encapsulation: 'Never',
+    path: 'none: no route to 10.64.1.0/26: 192.168.1.1 of node "b" is this node\'s own address',
+  },
 ];
 
 describe('the way to a subnet of another node', () => {
   it.each(situations)('$situation: $path', (row) => {
     const path = pathToPeer(subnet(row.cidr, 'b', row.hops), {
+      encapsulation: row.encapsulation ?? 'CrossSubnet',
       uplinks: row.uplinks ?? here,
       underlay: 'underlay' in row ? row.underlay : 'ipv4',
       own: [parseAddress('192.168.1.1')],
@@ -101,6 +155,7 @@ describe('the way to a subnet of another node', () => {
     const text = {
       direct: () => (path.kind === 'direct' ? `direct ${path.link} ${formatAddress(path.nextHop)}` : ''),
       vxlan: () => (path.kind === 'vxlan' ? `vxlan ${formatAddress(path.destination)}` : ''),
+      fabric: () => 'fabric',
       none: () => (path.kind === 'none' ? `none: ${path.reason}` : ''),
     }[path.kind]();
     expect(text).toBe(row.path);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { linkLocalOfMAC, vxlanMAC } from '../../src/dataplane/index.ts';
+import { vxlanMAC } from '../../src/api/index.ts';
+import { linkLocalOfMAC } from '../../src/dataplane/index.ts';
 import { formatAddress } from '../../src/net/index.ts';
 
 describe('the MAC of a node', () => {

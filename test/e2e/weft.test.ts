@@ -7,11 +7,13 @@ import { checkTests } from './weft/check.ts';
 import { cniCallTests } from './weft/cni-calls.ts';
 import { controllerTests } from './weft/controller.ts';
 import { foreignHandsTests } from './weft/foreign-hands.ts';
+import { hostPortTests } from './weft/host-ports.ts';
 import { pathTests } from './weft/paths.ts';
 import { rebootTests } from './weft/reboots.ts';
 import { restartTests } from './weft/restarts.ts';
 import { rolloutTests } from './weft/rollout.ts';
 import type { Stage } from './weft/stage.ts';
+import { tenantTests } from './weft/tenants.ts';
 
 // weft on a whole cluster: real kubelets and containerd, the real manifests. One cluster for all of it, in this
 // order; what takes a node or a pool away comes last.
@@ -28,10 +30,12 @@ describe('weft on a cluster', () => {
 
   describe('bootstrap', () => bootstrapTests(stage));
   describe('paths', () => pathTests(stage));
+  describe('host ports', () => hostPortTests(stage));
   describe('addresses', () => addressTests(stage));
   describe('check', () => checkTests(stage));
   describe('calls of the executable', () => cniCallTests(stage));
   describe('addresses for other plugins', () => bridgedTests(stage));
+  describe('tenants', () => tenantTests(stage));
   describe('agent restarts', () => restartTests(stage));
   describe('foreign hands', () => foreignHandsTests(stage));
   describe('rollout', () => rolloutTests(stage));

@@ -1,14 +1,16 @@
 import { describe, expect, test } from 'vitest';
 import {
   ADDRESSES_ANNOTATION,
+  ALLOWED_SOURCES_ANNOTATION,
   InvalidAnnotationError,
   parseAddresses,
+  parseAllowedSources,
   parsePoolNames,
   parseSticky,
   POOLS_ANNOTATION,
   STICKY_ANNOTATION,
 } from '../../src/ipam/index.ts';
-import { parseAddress } from '../../src/net/index.ts';
+import { formatCIDR, parseAddress } from '../../src/net/index.ts';
 
 describe('parsePoolNames', () => {
   test.each([
@@ -92,5 +94,27 @@ describe('parseSticky', () => {
 
   test.each(['', 'yes', 'True', '1'])('refuses %j', (text) => {
     expect(() => parseSticky({ [STICKY_ANNOTATION]: text }, 'Pod a/b')).toThrow('expected "true" or "false"');
+  });
+});
+
+describe('parseAllowedSources', () => {
+  const parse = (text: string) => parseAllowedSources({ [ALLOWED_SOURCES_ANNOTATION]: text }, 'Pod a/b');
+
+  test('reads CIDRs, and no annotation is none', () => {
+    expect(parse('192.168.0.0/16, fd99::/48')?.map(formatCIDR)).toEqual(['192.168.0.0/16', 'fd99::/48']);
+    expect(parseAllowedSources({}, 'Pod a/b')).toBeUndefined();
+  });
+
+  test.each([
+    '',
+    'true',
+    '10.0.0.1',
+    '10.0.0.1/8',
+    '10.0.0.0/8,',
+    'fd99::/129',
+    `${'10.0.0.0/8,'.repeat(32)}10.0.0.0/8`,
+  ])('refuses %j', (text) => {
+    expect(() => parse(text)).toThrow(InvalidAnnotationError);
+    expect(() => parse(text)).toThrow(/^Pod a\/b has the annotation ipam\.weft\.dev\/allowed-sources: /);
   });
 });

@@ -86,7 +86,7 @@ describe('release', () => {
     const { queue, clock, stores, allocation, released, told } = await setUp();
     expect(await queue.release(allocation, { reuseDelayMs: 30_000 })).toBe('released');
     expect(released()).toBe(true);
-    expect(told).toEqual(['marked']);
+    expect(told).toEqual(['marked', 'soon']);
     expect(queue.pending()).toEqual({ releasing: 0, resting: 1, undoing: 0 });
     await clock.advance(29_999);
     expect(stores.stored.IPAllocation.has(NAME)).toBe(true);
@@ -97,15 +97,54 @@ describe('release', () => {
     expect(stores.stored.IPAllocation.has(NAME)).toBe(false);
     expect(queue.pending()).toEqual({ releasing: 0, resting: 0, undoing: 0 });
     expect(queue.nextFreeInMs('p')).toBeUndefined();
-    expect(told).toEqual(['marked', 'deleted']);
+    expect(told).toEqual(['marked', 'soon', 'now', 'deleted']);
   });
 
   test('with delay 0 deletes at once, by one write', async () => {
     const { queue, stores, allocation, verbs, told } = await setUp();
     await queue.release(allocation, { reuseDelayMs: 0 });
     expect(stores.stored.IPAllocation.size).toBe(0);
-    expect(told).toEqual(['deleted']);
+    expect(told).toEqual(['now', 'deleted']);
     expect(verbs()).toEqual(['delete']);
+  });
+
+  test.each<{
+    what: string;
+    spec: Partial<IPAllocationSpec>;
+    delayMs: number;
+    neverUsed?: boolean;
+    told: string[];
+  }>([
+    {
+      what: 'that rests: at once, and again before it may be another’s',
+      spec: {},
+      delayMs: 30_000,
+      told: ['marked', 'soon', 'now', 'deleted'],
+    },
+    { what: 'without a rest: before it may be another’s', spec: {}, delayMs: 0, told: ['now', 'deleted'] },
+    { what: 'that a pod asked for', spec: { fixed: true }, delayMs: 30_000, told: ['now', 'deleted'] },
+    { what: 'that is kept for its pod', spec: { sticky: 'shop/db-0' }, delayMs: 30_000, told: ['now'] },
+    { what: 'that was never used: not at all', spec: {}, delayMs: 0, neverUsed: true, told: ['deleted'] },
+  ])('ends the connections of an address $what', async ({ spec, delayMs, neverUsed, told }) => {
+    const world = await setUp(spec);
+    await world.queue.release(world.allocation, {
+      reuseDelayMs: delayMs,
+      ...(neverUsed === undefined ? {} : { neverUsed }),
+    });
+    await world.clock.advance(delayMs);
+    await world.queue.settled();
+    expect(world.told).toEqual(told);
+  });
+
+  test('waits for the end of connections before the address may be another’s', async () => {
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    const { queue, clock, stores, allocation } = await setUp({ endConnections: () => ended });
+    await queue.release(allocation, { reuseDelayMs: 1_000 });
+    await clock.advance(60_000);
+    expect(stores.stored.IPAllocation.has(NAME)).toBe(true);
+    resolve();
+    await queue.settled();
+    expect(stores.stored.IPAllocation.has(NAME)).toBe(false);
   });
 
   test('asked for twice is done once', async () => {
@@ -312,8 +351,13 @@ interface SetUp {
 async function setUp({
   fault = () => 'none',
   withdraw = () => Promise.resolve(),
+  endConnections = () => Promise.resolve(),
   ...more
-}: FakeOptions & Partial<IPAllocationSpec> & { withdraw?: () => Promise<void> } = {}): Promise<SetUp> {
+}: FakeOptions &
+  Partial<IPAllocationSpec> & {
+    withdraw?: () => Promise<void>;
+    endConnections?: () => Promise<void>;
+  } = {}): Promise<SetUp> {
   let isReady = false;
   const stores = createFakeStores({ fault: (call) => (isReady ? fault(call) : 'none') });
   const clock = createFakeClock();
@@ -330,6 +374,10 @@ async function setUp({
     withdrawSubnet: async ({ metadata: { name } }) => {
       await withdraw();
       withdrawn.push(`${name} with ${stores.stored.IPAllocation.get(name)?.spec.holder ?? 'its sandbox'}`);
+    },
+    endConnections: async (_, when) => {
+      told.push(when);
+      await endConnections();
     },
     onRetry: (name) => retried.push(name),
     observer: { marked: () => told.push('marked'), deleted: () => told.push('deleted') },

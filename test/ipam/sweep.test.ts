@@ -269,6 +269,44 @@ describe('a living attachment', () => {
   });
 });
 
+describe('an address under another plugin that has lost its object', () => {
+  const lost = [
+    allocationOf('10.0.0.5', { attachment: addressOnly, pod: { namespace: 'ns', name: 'a', uid: 'u' } }).spec,
+  ];
+
+  test.each(['alive', 'unknown'] as const)('is to have it again while its namespace is %s', (state) => {
+    expect(judge({ lost, namespaceState: () => state })).toMatchObject({
+      readopt: lost,
+      conflicts: [],
+      forget: [],
+    });
+  });
+
+  test('is forgotten with its namespace, and with its boot', () => {
+    expect(judge({ lost, namespaceState: () => 'dead' })).toMatchObject({ readopt: [], forget: lost });
+    const rebooted = judge({ lost, namespaceState: () => 'alive', bootID: 'next' });
+    expect(rebooted).toMatchObject({ readopt: [], forget: lost });
+  });
+
+  test('is forgotten when the object is back', () => {
+    const allocations = [allocationOf('10.0.0.5', { attachment: addressOnly })];
+    expect(judge({ lost, allocations })).toMatchObject({ readopt: [], conflicts: [], forget: lost });
+  });
+
+  test("is a conflict when the name is another's", () => {
+    const allocation = allocationOf('10.0.0.5', { attachment: attachmentOf('c2') });
+    const judged = judge({ lost, allocations: [allocation] });
+    const attachment = { containerID: 'c1', ifName: 'eth0', network: 'weft', podUID: 'u' };
+    expect(judged).toMatchObject({ readopt: [], forget: [] });
+    expect(judged.conflicts).toEqual([{ address: parseAddress('10.0.0.5'), attachment, allocation }]);
+  });
+
+  test('is not judged with a request under way', () => {
+    const judged = judge({ lost, namespaceState: () => 'dead', inFlight: new Set(['c1/eth0']) });
+    expect(judged).toMatchObject({ readopt: [], conflicts: [], forget: [] });
+  });
+});
+
 test('an empty list of allocations, with links alive, frees nothing', () => {
   const first = judge({ links: [linkOf(['10.0.0.5'])] });
   expect(judge({ links: [linkOf(['10.0.0.5'])], memory: first.memory, nowMs: GRACE_MS })).toMatchObject({

@@ -49,6 +49,8 @@ export interface SyncProcess {
   set(sources: Sources): void;
   /** Resolves when the kernel is as the last sources say. */
   upToDate(): Promise<void>;
+  /** Resolves when pods are isolated as the last sources say; with the reason why they are not, if so. */
+  isolationInForce(): Promise<string | undefined>;
   status(): Promise<Extract<Report, { kind: 'status' }>>;
   drift(): string[];
   kill(): Promise<void>;
@@ -134,13 +136,19 @@ export function makePod(
   node: Pick<FabricNode, 'name' | 'throwaway' | 'first'>,
   index: number,
   number: number,
+  options: { readonly mtu?: number; readonly fixedMTU?: boolean } = {},
 ): FabricPod {
   const name = `${node.name}${number}`;
   const throwaway = make(name);
   const own = poolAddresses(64 * index + number);
   const containerID = `container-${name}`;
   const host = node.throwaway.namespace.socket;
-  const link = createPodLink(host, throwaway.namespace, { containerID, ifName: 'eth0', mtu: 1450 });
+  const link = createPodLink(host, throwaway.namespace, {
+    containerID,
+    ifName: 'eth0',
+    mtu: 1450,
+    ...options,
+  });
   const parsed = { ipv4: parseAddress(own[4]), ipv6: parseAddress(own[6]) };
   configurePodLink(host, throwaway.namespace.socket, link, {
     addresses: parsed,
@@ -198,7 +206,7 @@ export function startSync(node: FabricNode, { keep = [] }: { keep?: readonly str
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   let lastID = 0;
   const send = (command: Command) => void child.stdin.write(`${JSON.stringify(command)}\n`);
-  const ask = (op: 'upToDate' | 'status') => {
+  const ask = (op: 'upToDate' | 'isolationInForce' | 'status') => {
     const id = ++lastID;
     const answer = new Promise<Report>((resolve) => answers.set(id, resolve));
     send({ op, id });
@@ -215,6 +223,8 @@ export function startSync(node: FabricNode, { keep = [] }: { keep?: readonly str
     reports,
     set: (sources) => send({ op: 'sources', sources }),
     upToDate: async () => void (await ask('upToDate')),
+    isolationInForce: async () =>
+      ((await ask('isolationInForce')) as Extract<Report, { kind: 'isolationInForce' }>).error,
     status: async () => (await ask('status')) as Extract<Report, { kind: 'status' }>,
     drift: () => reports.flatMap((report) => (report.kind === 'drift' ? report.objects : [])),
     pause: () => void child.kill('SIGSTOP'),

@@ -3,6 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { vxlanMAC } from '../../src/api/index.ts';
+import { linkLocalOfMAC } from '../../src/dataplane/index.ts';
+import { formatAddress } from '../../src/net/index.ts';
 import {
   makeFabric,
   pings,
@@ -104,6 +107,58 @@ describe('when the objects change', () => {
     await apply(sync, sourcesWith([OWN]));
     expect(host.sh('ip route show 10.64.0.128/26')).toBe('');
     expect(host.sh('bridge fdb show dev vxlan.weft; ip neigh show dev vxlan.weft nud permanent')).toBe('');
+    expect(sync.drift()).toEqual([]);
+  });
+
+  test('a far node registers under another UID: the same moment its other MAC is known (F37)', async () => {
+    const sync = start();
+    const far = (nodeUID: string) =>
+      sourcesWith([OWN, [...FAR, { nodeUID }], ['fd64::80/122', 'c', FAR[2], { nodeUID }]]);
+    await apply(sync, far('before'));
+    const known = () =>
+      host
+        .sh('ip neigh show dev vxlan.weft nud permanent; bridge fdb show dev vxlan.weft')
+        .trim()
+        .split('\n');
+    const [before, after] = [vxlanMAC('before'), vxlanMAC('after')];
+    expect(known().filter((line) => line.includes(before))).toHaveLength(3);
+    await apply(sync, far('after'));
+    expect(known().filter((line) => line.includes(before))).toEqual([]);
+    expect(known().filter((line) => line.includes(after))).toHaveLength(3);
+    expect(host.sh('ip -6 route show fd64::80/122')).toContain(formatAddress(linkLocalOfMAC(after)));
+    expect(sync.drift()).toEqual([]);
+  });
+
+  test("another node's address changes: what it is sent goes to the new one at once (F37)", async () => {
+    const c = fabric.nodes[2];
+    const pod = c?.pods[0];
+    if (c === undefined || pod === undefined) throw new Error('the fabric has three nodes');
+    const others = startSync(c);
+    running.push(others);
+    const given = fabric.sources(c);
+    await apply(others, given);
+    const sync = start();
+    await apply(sync, fabric.sources(a));
+    expect(await pings(host, pod.addresses[4])).toBe(true);
+    c.throwaway.sh(
+      'ip addr add 192.168.2.99/24 dev eth0 && ip addr del 192.168.2.12/24 dev eth0 && ' +
+        'ip addr add 192.168.2.99/24 dev eth0 2>/dev/null; ip route replace default via 192.168.2.254',
+    );
+    const moved = given.subnets.map(
+      ([cidr, node, hops]) => [cidr, node, node === 'c' ? ['192.168.2.99', 'fd02::12'] : hops] as const,
+    );
+    await apply(others, {
+      ...given,
+      node: { ...given.node, addresses: ['192.168.2.99', c.addresses[6]] },
+      subnets: moved,
+    });
+    await apply(sync, { ...fabric.sources(a), subnets: moved });
+    for (const address of Object.values(pod.addresses)) expect(await pings(host, address)).toBe(true);
+    expect(host.sh('bridge fdb show dev vxlan.weft')).not.toContain('192.168.2.12 ');
+    c.throwaway.sh(
+      'ip addr add 192.168.2.12/24 dev eth0 && ip addr del 192.168.2.99/24 dev eth0; ' +
+        'ip addr add 192.168.2.12/24 dev eth0 2>/dev/null; ip route replace default via 192.168.2.254',
+    );
     expect(sync.drift()).toEqual([]);
   });
 
@@ -210,6 +265,55 @@ describe('what stands in the way', () => {
     const direct = () => host.sh('ip route show 10.64.0.64/26').includes('via 192.168.1.11');
     expect(await until(direct, 2000)).toBeDefined();
     expect((await sync.status()).reason).toBeUndefined();
+  });
+});
+
+describe('a table of the kernel that is full (F44)', () => {
+  test('is said with the peer that has no place in it, which gets one as soon as there is', async () => {
+    // Everything as weft makes it, but for one entry and no more.
+    host.sh(
+      'ip link add vxlan.weft type vxlan id 4097 dstport 4789 local 192.168.1.10 nolearning maxaddress 1 && ' +
+        'ip link set vxlan.weft up',
+    );
+    const sync = start();
+    const also = ['10.64.1.0/26', 'd', ['192.168.2.13']] as const;
+    sync.set(sourcesWith([OWN, FAR, also]));
+    const unmet = () => sync.reports.flatMap((report) => (report.kind === 'unmet' ? [report.refused] : []));
+    expect(await until(() => unmet().length > 0, 10_000)).toBeDefined();
+    expect(unmet()[0]?.join()).toMatch(
+      /^set FDB entry [0-9a-f:]+ behind 192\.168\.2\.1[23] on link \d+: ENOSPC/,
+    );
+    // The other peer is reached, and the node is not taken out of service.
+    await sync.upToDate();
+    expect((await sync.status()).reason).toBeUndefined();
+    expect(host.sh('bridge fdb show dev vxlan.weft').trim().split('\n')).toHaveLength(1);
+    expect((await sync.status()).differences.join()).toContain('missing FDB entry');
+
+    host.sh('ip link del vxlan.weft');
+    expect(await until(() => unmet().at(-1)?.length === 0, 20_000)).toBeDefined();
+    expect(host.sh('bridge fdb show dev vxlan.weft').trim().split('\n')).toHaveLength(2);
+  });
+});
+
+describe('two nodes with one MAC (F37)', () => {
+  test('are said, and one of them is reached, never now the one and now the other', async () => {
+    const sync = start();
+    const twin = [
+      '10.64.1.0/26',
+      'd',
+      ['192.168.2.13'],
+      { nodeUID: 'uid-c', created: '2026-03-01T00:00:00Z' },
+    ] as const;
+    await apply(sync, sourcesWith([OWN, twin, FAR]));
+    const notes = sync.reports.flatMap((report) => (report.kind === 'unmet' ? report.notes : []));
+    expect(notes.join()).toMatch(
+      /^no route to 10\.64\.1\.0\/26 of node "d": its VXLAN MAC .* is that of node "c", too/,
+    );
+    expect(host.sh('bridge fdb show dev vxlan.weft')).toContain('dst 192.168.2.12 ');
+    expect(host.sh('ip route show 10.64.1.0/26')).toBe('');
+    await apply(sync, sourcesWith([OWN, [twin[0], twin[1], twin[2], { nodeUID: 'another' }], FAR]));
+    expect(sync.reports.findLast(({ kind }) => kind === 'unmet')).toMatchObject({ notes: [] });
+    expect(host.sh('ip route show 10.64.1.0/26')).toContain('dev vxlan.weft');
   });
 });
 

@@ -1,7 +1,13 @@
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NodeNotSetUpError, startNodeSync, type NodeSources } from '../../src/agent/sync.ts';
-import { createCommandRunner, findSysctlRoot, openNetlinkSocket } from '../../src/kernel/index.ts';
+import {
+  createCommandRunner,
+  findSysctlRoot,
+  openNetlinkSocket,
+  openOwnNamespace,
+} from '../../src/kernel/index.ts';
+import { podNamespacePaths } from '../../src/agent/pod-namespaces.ts';
 import { formatCIDR, parseAddress } from '../../src/net/index.ts';
 import { pool, subnet } from '../dataplane/objects.ts';
 
@@ -11,7 +17,7 @@ import { pool, subnet } from '../dataplane/objects.ts';
  */
 export type Command =
   | { readonly op: 'sources'; readonly sources: Sources }
-  | { readonly op: 'upToDate'; readonly id: number }
+  | { readonly op: 'upToDate' | 'isolationInForce'; readonly id: number }
   | { readonly op: 'status'; readonly id: number };
 
 /** The objects, in the words of test/dataplane/objects.ts. */
@@ -19,19 +25,25 @@ export interface Sources {
   readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly string[] };
   readonly pools: readonly Readonly<Parameters<typeof pool>>[];
   readonly subnets: readonly Readonly<Parameters<typeof subnet>>[];
+  /** Where DNS is served, by UDP and TCP at port 53. */
+  readonly dnsServers?: readonly string[];
 }
 
 export type Report =
   | { readonly kind: 'drift'; readonly objects: readonly string[] }
   | { readonly kind: 'removal'; readonly cidr: string }
   | { readonly kind: 'foreignDrop'; readonly chains: readonly string[] }
+  | { readonly kind: 'unmet'; readonly notes: readonly string[]; readonly refused: readonly string[] }
   | { readonly kind: 'log'; readonly level: string; readonly message: string }
   | { readonly kind: 'upToDate'; readonly id: number }
+  | { readonly kind: 'isolationInForce'; readonly id: number; readonly error: string | undefined }
   | {
       readonly kind: 'status';
       readonly id: number;
       readonly reason: string | undefined;
       readonly podMTU: number | undefined;
+      /** What kernelDifferences says. */
+      readonly differences: readonly string[];
     };
 
 const keep = new Set(process.argv.slice(2));
@@ -41,9 +53,12 @@ let sources: NodeSources | undefined;
 const sync = startNodeSync({
   host,
   ownPorts: () => new Set([host.portId]),
+  ownNamespace: openOwnNamespace(),
+  podNamespaces: () => podNamespacePaths([]),
   run: createCommandRunner(),
   sysctlRoot: findSysctlRoot(),
   sources: () => sources,
+  pools: () => sources?.pools ?? [],
   config: { vni: 4097, port: 4789, natExempt: [] },
   beforeRemovingSubnetRoute: (cidr) => {
     report({ kind: 'removal', cidr: formatCIDR(cidr) });
@@ -51,6 +66,7 @@ const sync = startNodeSync({
   },
   onDrift: (objects) => report({ kind: 'drift', objects }),
   onForeignDrop: (chains) => report({ kind: 'foreignDrop', chains }),
+  onUnmet: ({ notes, refused }) => report({ kind: 'unmet', notes, refused }),
   settings: { syncMs: 30_000 },
   clock: {
     nowMs: () => performance.now(),
@@ -80,26 +96,44 @@ function obey(command: Command): void {
         .upToDate(AbortSignal.timeout(60_000))
         .then(() => report({ kind: 'upToDate', id: command.id }));
       return;
+    case 'isolationInForce':
+      void sync.isolationInForce(AbortSignal.timeout(60_000)).then(
+        () => report({ kind: 'isolationInForce', id: command.id, error: undefined }),
+        (error: unknown) => report({ kind: 'isolationInForce', id: command.id, error: String(error) }),
+      );
+      return;
     case 'status':
-      report({ kind: 'status', id: command.id, reason: sync.broken()?.reason, podMTU: podMTU() });
+      void status(command.id);
   }
+}
+
+async function status(id: number): Promise<void> {
+  const { missing, extra } = await sync.differences().catch((error: unknown) => {
+    if (error instanceof NodeNotSetUpError) return { missing: [], extra: [] };
+    throw error;
+  });
+  const differences = [...missing.map((one) => `missing ${one}`), ...extra.map((one) => `extra ${one}`)];
+  report({ kind: 'status', id, reason: sync.broken()?.reason, podMTU: podMTU(), differences });
 }
 
 /** Undefined until the first comparison. */
 function podMTU(): number | undefined {
   try {
-    return sync.podMTU();
+    return sync.podMTU([]);
   } catch (error) {
     if (error instanceof NodeNotSetUpError) return undefined;
     throw error;
   }
 }
 
-function parse({ node, pools, subnets }: Sources): NodeSources {
+function parse({ node, pools, subnets, dnsServers = [] }: Sources): NodeSources {
   return {
     node: { ...node, addresses: node.addresses.map(parseAddress) },
     pools: pools.map((parameters) => pool(...parameters)),
     subnets: subnets.map((parameters) => subnet(...parameters)),
+    dnsServers: dnsServers
+      .map(parseAddress)
+      .flatMap((address) => (['udp', 'tcp'] as const).map((protocol) => ({ address, protocol, port: 53 }))),
   };
 }
 

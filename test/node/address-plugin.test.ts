@@ -67,6 +67,14 @@ beforeAll(async () => {
     }),
   );
   await node.apply(
+    pool('lost', {
+      use: 'Bridge',
+      cidrs: ['10.6.0.0/24'],
+      nodeSubnetPrefixLength: { ipv4: 30 },
+      reuseDelaySeconds: 0,
+    }),
+  );
+  await node.apply(
     pool('lan', {
       use: 'Lan',
       cidrs: ['192.168.7.0/24', 'fd07::/64'],
@@ -364,6 +372,29 @@ test('the sweep releases what a vanished sandbox had, not before the grace, and 
   expect(performance.now() - goneMs).toBeGreaterThan(3_000);
   expect(await liveOf('living')).toHaveLength(2);
   await detach('living', BRIDGE);
+});
+
+test("an address whose object is deleted under a living container gets it back, and is nobody else's meanwhile", async () => {
+  const config = { ...BRIDGE, name: 'lost', bridge: 'br-lost', ipam: { type: 'weft-ipam', pool: 'lost' } };
+  const { answer } = await attach('lost-a', config);
+  const [address] = addressesOf(answer);
+  const before = await liveOf('lost-a');
+  expect(before.map(({ name }) => name)).toEqual([address]);
+  await node.makeSandbox('lost-b');
+  await node.kubectl('delete', 'ipallocation', address ?? '');
+  // The bridge has room for this one address.
+  const refused = await plainCall('weft-ipam', 'ADD', 'lost-b', config);
+  expect(refused.answer).toMatchObject({ code: 11, msg: expect.stringContaining('is full') as string });
+  await eventually('the object to be back', async () =>
+    (await liveOf('lost-a')).length === 1 ? true : undefined,
+  );
+  expect((await liveOf('lost-a')).map(({ name }) => name)).toEqual([address]);
+  expect((await plainCall('weft-ipam', 'ADD', 'lost-b', config)).answer).toMatchObject({ code: 11 });
+
+  // A DEL that comes while the object is away is the end of it.
+  await node.kubectl('delete', 'ipallocation', address ?? '');
+  await detach('lost-a', config);
+  await nothingOf('lost-a');
 });
 
 /** Makes the sandbox, and attaches it as a runtime does. */

@@ -64,12 +64,15 @@ export async function ip(...args: string[]): Promise<string> {
 }
 
 /** The host's ends of pods' interfaces, the half-made and the dying among them. */
-export async function weftLinks(): Promise<{ readonly name: string; readonly index: number }[]> {
+export async function weftLinks(): Promise<
+  { readonly name: string; readonly index: number; readonly mtu: number }[]
+> {
   const links = JSON.parse(await ip('-json', 'link', 'show', 'type', 'veth')) as {
     ifname: string;
     ifindex: number;
+    mtu: number;
   }[];
   return links
     .filter(({ ifname }) => /^x?weft/.test(ifname))
-    .map(({ ifname, ifindex }) => ({ name: ifname, index: ifindex }));
+    .map(({ ifname, ifindex, mtu }) => ({ name: ifname, index: ifindex, mtu }));
 }

@@ -63,6 +63,7 @@ export type FindingReason =
   // 8
   | 'NoSubnet'
   | 'OlderNodeUID'
+  | 'SharedMAC'
   // 9
   | 'WrongCount'
   | 'NoStatus'

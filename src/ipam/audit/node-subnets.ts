@@ -1,4 +1,4 @@
-import type { IPPool, NodeSubnet } from '../../api/index.ts';
+import { vxlanMAC, type IPPool, type NodeSubnet } from '../../api/index.ts';
 import { formatCIDR, hostCIDR, type CIDR, type Family } from '../../net/index.ts';
 import { isGeneral } from '../pools.ts';
 import { countFreeSubnets, isDrained, isExclusive, usableFamilies } from '../subnets.ts';
@@ -22,6 +22,7 @@ export function auditNodeSubnets(book: Book): Finding[] {
       ];
     }),
     ...missingSubnets(book),
+    ...sharedMACs(book),
   ];
 }
 
@@ -111,6 +112,31 @@ function olderUID(
         'this stays, see which pods still have addresses of it',
     },
   ];
+}
+
+/** Nodes are told apart behind the tunnel by MACs that follow from their UIDs: of two with one only one is reached. */
+function sharedMACs(book: Book): Finding[] {
+  const holders = new Map<string, AuditedNode[]>();
+  for (const node of book.nodes) {
+    if (!areSettled(book, node.settledAtMs)) continue;
+    const mac = vxlanMAC(node.uid);
+    holders.set(mac, [...(holders.get(mac) ?? []), node]);
+  }
+  return [...holders].flatMap(([mac, nodes]) => {
+    const [first, ...others] = nodes.sort((a, b) => (a.name < b.name ? -1 : 1));
+    if (first === undefined) return [];
+    return others.map(({ name, uid }): Finding => ({
+      invariant: 8,
+      severity: 'critical',
+      reason: 'SharedMAC',
+      object: { kind: 'Node', name, uid },
+      node: name,
+      message:
+        `Nodes ${first.name} (UID ${first.uid}) and ${name} (UID ${uid}) have one VXLAN MAC, ${mac}, which follows from ` +
+        'the UID: through the tunnel only one of them is reached. Delete the Node object of one of them and restart ' +
+        'its kubelet, so that it registers under another UID',
+    }));
+  });
 }
 
 function missingSubnets(book: Book): Finding[] {

@@ -96,7 +96,10 @@ export function decodeMessages(buffer: Buffer): IncomingMessage[] {
  * @throws MalformedNetlinkError
  */
 export function decodeAttributes(buffer: Buffer, offset = 0): Map<number, Buffer> {
-  const attributes = new Map<number, Buffer>();
+  return new Map(attributesIn(buffer, offset));
+}
+
+function* attributesIn(buffer: Buffer, offset: number): Generator<[number, Buffer]> {
   let at = align(offset);
   while (at < buffer.length) {
     const left = buffer.length - at;
@@ -104,13 +107,17 @@ export function decodeAttributes(buffer: Buffer, offset = 0): Map<number, Buffer
     if (length < ATTRIBUTE_HEADER_LENGTH || length > left) {
       throw new MalformedNetlinkError(`an attribute says ${length} bytes where ${left} are left`);
     }
-    attributes.set(
+    yield [
       buffer.readUInt16LE(at + 2) & TYPE_MASK,
       buffer.subarray(at + ATTRIBUTE_HEADER_LENGTH, at + length),
-    );
+    ];
     at += align(length);
   }
-  return attributes;
+}
+
+/** The values of all attributes of that type, in their order. */
+export function readAll(buffer: Buffer, type: number): Buffer[] {
+  return [...attributesIn(buffer, 0)].flatMap(([its, data]) => (its === type ? [data] : []));
 }
 
 /** A fixed struct with attributes behind it, as an attribute's value (the peer of a veth). */

@@ -179,6 +179,37 @@ export class NetlinkSocket {
   }
 
   /**
+   * Like dump, for listings of any length: the event loop is let in after each piece. The socket serves nothing else
+   * until the promise settles. Whether a table changed meanwhile is not asked: the kernel does not say so of all.
+   * @throws NetlinkError
+   */
+  async dumpInPieces<T>(
+    request: NetlinkRequest,
+    parse: (message: IncomingMessage) => T | undefined,
+  ): Promise<T[]> {
+    const sequence = this.sendAll([request], F_DUMP);
+    const listing: T[] = [];
+    this.background = true;
+    try {
+      for (;;) {
+        for (const message of this.receive()) {
+          if (message.sequence !== sequence) continue;
+          if (message.type === TYPE_ERROR || message.type === TYPE_DONE) {
+            const refusal = refusalOf(request, message);
+            if (refusal !== undefined) throw refusal;
+            return listing;
+          }
+          const item = parse(message);
+          if (item !== undefined) listing.push(item);
+        }
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    } finally {
+      this.background = false;
+    }
+  }
+
+  /**
    * One request that the kernel takes long for (deleting links waits some 20 ms), sent from a thread of the
    * pool. The socket serves nothing else until the promise settles, so give it one of its own.
    * @throws NetlinkError

@@ -147,6 +147,8 @@ describe('what the executable answers', () => {
         mtu: 1400,
         pool: 'storage',
         dns: { domain: 'example.org' },
+        capabilities: { portMappings: true },
+        runtimeConfig: { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] },
         'cni.dev/new': 1,
       },
     });
@@ -157,7 +159,12 @@ describe('what the executable answers', () => {
       attachment: { network: 'weft', containerID: 'c0ffee', ifName: 'eth0' },
       netns: '/run/netns/pod',
       pod: { namespace: 'default', name: 'web-0', uid: 'a-b-c' },
-      configuration: { mtu: 1400, pool: 'storage', dns: { domain: 'example.org' } },
+      configuration: {
+        mtu: 1400,
+        pool: 'storage',
+        dns: { domain: 'example.org' },
+        portMappings: [{ protocol: 'tcp', hostPort: 8080, containerPort: 80, hostAddress: undefined }],
+      },
     });
   });
 

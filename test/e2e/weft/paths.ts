@@ -104,7 +104,7 @@ export function addressesOf(pod: Pod | undefined): string[] {
 }
 
 /** Prints the one line of the page, or that there was no answer. busybox-static's wget cannot be used: it crashes. */
-function askPage(address: string, port: number, page: string): string {
+export function askPage(address: string, port: number, page: string): string {
   const request = `printf 'GET /cgi-bin/${page} HTTP/1.0\\r\\n\\r\\n'`;
   return `answer=$(${request} | nc -w 5 ${address} ${port} | tail -n 1); echo "\${answer:-no answer from ${address}}"`;
 }

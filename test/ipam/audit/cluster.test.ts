@@ -333,6 +333,19 @@ const CORRUPTIONS: readonly Corruption[] = [
     },
   },
   {
+    name: 'two nodes with one MAC',
+    corrupt: (world) => {
+      const [first] = world.nodes;
+      if (first === undefined) return undefined;
+      // Not ready, so that it needs no subnets.
+      const twin = { ...nodeOf(5, false), uid: first.uid };
+      return {
+        world: withStatus({ ...world, nodes: [...world.nodes, twin] }),
+        expected: [`8 SharedMAC ${twin.name}`],
+      };
+    },
+  },
+  {
     name: 'a ready node without subnets',
     corrupt: (world) => ({
       world: withStatus({ ...world, nodes: [...world.nodes, nodeOf(4)] }),

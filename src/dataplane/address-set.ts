@@ -1,0 +1,28 @@
+import {
+  mergeRanges,
+  rangeOfCIDR,
+  rangesHave,
+  type CIDR,
+  type Family,
+  type IPAddress,
+  type Range,
+} from '../net/index.ts';
+
+/** Addresses of both families, each family's ranges merged and in order. */
+export type AddressSet = Readonly<Record<Family, readonly Range[]>>;
+
+export function addressSet(cidrs: readonly CIDR[]): AddressSet {
+  const ranges = (family: Family): readonly Range[] =>
+    mergeRanges(cidrs.filter((cidr) => cidr.family === family).map(rangeOfCIDR));
+  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
+}
+
+/** All addresses of all the sets. */
+export function unionOfSets(sets: readonly AddressSet[]): AddressSet {
+  const ranges = (family: Family): readonly Range[] => mergeRanges(sets.flatMap((one) => one[family]));
+  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
+}
+
+export function setHas(set: AddressSet, { family, value }: IPAddress): boolean {
+  return rangesHave(set[family], value);
+}

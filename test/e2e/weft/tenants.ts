@@ -1,0 +1,138 @@
+import { expect, it } from 'vitest';
+import { addressesOf } from './paths.ts';
+import { isReady, type Pod, type Stage } from './stage.ts';
+import { pod, pool, WEB } from './workload.ts';
+
+const TENANTS = { blue: 160, green: 161 } as const;
+type Tenant = keyof typeof TENANTS;
+const BOTH: readonly Tenant[] = ['blue', 'green'];
+
+/** Two tenants on a cluster, with a pod each on two nodes that do not share a segment. */
+export function tenantTests(stage: () => Stage): void {
+  it('keeps tenants apart, and neither from nodes nor from DNS', { timeout: 240_000 }, async () => {
+    const { cluster, eventually, pods } = stage();
+    await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(BOTH.flatMap(ownedBy))));
+    const ends = [cluster.nodes[0], cluster.nodes.at(-1)];
+    const placed = BOTH.flatMap((tenant) => ends.map((node) => podOn(tenant, node ?? '')));
+    // A new namespace has no account for its pods yet.
+    await eventually('the pods are taken', () =>
+      cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(placed))),
+    );
+    for (const tenant of BOTH) {
+      await cluster.kubectl([
+        '-n',
+        tenant,
+        'wait',
+        'pods',
+        '--all',
+        '--for=condition=Ready',
+        '--timeout=90s',
+      ]);
+    }
+    const [blue, green] = await Promise.all(BOTH.map((tenant) => pods('', tenant)));
+    if (blue === undefined || green === undefined) throw new Error('there are two tenants');
+    const others = (await pods(`app=${WEB}`)).filter(isReady);
+    expect([...blue, ...green].flatMap(addressesOf)).toHaveLength(8);
+
+    const strangers = { blue: [...green, ...others], green: [...blue, ...others] };
+    for (const [tenant, own] of [['blue', blue] as const, ['green', green] as const]) {
+      for (const from of own) {
+        const name = from.metadata.name;
+        expect(await answering(stage(), from, own), `${name} within its tenant`).toEqual(
+          own.flatMap(addressesOf),
+        );
+        expect(await answering(stage(), from, strangers[tenant]), `${name} elsewhere`).toEqual([]);
+        expect(await resolves(stage(), from), `${name} asks DNS`).toBe(true);
+      }
+      // Nor does anybody else reach them, but the nodes.
+      const [other] = others;
+      if (other !== undefined) expect(await answering(stage(), other, own)).toEqual([]);
+      for (const node of cluster.nodes) {
+        const script = pings(own.flatMap(addressesOf));
+        expect(linesOf(await cluster.execOnNode(node, ['sh', '-c', script])), `from ${node}`).toEqual(
+          own.flatMap(addressesOf).sort(),
+        );
+      }
+    }
+
+    // What changes is in force on running pods.
+    const [first] = blue;
+    if (first === undefined) throw new Error('blue has two pods');
+    const isolate = (tenant: Tenant, isolation: object) =>
+      cluster.kubectl([
+        'patch',
+        'ippool',
+        tenant,
+        '--type=merge',
+        '-p',
+        JSON.stringify({ spec: { isolation } }),
+      ]);
+    await isolate('blue', { peers: ['green'], dns: false });
+    await eventually(
+      'blue pods ask no DNS',
+      async () => expect(await resolves(stage(), first)).toBe(false),
+      20,
+    );
+    expect(await answering(stage(), first, green), 'one names the other').toEqual([]);
+    await eventually('the pool says that its peer does not match', async () => {
+      const { status } = await stage().pool('blue');
+      const found = status?.conditions?.find(({ type }) => type === 'PeersUnmatched');
+      expect(found).toMatchObject({ status: 'True', reason: 'NotNamedBack' });
+    });
+    await isolate('green', { peers: ['blue'] });
+    await eventually(
+      'those who name each other reach each other',
+      async () => expect(await answering(stage(), first, green)).toEqual(green.flatMap(addressesOf)),
+      20,
+    );
+
+    await cluster.kubectl(['delete', 'namespace', ...BOTH, '--timeout=60s']);
+    await cluster.kubectl(['delete', 'ippool', ...BOTH, '--timeout=120s']);
+  });
+}
+
+/** The tenant's namespace and pool. Its ranges are among those that the cluster's router drops. */
+function ownedBy(tenant: Tenant): object[] {
+  const number = TENANTS[tenant];
+  const base = pool(tenant, [`10.244.${number}.0/24`, `fd00:10:244:${number}::/64`]) as { spec: object };
+  const spec = {
+    ...base.spec,
+    reuseDelaySeconds: 1,
+    namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': tenant } },
+    isolation: { mode: 'Isolated' },
+  };
+  const annotations = { 'ipam.weft.dev/pools': tenant };
+  return [
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: tenant, annotations } },
+    { ...base, spec },
+  ];
+}
+
+function podOn(tenant: Tenant, node: string): object {
+  const base = pod(`${tenant}-${node}`, tenant) as { spec: object };
+  return { ...base, spec: { ...base.spec, nodeSelector: { 'kubernetes.io/hostname': node } } };
+}
+
+const list = (items: readonly object[]) => ({ apiVersion: 'v1', kind: 'List', items });
+
+/** Which addresses of these pods answer the pod, in the order of the pods. */
+async function answering({ cluster }: Stage, from: Pod, to: readonly Pod[]): Promise<string[]> {
+  const addresses = to.flatMap(addressesOf);
+  const answered = linesOf(await cluster.kubectl([...inside(from), pings(addresses)]));
+  return addresses.filter((address) => answered.includes(address));
+}
+
+async function resolves({ cluster }: Stage, from: Pod): Promise<boolean> {
+  const script = 'timeout 4 nslookup -type=a kubernetes.default.svc.cluster.local || true';
+  return (await cluster.kubectl([...inside(from), script])).includes(cluster.plan.apiService.ipv4);
+}
+
+const inside = ({ metadata: { namespace, name } }: Pod) => ['-n', namespace, 'exec', name, '--', 'sh', '-c'];
+
+/** All at once; each that answers prints its address. */
+function pings(targets: readonly string[]): string {
+  const lines = targets.map((address) => `ping -q -c 1 -W 2 ${address} >/dev/null 2>&1 && echo ${address} &`);
+  return `${lines.join('\n')}\nwait`;
+}
+
+const linesOf = (output: string) => output.split('\n').filter(Boolean).sort();
