@@ -2,7 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
 import { IPPool, NodeSubnet } from '../../../src/api/index.ts';
 import { startNodeSync, type NodeSources } from '../../../src/agent/sync.ts';
-import { createCommandRunner, findSysctlRoot, openNetlinkSocket } from '../../../src/kernel/index.ts';
+import {
+  createCommandRunner,
+  findSysctlRoot,
+  openNetlinkSocket,
+  openOwnNamespace,
+} from '../../../src/kernel/index.ts';
 import { parseAddress } from '../../../src/net/index.ts';
 
 /**
@@ -26,7 +31,7 @@ async function main(stays: boolean): Promise<void> {
   const [first = [], ...changes] = objects.subnets.map((list) =>
     list.map((subnet) => NodeSubnet.parse(subnet)),
   );
-  let sources: NodeSources = { node, pools, subnets: first };
+  let sources: NodeSources = { node, pools, subnets: first, dnsServers: [] };
   const host = openNetlinkSocket();
   const silent = () => undefined;
   const failed = (facts: object, message: string) => {
@@ -39,10 +44,11 @@ async function main(stays: boolean): Promise<void> {
   };
   const beganMs = performance.now();
   const sync = startNodeSync({
-    ...{ host, ownPorts: () => new Set([host.portId]), run: createCommandRunner() },
+    ...{ host, ownPorts: () => new Set([host.portId]), ownNamespace: openOwnNamespace() },
+    ...{ podNamespaces: () => [], run: createCommandRunner(), pools: () => pools },
     ...{ sysctlRoot: findSysctlRoot(), sources: () => sources, clock, random: Math.random },
     config: { vni: 4097, port: 4789, natExempt: [] },
-    ...{ beforeRemovingSubnetRoute: () => 'remove', onDrift: silent, onForeignDrop: silent },
+    ...{ beforeRemovingSubnetRoute: () => 'remove', onDrift: silent, onForeignDrop: silent, onUnmet: silent },
     settings: { syncMs: 30_000 },
     log: { info: silent, warn: failed, error: failed },
   });
@@ -51,7 +57,7 @@ async function main(stays: boolean): Promise<void> {
   const durationsMs = [performance.now() - beganMs];
   for (const subnets of changes) {
     await sleep(REST_MS);
-    sources = { node, pools, subnets };
+    sources = { node, pools, subnets, dnsServers: [] };
     const changedMs = performance.now();
     await upToDate();
     durationsMs.push(performance.now() - changedMs);
