@@ -1,6 +1,6 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { execa } from 'execa';
 import { z } from 'zod';
 
@@ -29,6 +29,13 @@ const Report = z.object({
   numFailedTests: z.number(),
   numPendingTests: z.number(),
   numFailedTestSuites: z.number(),
+  testResults: z.array(
+    z.object({
+      name: z.string(),
+      status: z.string(),
+      assertionResults: z.array(z.object({ fullName: z.string(), status: z.string() })),
+    }),
+  ),
 });
 
 const chosen = process.argv.slice(2);
@@ -42,6 +49,8 @@ const started = Date.now();
 let passed = 0;
 let failed = 0;
 let skipped = 0;
+/** Said again at the end: a layer's own report is far above by then. */
+const failures: string[] = [];
 
 announce('check: format, lint, types');
 await countAsOne('check');
@@ -55,13 +64,18 @@ for (const layer of LAYERS) {
 }
 
 announce('done');
+for (const failure of failures) console.log(`failed: ${failure}`);
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exit(failed > 0 ? 1 : 0);
 
 /** Counts as one test: a run whose check or build has failed never closes with "0 failed". */
 async function countAsOne(script: string): Promise<void> {
-  if (await succeeds('npm', ['run', '--silent', script])) passed++;
-  else failed++;
+  if (await succeeds('npm', ['run', '--silent', script])) {
+    passed++;
+    return;
+  }
+  failed++;
+  failures.push(`npm run ${script}`);
 }
 
 async function runLayer(layer: Layer): Promise<void> {
@@ -82,8 +96,8 @@ async function runLayer(layer: Layer): Promise<void> {
   const report = await readReport(reportPath);
   await rm(directory, { recursive: true, force: true });
   if (report === undefined) {
-    console.error(`${layer.name}: the test runner left no report`);
     failed++;
+    failures.push(`${layer.name}: the test runner left no report`);
     return;
   }
   passed += report.numPassedTests;
@@ -91,6 +105,18 @@ async function runLayer(layer: Layer): Promise<void> {
   failed +=
     report.numFailedTests === 0 && !ok ? Math.max(1, report.numFailedTestSuites) : report.numFailedTests;
   skipped += report.numPendingTests;
+  failures.push(...failuresOf(report).map((failure) => `${layer.name}: ${failure}`));
+}
+
+/** A file that fails before its first test has no failed test to name. */
+function failuresOf({ testResults }: z.output<typeof Report>): string[] {
+  return testResults
+    .filter(({ status }) => status === 'failed')
+    .flatMap(({ name, assertionResults }) => {
+      const file = relative(process.cwd(), name);
+      const tests = assertionResults.filter(({ status }) => status === 'failed');
+      return tests.length === 0 ? [file] : tests.map(({ fullName }) => `${file}: ${fullName}`);
+    });
 }
 
 async function readReport(path: string): Promise<z.output<typeof Report> | undefined> {

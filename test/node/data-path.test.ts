@@ -101,13 +101,18 @@ describe('connections that are tracked of an address', () => {
 
   test('are ended within its reuse delay, and those of others are not (F36)', async () => {
     const [gone, stays] = [await add('gone'), await add('stays')];
-    for (const { addresses } of [gone, stays]) {
+    // One connection each: a Service's clients choose their ports.
+    const attachments = [
+      { addresses: gone.addresses, port: '5555' },
+      { addresses: stays.addresses, port: '5556' },
+    ];
+    for (const { addresses, port } of attachments) {
       for (const address of addresses) {
         const service = address.includes(':') ? 'fd96::1' : '10.96.0.1';
         const client = address.includes(':') ? '2001:db8:2::77' : '192.0.2.77';
         // As a Service's translation leaves it: the address is that of the answers alone.
         await execa('conntrack', [
-          ...['-I', '-p', 'udp', '-t', '300', '--sport', '5555', '--dport', '53'],
+          ...['-I', '-p', 'udp', '-t', '300', '--sport', port, '--dport', '53'],
           ...['-s', client, '-d', service, '--dst-nat', address],
         ]);
         expect(await trackedOf(address)).toHaveLength(1);

@@ -9,6 +9,7 @@ import {
   type IPAddress,
   type Range,
 } from '../../net/index.ts';
+import { isResting } from '../release.ts';
 import { isExclusive, reservedRanges } from '../subnets.ts';
 import { findingOn, judgedAllocations } from './allocations.ts';
 import type { AuditedAllocation, Book } from './book.ts';
@@ -17,7 +18,7 @@ import { createSubnetIndex } from './subnet-index.ts';
 
 /**
  * Invariant 5: an address lies in a subnet of its node, that in its pool. What names a node that is gone is not judged:
- * it is about to be freed.
+ * it is about to be freed. Nor is an address that rests: nobody has it, and its name comes free by itself.
  */
 export function auditAddresses(book: Book): Finding[] {
   const index = createSubnetIndex(book.subnets);
@@ -31,6 +32,7 @@ export function auditAddresses(book: Book): Finding[] {
     ]),
   );
   return judgedAllocations(book).flatMap((allocation) => {
+    if (isResting(allocation)) return [];
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
       const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address), pools.get(spec.pool));

@@ -47,6 +47,7 @@ export function checkTests(stage: () => Stage): void {
     const result = await check(stage(), exec);
     expect(result.unknownNodes.map(({ name }) => name)).toEqual([...cluster.nodes].sort());
     for (const { reason } of result.unknownNodes) expect(reason).toMatch(/kubectl exec: .*not found/);
+    expect(result.findings).toEqual([]);
     expect(checkExitCode(result)).toBe(3);
   });
 }
