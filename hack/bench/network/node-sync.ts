@@ -22,6 +22,9 @@ export interface NodeObjects {
   readonly subnets: readonly (readonly unknown[])[];
 }
 
+/** What one change leaves to be done in the background is not measured with the next. */
+const REST_MS = 300;
+
 if (import.meta.main) await main(process.argv.includes('stay'));
 
 async function main(stays: boolean): Promise<void> {
@@ -65,6 +68,3 @@ async function main(stays: boolean): Promise<void> {
   process.stdout.write(`${JSON.stringify(durationsMs)}\n`);
   if (!stays) await sync.stop();
 }
-
-/** What one change leaves to be done in the background is not measured with the next. */
-const REST_MS = 300;

@@ -31,6 +31,13 @@ export interface ProgrammingSamples {
   readonly changeMs: readonly number[];
 }
 
+/** What a pool that may encapsulate leaves of 1500. */
+const POD_MTU = 1450;
+
+const STARTS = 3;
+const CHANGES = 20;
+const NODE_SYNC = new URL('node-sync.ts', import.meta.url).pathname;
+
 if (import.meta.main) {
   const [load = '', rounds = '', seconds = ''] = process.argv.slice(2);
   const fabric = await makeFabric();
@@ -90,9 +97,9 @@ async function measurePaths(
 
 /** All paths stand at the same time. */
 async function layPaths(fabric: Fabric): Promise<{ path: string; contenders: Contender[] }[]> {
-  const near = await layNodes(fabric, ['a', 'b'], 24);
-  const far = await layNodes(fabric, ['c', 'd'], 32);
-  const [bareNear, bareFar] = [await fabric.host('e', 5, 24), await fabric.host('f', 6, 24)];
+  const near = await layNodes(fabric, { direct1: 1, direct2: 2 }, 24);
+  const far = await layNodes(fabric, { behind1: 3, behind2: 4 }, 32);
+  const [bareNear, bareFar] = [await fabric.host('bare1', 5, 24), await fabric.host('bare2', 6, 24)];
   return [
     {
       path: 'pod to pod, one node',
@@ -116,41 +123,32 @@ async function layPaths(fabric: Fabric): Promise<{ path: string; contenders: Con
   ];
 }
 
-/** Two nodes with two pods on the first and one on the second. */
+/** Two nodes, by their names and numbers, with two pods on the first and one on the second. */
 async function layNodes(
   fabric: Fabric,
-  names: readonly [string, string],
+  numbers: Readonly<Record<string, number>>,
   prefixLength: 24 | 32,
 ): Promise<{ pods: readonly [Machine, Machine, Machine] }> {
-  const numbers = names.map((name) => name.charCodeAt(0) - 'a'.charCodeAt(0) + 1);
-  const hosts: Machine[] = [];
-  for (const [i, name] of names.entries()) hosts.push(await fabric.host(name, numbers[i] ?? 0, prefixLength));
-  const [one, two] = hosts;
-  if (one === undefined || two === undefined) throw new Error('unreachable');
-  const subnets = hosts.flatMap((host, i) =>
-    subnetsOf(numbers[i] ?? 0).map((cidr) => subnetObject(cidr, host.name, host.address)),
-  );
-  for (const { name, address } of hosts) {
-    const host = hosts.find((one) => one.name === name);
-    const node = { name, uid: nodeUID(name), addresses: [address] };
-    if (host !== undefined) await fabric.sync(host, { node, pools: [POOL], subnets: [subnets] });
+  const nodes: { host: Machine; cidrs: readonly CIDR[] }[] = [];
+  for (const [name, number] of Object.entries(numbers)) {
+    nodes.push({ host: await fabric.host(name, number, prefixLength), cidrs: subnetsOf(number) });
   }
-  const pod = (host: Machine, number: number, at: bigint) =>
-    fabric.pod(host, `${host.name}${at}`, addressIn(subnetsOf(number)[0], at), POD_MTU);
-  return {
-    pods: [
-      await pod(one, numbers[0] ?? 0, 1n),
-      await pod(one, numbers[0] ?? 0, 2n),
-      await pod(two, numbers[1] ?? 0, 1n),
-    ],
-  };
+  const [one, two] = nodes;
+  if (one === undefined || two === undefined) throw new Error('two nodes are needed');
+  const subnets = nodes.flatMap(({ host, cidrs }) =>
+    cidrs.map((cidr) => subnetObject(cidr, host.name, host.address)),
+  );
+  for (const { host } of nodes) {
+    const node = { name: host.name, uid: nodeUID(host.name), addresses: [host.address] };
+    await fabric.sync(host, { node, pools: [POOL], subnets: [subnets] });
+  }
+  const pod = ({ host, cidrs }: (typeof nodes)[number], offset: bigint) =>
+    fabric.pod(host, `${host.name}-pod${offset}`, addressIn(cidrs[0], offset), POD_MTU);
+  return { pods: [await pod(one, 1n), await pod(one, 2n), await pod(two, 1n)] };
 }
 
-/** What a pool that may encapsulate leaves of 1500. */
-const POD_MTU = 1450;
-
 function addressIn(cidr: CIDR | undefined, offset: bigint): string {
-  if (cidr === undefined) throw new Error('unreachable');
+  if (cidr === undefined) throw new Error('a node has a subnet of each family');
   const { family, value } = firstAddress(cidr);
   return formatAddress({ family, value: value + offset });
 }
@@ -229,10 +227,6 @@ async function measureProgramming(fabric: Fabric): Promise<ProgrammingSamples[]>
   }
   return samples;
 }
-
-const STARTS = 3;
-const CHANGES = 20;
-const NODE_SYNC = new URL('node-sync.ts', import.meta.url).pathname;
 
 function objectsOf(machine: Machine, nodes: number): NodeObjects {
   const own = subnetsOf(0).map((cidr) => subnetObject(cidr, machine.name, machine.address));
