@@ -36,12 +36,16 @@ export interface ControllerCaches {
   stop(): Promise<void>;
 }
 
+/** The few replicas of a controller are no crowd, as agents are, that must not list at once. */
+const RELIST_JITTER_MS = 1_000;
+
 /** Starts to watch. `given`: ranges of Services for apiservers that do not tell them. */
 export async function watchCluster(
-  parts: InformerParts,
+  { relistJitterMs = RELIST_JITTER_MS, ...others }: InformerParts,
   given: readonly CIDR[],
   signal: AbortSignal,
 ): Promise<ControllerCaches> {
+  const parts = { ...others, relistJitterMs };
   const services = await watchServiceCIDRs(parts, signal);
   const pools = watchPools(parts);
   const subnets = watchNodeSubnets(parts);

@@ -70,7 +70,10 @@ export interface InformerParts {
   readonly log: Log;
   /** Bookmarks come every minute or so; a watch silent for longer than this is broken. Default 90 s. */
   readonly idleTimeoutMs?: number;
-  /** After a 410 all informers of all nodes would list at once: each waits up to this long. Default 60 s. */
+  /**
+   * After a 410 all informers of all nodes would list at once: each waits up to this long, and up to as long as its
+   * list is old. Default 60 s.
+   */
   readonly relistJitterMs?: number;
   /**
    * Told when this informer has a sign that etcd has gone back to an older state, before the answer that was the sign
@@ -139,6 +142,8 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   let heardAtMs: number | undefined;
   /** For how long the last watch was open. */
   let livedMs = 0;
+  /** When the last list was complete. */
+  let listedAtMs: number | undefined;
 
   const running = run();
 
@@ -216,7 +221,9 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
         if (error instanceof GoneError && !mustList) {
           log.warn({ path, revision, err: error }, 'the watch is too far behind: listing again');
           mustList = true;
-          await pause(random() * relistJitterMs);
+          // A young list has had nothing to fall behind of: the apiserver has just begun to watch this kind itself.
+          const ageMs = clock.nowMs() - (listedAtMs ?? -Infinity);
+          await pause(backOff.next() + random() * Math.min(relistJitterMs, ageMs));
           continue;
         }
         if (error instanceof ServerError && error.isTooLargeResourceVersion) {
@@ -302,6 +309,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
       entryOf,
     );
     signal.throwIfAborted();
+    listedAtMs = clock.nowMs();
     timeline.listed(listed.resourceVersion);
     const now = new Map(listed.items.map((entry) => [entry.key, entry]));
     for (const { key, uid } of [...shown.values()]) {

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFailed, vi } from 'vitest';
 import { IPPool, POOL_FINALIZER, type NodeSubnet } from '../../src/api/index.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
@@ -50,6 +50,7 @@ afterEach(async () => {
 function startController(identity: string, more: readonly string[] = [], kubeconfig?: string): Running {
   const stop = new AbortController();
   const log = keepingLog();
+  onTestFailed(() => console.error(`controller ${identity} said`, log.lines));
   const probeSocket = join(dir, `${identity}.sock`);
   const own = [
     `--identity=${identity}`,

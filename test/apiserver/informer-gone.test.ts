@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { IP_ALLOCATION, type IPAllocation } from '../../src/api/index.ts';
 import { allocationStore, watchAllocationsOfNode } from '../../src/kube/index.ts';
@@ -27,15 +28,17 @@ it('lists again after 410 alone, after a jitter, its old cache in use until then
   await store.create(spec('10.0.0.2'));
   const log = keepingLog();
   const through = await server().connect({ server: proxy.url });
-  // The jitter is half of 4 s.
+  // The jitter is half of 4 s, as soon as the list is as old as that.
   const parts = informerParts(through, { log, relistJitterMs: 4_000, random: () => 0.5 });
   const informer = watchAllocationsOfNode(parts, 'node-1');
   await informer.synced;
+  const listedAtMs = performance.now();
   const revision = informer.revision;
   await proxy.setDown(true);
   await store.delete(before.object);
   const after = (await store.create(spec('10.0.0.3'))) as { object: IPAllocation };
   await compact(after.object.metadata.resourceVersion);
+  await sleep(4_000 - (performance.now() - listedAtMs));
   const told: string[] = [];
   informer.onChange(({ key, after: now }) => told.push(`${key} ${now === undefined ? 'gone' : 'there'}`));
   proxy.requests.length = 0;

@@ -108,6 +108,7 @@ describe('an informer', () => {
     };
     const { clock, client, informer } = start(script);
     await allElse();
+    await clock.advance(80_000);
     script.items = [];
     script.send?.(gone);
     await clock.advance(29_000);
@@ -123,6 +124,25 @@ describe('an informer', () => {
     await informer.stop();
   });
 
+  it('waits no longer than its list is old: a kind that has just been made is watched by nobody else', async () => {
+    const script: Script = { items: [], resourceVersion: '100' };
+    const { clock, client, informer } = start(script);
+    await allElse();
+    await clock.advance(1_000);
+    script.items = [{ name: 'a', uid: 'u1', resourceVersion: '101' }];
+    script.send?.(gone);
+    await clock.advance(1_000);
+    expect(client.lists).toHaveLength(2);
+    expect(informer.get('a')).toBe('u1');
+    // Where every list is followed by a 410, the waits grow.
+    for (let i = 0; i < 100; i++) {
+      script.send?.(gone);
+      await clock.advance(100);
+    }
+    expect(client.lists.length).toBeLessThan(10);
+    await informer.stop();
+  });
+
   it('believes an apiserver that has gone back after a minute, not before, and starts afresh', async () => {
     const script: Script = {
       items: [{ name: 'a', uid: 'u1', resourceVersion: '900' }],
@@ -130,6 +150,7 @@ describe('an informer', () => {
     };
     const { clock, client, informer, signs } = start(script);
     await allElse();
+    await clock.advance(80_000);
     // What this process wrote last is no more, either.
     informer.wrote(object({ name: 'b', uid: 'u2', resourceVersion: '1001' }));
     script.items = [{ name: 'a', uid: 'u0', resourceVersion: '40' }];
