@@ -66,7 +66,7 @@ describe('parseAddress', () => {
     const group = fc.constantFrom(0n, 0n, 0n, 0x1n, 0x10n, 0xabcdn);
     fc.assert(
       fc.property(fc.array(group, { minLength: 8, maxLength: 8 }), (groups) => {
-        const value = groups.reduce((sum, part) => (sum << 16n) | part, 0n);
+        const value = groups.reduce<bigint>((sum, part) => (sum << 16n) | part, 0n);
         const long = groups.map((part) => part.toString(16)).join(':');
         expect(`[${formatAddress({ family: 'ipv6', value })}]`).toBe(new URL(`http://[${long}]`).hostname);
       }),
