@@ -15,6 +15,7 @@ import { benchPool } from './contenders.ts';
 import { verdictOf, type Figure } from './figures.ts';
 import { describeMachine, machineLines, type Machine } from './machine.ts';
 import { measureMemory } from './memory.ts';
+import { measureNetwork } from './network.ts';
 import { parseOptions, UsageError, type Options, type Part } from './options.ts';
 import { measurePods } from './pods.ts';
 import { measureScale } from './scale.ts';
@@ -36,8 +37,11 @@ try {
 async function bench(options: Options, progress: Progress): Promise<void> {
   const name = options.clusterName;
   const machine = describeMachine();
-  if (options.parts.every((part) => part === 'scale')) {
-    await report(machine, options, await measureScale(progress));
+  const alone = options.parts.map(withoutCluster);
+  if (alone.every((measure) => measure !== undefined)) {
+    const figures: Figure[] = [];
+    for (const measure of alone) figures.push(...(await measure(progress)));
+    await report(machine, options, figures);
     return;
   }
   const keep = options.keep || (await readState(name)) !== undefined;
@@ -48,6 +52,11 @@ async function bench(options: Options, progress: Progress): Promise<void> {
   } finally {
     if (!keep) await downCluster(name, progress);
   }
+}
+
+/** What needs no cluster makes none. */
+function withoutCluster(part: Part): ((progress: Progress) => Promise<Figure[]>) | undefined {
+  return part === 'network' ? measureNetwork : part === 'scale' ? measureScale : undefined;
 }
 
 /** What was measured is reported also where a later part fails. */
@@ -91,6 +100,7 @@ function partsOn(context: Context): Record<Part, () => Promise<Figure[]>> {
     startup: () => measureStartup(cluster, node, progress),
     pods: () => measurePods(cluster, client, options, progress),
     memory: () => measureMemory(cluster, node, options.minutes, progress),
+    network: () => measureNetwork(progress),
     scale: () => measureScale(progress),
   };
 }
@@ -126,9 +136,16 @@ function notes(options: Options): string[] {
     memory: [
       `memory: resident set as the kernel counts it (10^6 bytes), the most seen at the end of ${options.minutes} min.`,
     ],
+    network: [
+      'network: nodes are namespaces of this machine, with routes and filters by the code of the agent; TCP in one',
+      '  connection, 128 KiB a write; a request is one byte and its answer. In turns; the median of the rounds.',
+    ],
     scale: [
       'scale: one etcd and apiserver, nodes simulated in one process, the controller as the cluster runs it.',
     ],
   };
-  return [...options.parts.flatMap((part) => about[part]), 'ratio: to ptp + host-local, or to bare creates.'];
+  return [
+    ...options.parts.flatMap((part) => about[part]),
+    'ratio: to ptp + host-local, to bare creates, or to the bare link.',
+  ];
 }

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 
-export const PARTS = ['add', 'claims', 'startup', 'pods', 'memory', 'scale'] as const;
+export const PARTS = ['add', 'claims', 'startup', 'pods', 'memory', 'network', 'scale'] as const;
 export type Part = (typeof PARTS)[number];
 
 /** What runs where nothing is named: scale needs most of the machine's memory and half an hour of its own. */

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
+import * as z from 'zod';
 import {
   API_VERSION,
   IP_ALLOCATION,
@@ -74,6 +75,7 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
       claimAll(client, pool, nodes, each),
     );
     const seconds = (performance.now() - beganMs) / 1000;
+    const brought = { bytes: watches.bytes(), resumed: watches.resumed() };
     const controller = await step(progress, 'the controller, started and restarted', () =>
       measureController(plane, dir),
     );
@@ -91,7 +93,11 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
       },
       {
         ...{ part: 'scale', what: 'own watch of an agent, while claiming', who, count: nodes },
-        bytesPerSecond: watches.bytes() / nodes / seconds,
+        bytesPerSecond: brought.bytes / nodes / seconds,
+      },
+      {
+        ...{ part: 'scale', what: 'such watches ended by a busy apiserver', who, count: brought.resumed },
+        perSecond: brought.resumed / seconds,
       },
       {
         ...{ part: 'scale', what: 'controller, memory', who, count: 1, megabytes: controller.megabytes },
@@ -164,38 +170,62 @@ async function makeNodes(client: KubeClient, nodes: number): Promise<IPPool> {
   return pool;
 }
 
-/** The watch of its own allocations that each agent has. `bytes`: what all of them have brought so far, as JSON. */
-async function openWatches(
-  client: KubeClient,
-  nodes: number,
-  signal: AbortSignal,
-): Promise<{ bytes(): number }> {
+/** What the watches have come to so far. */
+interface Watches {
+  /** What all of them have brought, as JSON. */
+  bytes(): number;
+  /** How often the apiserver ended one that it found too slow, and it was resumed. */
+  resumed(): number;
+}
+
+/**
+ * The watch of its own allocations that each agent has. Resumed where the apiserver ends it, as an agent does: a busy
+ * one ends those that do not keep up.
+ */
+async function openWatches(client: KubeClient, nodes: number, signal: AbortSignal): Promise<Watches> {
   let bytes = 0;
-  const { metadata } = (await client.request({
-    method: 'GET',
-    path: pathOf(IP_ALLOCATION),
-    query: { limit: 1 },
-  })) as { metadata: { resourceVersion: string } };
-  await inParallel(nodes, async (index) => {
-    const opened = Promise.withResolvers<undefined>();
-    client
-      .stream({
+  let resumed = 0;
+  const { metadata } = Listed.parse(
+    await client.request({ method: 'GET', path: pathOf(IP_ALLOCATION), query: { limit: 1 } }),
+  );
+
+  async function follow(index: number, onOpen: () => void): Promise<void> {
+    let { resourceVersion } = metadata;
+    while (!signal.aborted) {
+      await client.stream({
         path: pathOf(IP_ALLOCATION),
         query: {
           watch: true,
           fieldSelector: `spec.nodeName=${nodeName(index)}`,
-          resourceVersion: metadata.resourceVersion,
+          resourceVersion,
           allowWatchBookmarks: true,
         },
         signal,
-        onOpen: () => opened.resolve(undefined),
-        onLine: (line) => (bytes += JSON.stringify(line).length + 1),
-      })
-      .catch(opened.reject);
+        onOpen,
+        onLine(line) {
+          bytes += JSON.stringify(line).length + 1;
+          resourceVersion = WatchLine.parse(line).object.metadata.resourceVersion;
+        },
+      });
+      resumed++;
+    }
+  }
+
+  await inParallel(nodes, async (index) => {
+    const opened = Promise.withResolvers<undefined>();
+    follow(index, () => opened.resolve(undefined)).catch((error: unknown) => {
+      opened.reject(error);
+      if (!signal.aborted)
+        process.stderr.write(`the watch of ${nodeName(index)} is lost: ${String(error)}\n`);
+    });
     await opened.promise;
   });
-  return { bytes: () => bytes };
+  return { bytes: () => bytes, resumed: () => resumed };
 }
+
+const Revision = z.object({ resourceVersion: z.string() });
+const Listed = z.object({ metadata: Revision });
+const WatchLine = z.object({ object: z.object({ metadata: Revision }) });
 
 /** Each node's addresses by the real code, the nodes in turns; how long each claim took. */
 async function claimAll(client: KubeClient, pool: IPPool, nodes: number, each: number): Promise<number[]> {

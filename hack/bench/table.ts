@@ -32,8 +32,7 @@ function cellsOf(figure: Figure): string[] {
     String(figure.count),
     shown(figure.p50Ms, milliseconds),
     shown(figure.p99Ms, milliseconds),
-    shown(figure.perSecond, (rate) => `${rounded(rate)}/s`) ||
-      shown(figure.bytesPerSecond, (bytes) => `${rounded(bytes)} B/s`),
+    shown(figure.perSecond, (rate) => `${rounded(rate)}/s`) || shown(figure.bytesPerSecond, bytesText),
     shown(figure.megabytes, (size) => `${size.toFixed(1)} MB`),
     shown(figure.ratio, (ratio) => `${figure.ratioOf ?? ''} ${ratio.toFixed(2)}`.trimStart()),
     figure.target === undefined ? '' : targetText(figure.target),
@@ -44,7 +43,10 @@ function cellsOf(figure: Figure): string[] {
 const shown = (value: number | undefined, text: (value: number) => string): string =>
   value === undefined ? '' : text(value);
 
-const milliseconds = (ms: number): string => `${rounded(ms)} ms`;
+const milliseconds = (ms: number): string => (ms < 0.1 ? `${rounded(ms * 1000)} µs` : `${rounded(ms)} ms`);
+
+const bytesText = (bytes: number): string =>
+  bytes < 1e9 ? `${rounded(bytes)} B/s` : `${rounded(bytes / 1e9)} GB/s`;
 
 /** Three digits that count, or all before the point. */
 const rounded = (value: number): string => value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);

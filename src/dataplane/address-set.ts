@@ -2,6 +2,8 @@ import {
   mergeRanges,
   rangeOfCIDR,
   rangesHave,
+  rangesOverlap,
+  subtractRanges,
   type CIDR,
   type Family,
   type IPAddress,
@@ -20,6 +22,15 @@ export function addressSet(cidrs: readonly CIDR[]): AddressSet {
 /** All addresses of all the sets. */
 export function unionOfSets(sets: readonly AddressSet[]): AddressSet {
   const ranges = (family: Family): readonly Range[] => mergeRanges(sets.flatMap((one) => one[family]));
+  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
+}
+
+/** The addresses of the one that the other does not have. */
+export function setWithout(set: AddressSet, taken: AddressSet): AddressSet {
+  const ranges = (family: Family): readonly Range[] =>
+    set[family].flatMap((range) =>
+      rangesOverlap(taken[family], range) ? subtractRanges(range, taken[family]) : [range],
+    );
   return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
 }
 

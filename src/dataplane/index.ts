@@ -10,3 +10,4 @@ export * from './pod-rules.ts';
 export * from './filter.ts';
 export * from './desired.ts';
 export * from './diff.ts';
+export * from './peer-changes.ts';

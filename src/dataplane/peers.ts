@@ -46,7 +46,7 @@ export function wayTo(encapsulation: Encapsulation, onLink: boolean): 'direct' |
  * a common IPv6 link goes by VXLAN even where they share an IPv4 one.
  */
 export function pathToPeer(
-  { spec }: NodeSubnet,
+  subnet: NodeSubnet,
   {
     encapsulation,
     uplinks,
@@ -59,6 +59,7 @@ export function pathToPeer(
     own: readonly IPAddress[];
   },
 ): PeerPath {
+  const { spec } = subnet;
   const stale = spec.nextHops.find((hop) => own.some((address) => sameAddress(address, hop)));
   if (stale !== undefined) {
     return none(spec.cidr, `${formatAddress(stale)} of node "${spec.nodeName}" is this node's own address`);
@@ -72,8 +73,19 @@ export function pathToPeer(
   if (destination === undefined) {
     return none(spec.cidr, `node "${spec.nodeName}" has no ${underlay} address, which VXLAN here runs over`);
   }
-  return { kind: 'vxlan', mac: vxlanMAC(spec.nodeUID), destination };
+  return { kind: 'vxlan', mac: peerMAC(subnet), destination };
 }
+
+/** The MAC of the VXLAN device of the node that holds the subnet. Objects never change: each is asked once. */
+export function peerMAC(subnet: NodeSubnet): string {
+  const known = macs.get(subnet);
+  if (known !== undefined) return known;
+  const mac = vxlanMAC(subnet.spec.nodeUID);
+  macs.set(subnet, mac);
+  return mac;
+}
+
+const macs = new WeakMap<NodeSubnet, string>();
 
 /** By which address, and over which of our links, the node of a subnet is a neighbour of ours in its family. */
 export function neighbourOnLink(

@@ -1,7 +1,7 @@
 import { jitteredBackOff, type Clock, type Random } from '../ipam/clock.ts';
 import { PARTIAL_METADATA, type KubeClient } from './client.ts';
 import { GoneError, NotFoundError, ServerError } from './errors.ts';
-import { listAll } from './list.ts';
+import { listEach } from './list.ts';
 import { compareRevisions, identityOf } from './objects.ts';
 import { createOverlay, type Entry } from './overlay.ts';
 import { createTimeline } from './timeline.ts';
@@ -306,20 +306,15 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
 
   /** The old cache stays in use until the new list is complete. */
   async function relist(signal: AbortSignal): Promise<void> {
-    const listed = await listAll(client, {
-      ...selected,
-      signal,
-      ...(revision === undefined ? {} : { notOlderThan: revision }),
-    });
+    const listed = await listEach(
+      client,
+      { ...selected, signal, ...(revision === undefined ? {} : { notOlderThan: revision }) },
+      entryOf,
+    );
     signal.throwIfAborted();
     listedAtMs = clock.nowMs();
     timeline.listed(listed.resourceVersion);
-    const now = new Map(
-      listed.items.map((item) => {
-        const entry = entryOf(item);
-        return [entry.key, entry] as const;
-      }),
-    );
+    const now = new Map(listed.items.map((entry) => [entry.key, entry]));
     for (const { key, uid } of [...shown.values()]) {
       if (now.get(key)?.uid !== uid) overlay.ended(uid, listed.resourceVersion);
       if (!now.has(key)) shown.delete(key);

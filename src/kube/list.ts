@@ -16,37 +16,60 @@ export interface ListRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Listed {
-  readonly items: unknown[];
+export interface Listed<T> {
+  readonly items: T[];
   /** From where to watch. */
   readonly resourceVersion: string;
 }
 
 /** Lists all objects, page by page; all pages are of one revision. */
-export async function listAll(client: KubeClient, request: ListRequest): Promise<Listed> {
-  const items: unknown[] = [];
-  let next: string | undefined;
+export async function listAll(client: KubeClient, request: ListRequest): Promise<Listed<unknown>> {
+  return listEach(client, request, (item) => item);
+}
+
+/**
+ * The same, each object kept as what is read of it: the whole objects of a large cluster would not fit into memory all
+ * at once. While a page is read the next one is on its way.
+ */
+export async function listEach<T>(
+  client: KubeClient,
+  request: ListRequest,
+  read: (item: unknown) => T,
+): Promise<Listed<T>> {
+  const items: T[] = [];
+  let page = await listPage(client, request, undefined);
   for (;;) {
-    const page = Page.parse(
-      await client.request({
-        method: 'GET',
-        path: request.path,
-        query: {
-          fieldSelector: request.fieldSelector,
-          labelSelector: request.labelSelector,
-          limit: request.pageSize ?? 500,
-          // A further page is of the first one's revision: asking for another is refused.
-          ...(next === undefined ? freshness(request) : { continue: next }),
-        },
-        timeoutMs: 60_000,
-        ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
-        signal: request.signal,
-      }),
-    );
-    for (const item of page.items) items.push(item);
-    next = page.metadata.continue;
-    if (next === undefined || next === '') return { items, resourceVersion: page.metadata.resourceVersion };
+    const { continue: next, resourceVersion } = page.metadata;
+    const following = next === undefined || next === '' ? undefined : listPage(client, request, next);
+    // What it fails with is told when it is waited for.
+    following?.catch(() => undefined);
+    for (const item of page.items) items.push(read(item));
+    if (following === undefined) return { items, resourceVersion };
+    page = await following;
   }
+}
+
+async function listPage(
+  client: KubeClient,
+  request: ListRequest,
+  next: string | undefined,
+): Promise<z.output<typeof Page>> {
+  return Page.parse(
+    await client.request({
+      method: 'GET',
+      path: request.path,
+      query: {
+        fieldSelector: request.fieldSelector,
+        labelSelector: request.labelSelector,
+        limit: request.pageSize ?? 500,
+        // A further page is of the first one's revision: asking for another is refused.
+        ...(next === undefined ? freshness(request) : { continue: next }),
+      },
+      timeoutMs: 60_000,
+      ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
+      signal: request.signal,
+    }),
+  );
 }
 
 /** The names of all objects there, without the objects. */

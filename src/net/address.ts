@@ -65,17 +65,19 @@ export function tryParseAddress(text: string): IPAddress | undefined {
 
 /** The canonical text: dotted quad, or RFC 5952. */
 export function formatAddress(address: IPAddress): string {
-  if (address.family === 'ipv4') return formatIPv4(address.value);
-  return new ipaddr.IPv6([...addressBytes(address)]).toRFC5952String();
+  return address.family === 'ipv4' ? formatIPv4(address.value) : formatIPv6(address.value);
 }
 
 /** The address in network byte order: 4 or 16 bytes. */
-export function addressBytes(address: IPAddress): Uint8Array {
-  const bytes = new Uint8Array(ADDRESS_BITS[address.family] / 8);
-  let rest = address.value;
-  for (let i = bytes.length - 1; i >= 0; i--) {
-    bytes[i] = Number(rest & 0xffn);
-    rest >>= 8n;
+export function addressBytes({ family, value }: IPAddress): Uint8Array {
+  const bytes = new Uint8Array(ADDRESS_BITS[family] / 8);
+  const view = new DataView(bytes.buffer);
+  if (family === 'ipv4') {
+    view.setUint32(0, Number(value));
+  } else {
+    view.setBigUint64(0, value >> 64n);
+    // Only the lower 64 bits are taken.
+    view.setBigUint64(8, value);
   }
   return bytes;
 }
@@ -88,9 +90,9 @@ export function addressFromBytes(bytes: Uint8Array): IPAddress {
   if (bytes.length !== 4 && bytes.length !== 16) {
     throw new InvalidAddressError(Buffer.from(bytes).toString('hex'), 'it has neither 4 nor 16 bytes');
   }
-  let value = 0n;
-  for (const byte of bytes) value = (value << 8n) | BigInt(byte);
-  return { family: bytes.length === 4 ? 'ipv4' : 'ipv6', value };
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (bytes.length === 4) return { family: 'ipv4', value: BigInt(view.getUint32(0)) };
+  return { family: 'ipv6', value: (view.getBigUint64(0) << 64n) | view.getBigUint64(8) };
 }
 
 export function sameAddress(a: IPAddress, b: IPAddress): boolean {
@@ -101,6 +103,21 @@ export function sameAddress(a: IPAddress, b: IPAddress): boolean {
 export function compareAddresses(a: IPAddress, b: IPAddress): number {
   if (a.family !== b.family) return a.family === 'ipv4' ? -1 : 1;
   return a.value < b.value ? -1 : a.value > b.value ? 1 : 0;
+}
+
+/** RFC 5952, section 4: no leading zeros, lower case, `::` for the first of the longest runs of two or more zero groups. */
+function formatIPv6(value: bigint): string {
+  const digits = value.toString(16).padStart(32, '0');
+  const groups = Array.from({ length: 8 }, (_, i) => digits.slice(4 * i, 4 * i + 4).replace(/^0{1,3}/, ''));
+  let [start, length] = [0, 1];
+  for (let i = 0; i < 8; i++) {
+    let end = i;
+    while (groups[end] === '0') end++;
+    if (end - i > length) [start, length] = [i, end - i];
+    i = Math.max(i, end - 1);
+  }
+  if (length === 1) return groups.join(':');
+  return `${groups.slice(0, start).join(':')}::${groups.slice(start + length).join(':')}`;
 }
 
 function formatIPv4(value: bigint): string {

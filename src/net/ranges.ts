@@ -51,13 +51,18 @@ export function intersectRanges(range: Range, ranges: readonly Range[]): Range[]
 
 /** Whether one of the ranges, sorted and disjoint, holds the value. */
 export function rangesHave(ranges: readonly Range[], value: bigint): boolean {
+  return rangesOverlap(ranges, { first: value, last: value });
+}
+
+/** Whether one of the ranges, sorted and disjoint, has an address in common with this one. */
+export function rangesOverlap(ranges: readonly Range[], { first, last }: Range): boolean {
   let [low, high] = [0, ranges.length];
   while (low < high) {
     const middle = (low + high) >> 1;
     const range = ranges[middle];
     if (range === undefined) return false;
-    if (value < range.first) high = middle;
-    else if (value > range.last) low = middle + 1;
+    if (last < range.first) high = middle;
+    else if (first > range.last) low = middle + 1;
     else return true;
   }
   return false;

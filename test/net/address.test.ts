@@ -62,6 +62,18 @@ describe('parseAddress', () => {
     );
   });
 
+  it('writes IPv6 as browsers do, whatever groups are zero', () => {
+    const group = fc.constantFrom(0n, 0n, 0n, 0x1n, 0x10n, 0xabcdn);
+    fc.assert(
+      fc.property(fc.array(group, { minLength: 8, maxLength: 8 }), (groups) => {
+        const value = groups.reduce<bigint>((sum, part) => (sum << 16n) | part, 0n);
+        const long = groups.map((part) => part.toString(16)).join(':');
+        expect(`[${formatAddress({ family: 'ipv6', value })}]`).toBe(new URL(`http://[${long}]`).hostname);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
   it('reads nothing but canonical text out of any text', () => {
     const letters = fc.constantFrom(...'0123456789abcdefABCDEF:.%/x '.split(''));
     fc.assert(

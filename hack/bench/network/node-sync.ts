@@ -1,0 +1,70 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { text } from 'node:stream/consumers';
+import { IPPool, NodeSubnet } from '../../../src/api/index.ts';
+import { startNodeSync, type NodeSources } from '../../../src/agent/sync.ts';
+import {
+  createCommandRunner,
+  findSysctlRoot,
+  openNetlinkSocket,
+  openOwnNamespace,
+} from '../../../src/kernel/index.ts';
+import { parseAddress } from '../../../src/net/index.ts';
+
+/**
+ * A node's routes and filters by the real code, in the network namespace that this process was started in: sets up
+ * what the objects on stdin say, then changes to each further set of them, and prints how long each took in
+ * milliseconds, one JSON array. With `stay` it goes on repairing until it is killed.
+ */
+export interface NodeObjects {
+  readonly node: { readonly name: string; readonly uid: string; readonly addresses: readonly string[] };
+  readonly pools: readonly unknown[];
+  /** One list after the other. */
+  readonly subnets: readonly (readonly unknown[])[];
+}
+
+/** What one change leaves to be done in the background is not measured with the next. */
+const REST_MS = 300;
+
+if (import.meta.main) await main(process.argv.includes('stay'));
+
+async function main(stays: boolean): Promise<void> {
+  const objects = JSON.parse(await text(process.stdin)) as NodeObjects;
+  const node = { ...objects.node, addresses: objects.node.addresses.map(parseAddress) };
+  const pools = objects.pools.map((pool) => IPPool.parse(pool));
+  const [first = [], ...changes] = objects.subnets.map((list) =>
+    list.map((subnet) => NodeSubnet.parse(subnet)),
+  );
+  let sources: NodeSources = { node, pools, subnets: first, dnsServers: [] };
+  const host = openNetlinkSocket();
+  const silent = () => undefined;
+  const failed = (facts: object, message: string) => {
+    process.stderr.write(`${message} ${JSON.stringify(facts)}\n`);
+  };
+  const clock = {
+    nowMs: () => performance.now(),
+    wallTime: () => new Date(),
+    sleep: (ms: number, signal?: AbortSignal) => sleep(ms, undefined, signal === undefined ? {} : { signal }),
+  };
+  const beganMs = performance.now();
+  const sync = startNodeSync({
+    ...{ host, ownPorts: () => new Set([host.portId]), ownNamespace: openOwnNamespace() },
+    ...{ podNamespaces: () => [], run: createCommandRunner(), pools: () => pools },
+    ...{ sysctlRoot: findSysctlRoot(), sources: () => sources, clock, random: Math.random },
+    config: { vni: 4097, port: 4789, natExempt: [] },
+    ...{ beforeRemovingSubnetRoute: () => 'remove', onDrift: silent, onForeignDrop: silent, onUnmet: silent },
+    settings: { syncMs: 30_000 },
+    log: { info: silent, warn: failed, error: failed },
+  });
+  const upToDate = () => sync.upToDate(AbortSignal.timeout(120_000));
+  await upToDate();
+  const durationsMs = [performance.now() - beganMs];
+  for (const subnets of changes) {
+    await sleep(REST_MS);
+    sources = { node, pools, subnets, dnsServers: [] };
+    const changedMs = performance.now();
+    await upToDate();
+    durationsMs.push(performance.now() - changedMs);
+  }
+  process.stdout.write(`${JSON.stringify(durationsMs)}\n`);
+  if (!stays) await sync.stop();
+}

@@ -1,0 +1,182 @@
+import type { IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  formatAddress,
+  formatCIDR,
+  hostCIDR,
+  rangeOfCIDR,
+  rangesHave,
+  rangesOverlap,
+  sameAddress,
+  sameCIDR,
+} from '../net/index.ts';
+import { addressSet, setWithout, unionOfSets, type AddressSet } from './address-set.ts';
+import { desiredNodeState, type DesiredInput } from './desired.ts';
+import type { Difference } from './diff.ts';
+import { peerMAC } from './peers.ts';
+import type { NodeRoute, NodeState, PeerForwarding, PeerNeighbour } from './state.ts';
+
+/** What of a node's state changes with its peers, one by one. */
+export interface PeerChanges {
+  readonly routes: Difference<NodeRoute>;
+  readonly neighbours: Difference<PeerNeighbour>;
+  readonly forwarding: Difference<PeerForwarding>;
+  /** The whole state with these changes, each of its lists in any order. */
+  readonly state: NodeState;
+}
+
+/**
+ * The changes that follow from some subnets of other nodes, without working out everything anew, which takes the longer
+ * the more nodes there are. How a subnet is treated follows from this node and from the subnets that touch it: those of
+ * the same node, those that overlap, those that hold a next hop. So the state of a few is worked out before and after,
+ * and what differs is the change. Undefined where more has changed, or where a subnet touches one of another node:
+ * then the whole state is to be worked out. `state` is that of `before`.
+ */
+export function peerChanges(
+  before: DesiredInput,
+  now: DesiredInput,
+  state: NodeState,
+): PeerChanges | undefined {
+  if (!sameSurroundings(before, now) || state.filter.isolation !== undefined) return undefined;
+  const changed = changedSubnets(before.subnets, now.subnets);
+  if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
+    return undefined;
+  }
+  const isConcerned = concernedBy(changed, now.node.name);
+  if (touchesOthers([...now.subnets, ...changed], isConcerned, now.node.name)) return undefined;
+  const [was, is] = [before, now].map((input) =>
+    desiredNodeState({ ...input, subnets: input.subnets.filter(isConcerned) }),
+  );
+  if (was === undefined || is === undefined || !sameFrame(was, is)) return undefined;
+  if (frameText(is) !== frameText({ ...state, notes: is.notes })) return undefined;
+
+  const routes = difference(was.routes, is.routes, routeIdentity);
+  const neighbours = difference(was.neighbours, is.neighbours, neighbourIdentity);
+  const forwarding = difference(was.forwarding, is.forwarding, forwardingIdentity);
+  const elements = (of: (state: NodeState) => AddressSet): AddressSet => {
+    const gone = setWithout(of(was), of(is));
+    const come = setWithout(of(is), of(was));
+    return unionOfSets([setWithout(of(state), gone), come]);
+  };
+  return {
+    routes,
+    neighbours,
+    forwarding,
+    state: {
+      ...state,
+      routes: changedList(state.routes, routes, isSameRoute),
+      neighbours: changedList(state.neighbours, neighbours, isSameNeighbour),
+      forwarding: changedList(state.forwarding, forwarding, isSameForwarding),
+      filter: {
+        ...state.filter,
+        nodes: elements(({ filter }) => filter.nodes),
+        directNodes: elements(({ filter }) => filter.directNodes),
+      },
+    },
+  };
+}
+
+/** Of more the whole is worked out about as fast. */
+const MOST_CHANGES = 64;
+
+/** Whether nothing but the subnets may differ. Of a pool its generation tells; a status matters to no node. */
+function sameSurroundings(before: DesiredInput, now: DesiredInput): boolean {
+  const text = ({ node, uplinks, kernelFamilies, pools, dnsServers, config }: DesiredInput) =>
+    textOf({ node, uplinks, kernelFamilies, pools: pools.map(poolText), dnsServers, config });
+  return text(before) === text(now);
+}
+
+function poolText({ metadata, spec }: IPPool): unknown {
+  return metadata.generation === undefined ? { metadata, spec } : [metadata.uid, metadata.generation];
+}
+
+/** Those that are only in one of the lists: an object that has changed is in both, as it was and as it is. */
+function changedSubnets(before: readonly NodeSubnet[], now: readonly NodeSubnet[]): NodeSubnet[] {
+  const [had, has] = [new Set(before), new Set(now)];
+  return [...before.filter((subnet) => !has.has(subnet)), ...now.filter((subnet) => !had.has(subnet))];
+}
+
+/** Whether a subnet is this node's, or of one whose subnets have changed, by its name or by its MAC. */
+type IsConcerned = (subnet: NodeSubnet) => boolean;
+
+function concernedBy(changed: readonly NodeSubnet[], ownName: string): IsConcerned {
+  const names = new Set([ownName, ...changed.map(({ spec }) => spec.nodeName)]);
+  const macs = new Set(changed.map(peerMAC));
+  return (subnet) => names.has(subnet.spec.nodeName) || macs.has(peerMAC(subnet));
+}
+
+/** Whether what is left out overlaps a subnet of another node that is not, or has a next hop with it. */
+function touchesOthers(subnets: readonly NodeSubnet[], isConcerned: IsConcerned, ownName: string): boolean {
+  const territory = addressSet(
+    subnets
+      .filter((subnet) => subnet.spec.nodeName !== ownName && isConcerned(subnet))
+      .flatMap(({ spec: { cidr, nextHops } }) => [cidr, ...nextHops.map(hostCIDR)]),
+  );
+  return subnets.some((subnet) => {
+    if (isConcerned(subnet)) return false;
+    const { cidr, nextHops } = subnet.spec;
+    return (
+      rangesOverlap(territory[cidr.family], rangeOfCIDR(cidr)) ||
+      nextHops.some(({ family, value }) => rangesHave(territory[family], value))
+    );
+  });
+}
+
+/** Whether all that is no entry of single peers is the same. */
+function sameFrame(was: NodeState, is: NodeState): boolean {
+  return frameText(was) === frameText(is) && textOf(was.filter.pools) === textOf(is.filter.pools);
+}
+
+function frameText({ filter, ...state }: NodeState): string {
+  const { vxlan, addresses, families, bridged, preferredSource, podMTU, undecided, notes } = state;
+  const { natExempt, natSources, natTunnelled, tunnelSources, isolation } = filter;
+  return textOf([
+    ...[vxlan, addresses, families, bridged, preferredSource, podMTU, undecided, notes],
+    ...[natExempt, natSources, natTunnelled, tunnelSources, isolation ?? null],
+  ]);
+}
+
+function textOf(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) => (typeof part === 'bigint' ? String(part) : part));
+}
+
+function difference<T>(was: readonly T[], is: readonly T[], identity: (item: T) => string): Difference<T> {
+  const [had, has] = [new Set(was.map(identity)), new Set(is.map(identity))];
+  return {
+    add: is.filter((item) => !had.has(identity(item))),
+    remove: was.filter((item) => !has.has(identity(item))),
+  };
+}
+
+/** Without building a text of each: the list may have thousands. */
+function changedList<T>(
+  list: readonly T[],
+  { add, remove }: Difference<T>,
+  isSame: (a: T, b: T) => boolean,
+): T[] {
+  return [...list.filter((item) => !remove.some((gone) => isSame(item, gone))), ...add];
+}
+
+function routeIdentity({ destination, metric, target, preferredSource }: NodeRoute): string {
+  return textOf([formatCIDR(destination), metric, target, preferredSource ?? null]);
+}
+
+/** No two routes have one destination and metric. */
+function isSameRoute(a: NodeRoute, b: NodeRoute): boolean {
+  return sameCIDR(a.destination, b.destination) && a.metric === b.metric;
+}
+
+function neighbourIdentity({ address, mac }: PeerNeighbour): string {
+  return `${formatAddress(address)} ${mac}`;
+}
+
+function isSameNeighbour(a: PeerNeighbour, b: PeerNeighbour): boolean {
+  return sameAddress(a.address, b.address);
+}
+
+function forwardingIdentity({ mac, destination }: PeerForwarding): string {
+  return `${mac} ${formatAddress(destination)}`;
+}
+
+function isSameForwarding(a: PeerForwarding, b: PeerForwarding): boolean {
+  return a.mac === b.mac;
+}
