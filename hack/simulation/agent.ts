@@ -114,7 +114,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     waiting: () => [],
     cursor,
     hasMarkedRoute: machine.hasMarkedRoute,
-    hasAddressIn: () => false,
+    linkWithAddressIn: () => undefined,
     settings,
     clock,
     random,

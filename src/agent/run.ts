@@ -29,7 +29,6 @@ import {
   DYING_LINK_GROUP,
   findPodLinks,
   findSysctlRoot,
-  listAddresses,
   openConntrackSocket,
   openNetlinkSocket,
   openOwnNamespace,
@@ -54,7 +53,7 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
-import { cidrHasAddress, formatCIDR } from '../net/index.ts';
+import { formatCIDR } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAddressAdd } from './address-add.ts';
 import { createAddressCheck } from './address-check.ts';
@@ -76,6 +75,7 @@ import {
 } from './exclusive-subnets.ts';
 import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
+import { foreignLinkWithAddressIn } from './foreign-links.ts';
 import { createGc } from './gc.ts';
 import { createLostAllocations } from './lost-allocations.ts';
 import { createLostSubnets, type LostSubnets } from './lost-subnets.ts';
@@ -361,7 +361,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       }),
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
-    hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
+    linkWithAddressIn: (cidr) => foreignLinkWithAddressIn(host, cidr),
     serviceCIDRs: services.list,
     isDisputed: twoOwners.isDisputed,
     hold,

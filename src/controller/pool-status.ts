@@ -120,7 +120,7 @@ function ready({ pool, pools, subnets, foreign }: PoolFacts): Finding {
   const message =
     held.length === 0
       ? 'deleted; it goes as soon as no claim from before the deletion can be under way'
-      : `deleted; it waits for ${held.length} node subnets, which go when their pods are gone: ${namedSubnets(held)}`;
+      : `deleted; it waits for ${held.length} node subnets, which go when ${lastToGo(pool)} are gone: ${namedSubnets(held)}`;
   return { type: 'Ready', holds: false, reason: 'Deleting', message };
 }
 
@@ -224,8 +224,13 @@ function draining(facts: PoolFacts): Finding {
     type: 'Draining',
     holds: true,
     reason: whyDrained(pool, drained, isDeleted),
-    message: `nothing new is drawn from ${drained.length} node subnets, which go when their pods are gone: ${whatIsLeft(drained, facts)}`,
+    message: `nothing new is drawn from ${drained.length} node subnets, which go when ${lastToGo(pool)} are gone: ${whatIsLeft(drained, facts)}`,
   };
+}
+
+/** A node keeps the subnet of a bridge for as long as the bridge has its gateway (design, section 5). */
+function lastToGo({ spec: { use } }: IPPool): string {
+  return use === 'Bridge' ? "their pods, and the nodes' links with their gateways," : 'their pods';
 }
 
 function whyDrained({ spec }: IPPool, drained: readonly NodeSubnet[], isDeleted: boolean): string {
