@@ -135,6 +135,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     }),
     announce: { refused: () => undefined, overflowed: () => undefined, notGranted: () => undefined },
     // The pods here wish for nothing.
+    isNodeAddress: () => false,
     exclusiveSubnets: { of: () => undefined, secure: () => Promise.resolve() },
     listSticky: stores.allocations.listSticky,
     log,

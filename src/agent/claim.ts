@@ -45,6 +45,7 @@ export type ClaimingParts = Pick<
   | 'nodeName'
   | 'pools'
   | 'subnets'
+  | 'isNodeAddress'
   | 'findClaimer'
   | 'allocations'
   | 'wired'
@@ -165,7 +166,10 @@ async function claimFromPool(
         alsoInUse: {
           // What another node has the way to is that node's, although it lies in a subnet of this one.
           has: (name, address) =>
-            parts.wired.has(name) || parts.lost.has(name) || parts.exclusiveSubnets.of(address) !== undefined,
+            parts.wired.has(name) ||
+            parts.lost.has(name) ||
+            parts.exclusiveSubnets.of(address) !== undefined ||
+            parts.isNodeAddress(address, pool),
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,

@@ -29,6 +29,7 @@ import {
   DYING_LINK_GROUP,
   findPodLinks,
   findSysctlRoot,
+  listAddresses,
   openConntrackSocket,
   openNetlinkSocket,
   openOwnNamespace,
@@ -53,7 +54,7 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
-import { formatCIDR } from '../net/index.ts';
+import { formatCIDR, sameAddress } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAddressAdd } from './address-add.ts';
 import { createAddressCheck } from './address-check.ts';
@@ -416,6 +417,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     allocations: caches.allocations,
+    isNodeAddress: (address, pool) =>
+      caches.isNodeAddress(address) ||
+      // The link to a LAN seldom has the InternalIP.
+      (pool.spec.use === 'Lan' && listAddresses(host).some((one) => sameAddress(one.address, address))),
     findClaimer: createFindClaimer({
       node: caches.node,
       namespace: caches.namespaces.get,

@@ -16,7 +16,6 @@ import {
   FAMILIES,
   formatAddress,
   formatCIDR,
-  hostCIDR,
   mergeRanges,
   rangeOfCIDR,
   rangesHave,
@@ -44,7 +43,7 @@ export interface PoolFacts extends UsageInput {
  */
 export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
   // What keeps the agents from claiming subnets must count here too.
-  const foreign = [...given.nodeAddresses.map(hostCIDR), ...(given.serviceCIDRs ?? [])];
+  const foreign = { nodes: given.nodeAddresses, services: given.serviceCIDRs ?? [] };
   const facts = { ...given, foreign };
   const { pool } = facts;
   const usage = poolUsage(facts);

@@ -85,6 +85,15 @@ describe('addr request', () => {
     expect((await stored('10.1.7.2')).spec.nodeName).toBe('n1');
   });
 
+  it('passes over the address of a node that lies in the subnet', async () => {
+    const lan = { use: 'Lan', cidrs: ['172.16.0.0/24'], gateway: { ipv4: '172.16.0.254' } };
+    const node = await makeNode('n1');
+    await makeSubnet('172.16.0.0/26', await makePool('lan', lan), node, []);
+    await makeSubnet('10.1.0.0/26', await makePool('pods', { cidrs: ['10.1.0.0/16'] }), node);
+    const { stdout } = await weft(['addr', 'request', 'lan', '--node', 'n1']);
+    expect(stdout).toBe('172.16.0.2');
+  });
+
   it('starts again where the node gives the subnet back at that moment', async () => {
     const pool = await makePool('pods', { cidrs: ['10.1.0.0/16'] });
     const node = await makeNode('n1');
@@ -679,6 +688,7 @@ async function makeSubnet(
   cidr: string,
   { metadata }: Awaited<ReturnType<typeof makePool>>,
   node: { readonly name: string; readonly uid: string },
+  nextHops = ['172.16.0.1'],
 ): Promise<void> {
   await nodeSubnetStore(server().client).create({
     cidr: parseCIDR(cidr),
@@ -686,7 +696,7 @@ async function makeSubnet(
     poolUID: metadata.uid,
     nodeName: node.name,
     nodeUID: node.uid,
-    nextHops: [parseAddress('172.16.0.1')],
+    nextHops: nextHops.map(parseAddress),
   });
 }
 
