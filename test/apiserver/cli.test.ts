@@ -376,6 +376,51 @@ describe('pool show', () => {
     ]);
   });
 
+  it('reads of the pool that is named, and of those that overlap it, only', async () => {
+    const pods = await makePool('pods', { cidrs: ['10.1.0.0/24'], nodeSubnetPrefixLength: { ipv4: 28 } });
+    const near = await makePool('near', { cidrs: ['10.1.0.0/16'], nodeSubnetPrefixLength: { ipv4: 28 } });
+    const far = await makePool('far', { cidrs: ['10.7.0.0/16'] });
+    const lan = await makePool('lan', {
+      use: 'Lan',
+      cidrs: ['172.16.0.0/24'],
+      gateway: { ipv4: '172.16.0.9' },
+    });
+    const node = await makeNode('n1');
+    await makeSubnet('10.1.0.0/28', pods, node);
+    await makeSubnet('10.1.0.16/28', near, node);
+    await makeSubnet('10.7.0.0/26', far, node);
+    await makeSubnet('172.16.0.0/26', lan, node, []);
+    await use('10.1.0.1', { nodeName: 'n1' });
+    await use('10.7.0.1', { nodeName: 'n1', pool: 'far' });
+    const all = JSON.parse((await weft(['pool', 'show', '-o', 'json'])).stdout) as { name: string }[];
+    const show = async (...names: string[]) => {
+      const begun = proxy.requests.length;
+      const { stdout } = await weft(['pool', 'show', ...names, '-o', 'json'], throughProxy());
+      expect(JSON.parse(stdout)).toEqual(all.filter(({ name }) => names.includes(name)));
+      const paths = proxy.requests.slice(begun).map(({ path }) => decodeURIComponent(path));
+      return paths.flatMap((path) => {
+        const [, kind, query] = /(nodesubnets|ipallocations)\?(.*)$/.exec(path) ?? [];
+        return kind === undefined
+          ? []
+          : [`${kind} ${/fieldSelector=([^&]*)/.exec(query ?? '')?.[1] ?? 'all'}`];
+      });
+    };
+    expect((await show('pods')).sort()).toEqual([
+      'ipallocations spec.pool=pods',
+      'nodesubnets spec.pool=near',
+      'nodesubnets spec.pool=pods',
+    ]);
+    expect((await show('far', 'pods')).sort()).toEqual([
+      'ipallocations spec.pool=far',
+      'ipallocations spec.pool=pods',
+      'nodesubnets spec.pool=far',
+      'nodesubnets spec.pool=near',
+      'nodesubnets spec.pool=pods',
+    ]);
+    // Which addresses nodes have on a LAN, its own subnets do not tell.
+    expect(await show('lan')).toContain('nodesubnets all');
+  });
+
   it('counts the subnets of a node that the pool does not select as drained', async () => {
     const spec = { cidrs: ['10.1.0.0/24'], nodeSelector: { matchLabels: { zone: 'a' } } };
     const pool = await makePool('pods', spec);
