@@ -14,6 +14,7 @@ import {
   type Node,
   type Pod,
 } from '../kube/index.ts';
+import { formatAddress, sameAddress, type IPAddress } from '../net/index.ts';
 import type { OwnAllocations } from './parts.ts';
 import type { NodeSources } from './sync.ts';
 
@@ -26,6 +27,8 @@ export interface AgentCaches {
   readonly subnets: Informer<NodeSubnet>;
   /** Those of them that bear this Node's name, kept apart: a cluster has thousands, and ADDs ask for these. */
   subnetsOfNode(): NodeSubnet[];
+  /** Whether a node speaks by that address: this one, or one that holds a subnet which is routed to it. */
+  isNodeAddress(address: IPAddress): boolean;
   readonly allocations: OwnAllocations & {
     /** Where own writes are laid over the cache. */
     readonly feed: Informer<IPAllocation>;
@@ -79,6 +82,7 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
   const pools = watchPools(parts);
   const subnets = watchNodeSubnets(parts);
   const namedForNode = indexByNode(subnets, nodeName);
+  const nextHops = indexNextHops(subnets);
   const nodes = watchNode(parts, nodeName);
   const pods = watchPodsOfNode(parts, nodeName);
   const allocations = watchAllocationsOfNode(parts, nodeName);
@@ -98,6 +102,8 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
     pools,
     subnets,
     subnetsOfNode: () => [...namedForNode.values()],
+    isNodeAddress: (address) =>
+      nextHops.has(address) || (currentNode()?.addresses ?? []).some((one) => sameAddress(one, address)),
     allocations: {
       has: allocations.has,
       keys: allocations.keys,
@@ -152,6 +158,25 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
       await Promise.all(all.map((informer) => informer.stop()));
     },
   };
+}
+
+/** Which addresses are next hops of subnets. Made before the first list has come. */
+export function indexNextHops(subnets: Pick<Informer<NodeSubnet>, 'onChange'>): {
+  has(address: IPAddress): boolean;
+} {
+  // A node has as many subnets as it needs, all with the same next hops.
+  const counts = new Map<string, number>();
+  const add = (address: IPAddress, step: 1 | -1) => {
+    const key = formatAddress(address);
+    const count = (counts.get(key) ?? 0) + step;
+    if (count === 0) counts.delete(key);
+    else counts.set(key, count);
+  };
+  subnets.onChange(({ before, after }) => {
+    for (const hop of before?.spec.nextHops ?? []) add(hop, -1);
+    for (const hop of after?.spec.nextHops ?? []) add(hop, 1);
+  });
+  return { has: (address) => counts.has(formatAddress(address)) };
 }
 
 /** The node's subnets by name, own writes included. Made before the first list has come. */

@@ -45,6 +45,7 @@ export type ClaimingParts = Pick<
   | 'nodeName'
   | 'pools'
   | 'subnets'
+  | 'isNodeAddress'
   | 'findClaimer'
   | 'allocations'
   | 'wired'
@@ -168,7 +169,8 @@ async function claimFromPool(
             parts.wired.has(name) ||
             parts.wired.rests(name) ||
             parts.lost.has(name) ||
-            parts.exclusiveSubnets.of(address) !== undefined,
+            parts.exclusiveSubnets.of(address) !== undefined ||
+            parts.isNodeAddress(address, pool),
         },
         ...terms,
         deadlineMs: parts.settings.addDeadlineMs,

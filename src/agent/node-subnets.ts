@@ -64,8 +64,8 @@ export interface NodeSubnetsParts {
   readonly cursor: RingCursor;
   /** Whether this node's kernel still has its marked route for the subnet: same machine, same boot. */
   readonly hasMarkedRoute: (cidr: CIDR) => boolean;
-  /** Whether a link of this node has an address in the subnet. */
-  readonly hasAddressIn: (cidr: CIDR) => boolean;
+  /** The link, not weft's own, that has an address in the subnet, by name. */
+  readonly linkWithAddressIn: (cidr: CIDR) => string | undefined;
   /** The Services' ranges, as far as they are known: no subnet comes from a CIDR that overlaps them. */
   readonly serviceCIDRs?: () => readonly CIDR[];
   /** Whether pods of another node live in it (TwoOwners). */
@@ -109,6 +109,9 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   const deleting = new Set<string>();
   /** Since when a subnet that is not needed has been empty. Monotonic. */
   const emptySinceMs = new Map<string, number>();
+
+  /** Subnets that would go, if no bridge had an address in them: told once. */
+  const keptForBridge = new Set<string>();
 
   /** What could not be claimed ahead of need when it was last tried: told once. */
   const short = new Set<string>();
@@ -219,7 +222,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
   function forgetGone(): void {
     const there = new Set(parts.subnets().map(({ metadata }) => metadata.uid));
-    for (const known of [inForce, leaving, deleting, emptySinceMs]) {
+    for (const known of [inForce, leaving, deleting, emptySinceMs, keptForBridge]) {
       for (const uid of known.keys()) if (!there.has(uid)) known.delete(uid);
     }
   }
@@ -355,8 +358,9 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
   /** For how long the subnet is kept after its last address has gone; undefined: for as long as there is need. */
   function keptEmptyMs(subnet: NodeSubnet): number | undefined {
-    if (subnet.spec.nodeUID !== parts.node().uid) return parts.settings.quarantineMs;
     const pool = parts.pools().find(({ metadata }) => metadata.uid === subnet.spec.poolUID);
+    if (hasBridge(subnet, pool)) return undefined;
+    if (subnet.spec.nodeUID !== parts.node().uid) return parts.settings.quarantineMs;
     if (isDrained(subnet, pool, parts.node().labels) || pool?.metadata.deletionTimestamp !== undefined)
       return 0;
     // Nobody draws from it, and it stands in the way of an older one's owner.
@@ -364,11 +368,29 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     return isSurplus(subnet, pool) ? parts.settings.giveBackMs : undefined;
   }
 
+  /**
+   * A bridge outlives its last container and keeps the gateway, and with it this node's way to the subnet: drained or
+   * not, it would draw what another node has by then.
+   */
+  function hasBridge({ metadata, spec: { cidr } }: NodeSubnet, pool: IPPool | undefined): boolean {
+    // Where the pool is not there, nothing else says what the subnet was for.
+    const link = pool === undefined || pool.spec.use === 'Bridge' ? parts.linkWithAddressIn(cidr) : undefined;
+    if (link === undefined) keptForBridge.delete(metadata.uid);
+    else if (!keptForBridge.has(metadata.uid)) {
+      keptForBridge.add(metadata.uid);
+      parts.log.info(
+        { subnet: formatCIDR(cidr), link },
+        'an empty subnet stays for as long as a link has an address in it: a bridge outlives its containers; ' +
+          'where it is not needed any more, delete it (ip link delete)',
+      );
+    }
+    return link !== undefined;
+  }
+
   /** Whether the others have enough for what is to come. The last one of a pool for everyone is never surplus. */
   function isSurplus(subnet: NodeSubnet, pool: IPPool | undefined): boolean {
     if (pool === undefined || leaving.has(subnet.metadata.uid)) return true;
-    // A bridge outlives its last container and keeps the gateway: it would draw what another node has by then.
-    if (pool.spec.use !== 'Pods') return pool.spec.use === 'Lan' || !parts.hasAddressIn(subnet.spec.cidr);
+    if (pool.spec.use !== 'Pods') return true;
     const { family } = subnet.spec.cidr;
     const others = drawable(pool).filter(
       ({ metadata, spec }) => spec.cidr.family === family && metadata.uid !== subnet.metadata.uid,

@@ -90,6 +90,8 @@ export interface AgentParts {
   readonly pools: () => readonly IPPool[];
   readonly subnets: () => readonly NodeSubnet[];
   readonly allocations: OwnAllocations;
+  /** Whether a node has the address, as far as this one knows: it is never handed out. */
+  readonly isNodeAddress: (address: IPAddress, pool: IPPool) => boolean;
   readonly findClaimer: FindClaimer;
   /** The pod of this node that runs under that UID, as the cache knows it. */
   readonly findOwnPod: (uid: string) => OwnPod | undefined;

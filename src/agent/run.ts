@@ -55,7 +55,7 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
-import { cidrHasAddress, formatCIDR } from '../net/index.ts';
+import { formatCIDR, sameAddress } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAddressAdd } from './address-add.ts';
 import { createAddressCheck } from './address-check.ts';
@@ -72,6 +72,7 @@ import { createDNSServers, knownDNSServers } from './dns-servers.ts';
 import { createExclusiveSubnets, createIsHeldHere, subnetsForKernel } from './exclusive-subnets.ts';
 import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
+import { foreignLinkWithAddressIn } from './foreign-links.ts';
 import { createGc } from './gc.ts';
 import { createLostAllocations } from './lost-allocations.ts';
 import { createLostSubnets } from './lost-subnets.ts';
@@ -361,7 +362,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       }),
     cursor,
     hasMarkedRoute: (cidr) => hasMarkedRoute(host, cidr),
-    hasAddressIn: (cidr) => listAddresses(host).some(({ address }) => cidrHasAddress(cidr, address)),
+    linkWithAddressIn: (cidr) => foreignLinkWithAddressIn(host, cidr),
     serviceCIDRs: services.list,
     isDisputed: twoOwners.isDisputed,
     hold,
@@ -416,6 +417,10 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     pools: caches.pools.list,
     subnets: caches.subnets.list,
     allocations: caches.allocations,
+    isNodeAddress: (address, pool) =>
+      caches.isNodeAddress(address) ||
+      // The link to a LAN seldom has the InternalIP.
+      (pool.spec.use === 'Lan' && listAddresses(host).some((one) => sameAddress(one.address, address))),
     findClaimer: createFindClaimer({
       node: caches.node,
       namespace: caches.namespaces.get,

@@ -263,10 +263,11 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const wanted = [traffic.vxlanPort, ...families, ...bridged.map(formatCIDR)].join();
     const same = accepted === wanted;
     if (same && !verify) return;
-    const { inserted, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
+    const { inserted, removed, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
     accepted = wanted;
     if (same) drift.push(...inserted);
     else if (inserted.length > 0) log.info({ inserted }, 'let pods through filters that drop');
+    if (removed.length > 0) log.info({ removed }, 'took out accepting rules that nothing asks for any more');
     if (unhandled.join() !== foreignDrops && unhandled.length > 0) parts.onForeignDrop(unhandled);
     foreignDrops = unhandled.join();
   }

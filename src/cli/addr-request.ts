@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { GROUP, type IPAllocation, type IPPool, type NodeSubnet } from '../api/index.ts';
+import { allocationName, GROUP, type IPAllocation, type IPPool, type NodeSubnet } from '../api/index.ts';
 import {
   addressCandidates,
   claimHeldAddresses,
@@ -203,7 +203,8 @@ async function searchOnNode(
     nodeUID: node.uid,
     nodeLabels: node.labels,
   });
-  const inUse = new Set(allocations.map(({ metadata }) => metadata.name));
+  const ofNodes = subnets.flatMap(({ spec }) => spec.nextHops).map(allocationName);
+  const inUse = new Set([...allocations.map(({ metadata }) => metadata.name), ...ofNodes]);
   // Without being asked, a node of one family gets of a pool of both what its pods get.
   const families = asked === undefined ? usableFamilies(pool, node.addresses) : [asked];
   if (families.length === 0) {

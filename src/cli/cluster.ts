@@ -1,5 +1,5 @@
 import type { Labels } from '../api/index.ts';
-import { isSelective, type ClusterView } from '../ipam/index.ts';
+import { isSelective, type ClusterView, type Foreign } from '../ipam/index.ts';
 import {
   allocationStore,
   createKubeClient,
@@ -10,7 +10,6 @@ import {
   poolStore,
   type KubeClient,
 } from '../kube/index.ts';
-import { hostCIDR, type CIDR } from '../net/index.ts';
 import { VERSION } from '../version.ts';
 import type { Call, World } from './command.ts';
 
@@ -55,8 +54,7 @@ export async function withCluster<T>(
 
 /** What, beside weft's own objects, decides which addresses can be had. */
 export interface Surroundings {
-  /** Addresses that are not pods': those of nodes with subnets, and of Services. */
-  readonly foreign: readonly CIDR[];
+  readonly foreign: Foreign;
   readonly labelsOf: (nodeName: string) => Labels | undefined;
 }
 
@@ -72,7 +70,8 @@ export async function readSurroundings(
     selectsNodes ? listNodeLabels(client, signal) : undefined,
   ]);
   return {
-    foreign: [...subnets.flatMap(({ spec }) => spec.nextHops).map(hostCIDR), ...(services ?? [])],
+    // Of nodes without subnets nothing but their Nodes tells.
+    foreign: { nodes: subnets.flatMap(({ spec }) => spec.nextHops), services: services ?? [] },
     labelsOf: (nodeName) => labels?.get(nodeName),
   };
 }

@@ -1,6 +1,8 @@
-import type { IPAllocation, IPPool, PoolUsage } from '../api/index.ts';
+import type { IPAllocation, IPPool, NodeSubnet, PoolUsage } from '../api/index.ts';
 import {
   exhaustedFamilies,
+  mayCountFor,
+  poolFamilies,
   poolReport,
   whyNotServing,
   type CIDRReport,
@@ -56,13 +58,14 @@ interface Shown {
 }
 
 async function readPools(cluster: Cluster, names: readonly string[], signal: AbortSignal): Promise<Shown[]> {
-  const [pools, subnets, allocations] = await Promise.all([
-    cluster.pools.listAll(signal),
-    cluster.subnets.listAll(signal),
-    cluster.allocations.listMatching(names.length === 1 ? { pool: names[0] } : {}, signal),
+  const pools = await cluster.pools.listAll(signal);
+  const asked = poolsOf(names, pools);
+  const [subnets, allocations] = await Promise.all([
+    readSubnets(cluster, asked, pools, signal),
+    readAllocations(cluster, asked, pools, signal),
   ]);
-  const surroundings = await readSurroundings(cluster, { pools, subnets }, signal);
-  return poolsOf(names, pools).map((pool) => {
+  const surroundings = await readSurroundings(cluster, { pools: asked, subnets }, signal);
+  return asked.map((pool) => {
     const input: PoolReportInput = { pool, pools, subnets, allocations, ...surroundings };
     return {
       pool,
@@ -71,6 +74,46 @@ async function readPools(cluster: Cluster, names: readonly string[], signal: Abo
       exhausted: exhaustedFamilies(input),
     };
   });
+}
+
+/** From so many pools on one list of all costs the apiserver less than one for each: it looks at all objects every time. */
+const FEW_POOLS = 4;
+
+/** The subnets that matter for the pools asked for: their own, and those of pools that overlap them. */
+async function readSubnets(
+  { subnets }: Cluster,
+  asked: readonly IPPool[],
+  pools: readonly IPPool[],
+  signal: AbortSignal,
+): Promise<NodeSubnet[]> {
+  const near = pools.filter((other) => asked.some((pool) => mayCountFor(pool, other)));
+  if (near.length === pools.length || near.length >= FEW_POOLS) return subnets.listAll(signal);
+  const lists = await Promise.all(near.map(({ metadata }) => subnets.listOfPool(metadata.name, signal)));
+  const found = lists.flat();
+  // Who has no subnet of the pool, as on a LAN, and where the nodes themselves are in the way, is known by those of others.
+  const tellsNodes = asked.every(
+    (pool) =>
+      pool.spec.use !== 'Lan' &&
+      poolFamilies(pool).every((family) =>
+        found.some(({ spec }) => spec.poolUID === pool.metadata.uid && spec.cidr.family === family),
+      ),
+  );
+  return tellsNodes ? found : subnets.listAll(signal);
+}
+
+async function readAllocations(
+  { allocations }: Cluster,
+  asked: readonly IPPool[],
+  pools: readonly IPPool[],
+  signal: AbortSignal,
+): Promise<IPAllocation[]> {
+  if (asked.length === pools.length || asked.length >= FEW_POOLS) {
+    return allocations.listMatching({}, signal);
+  }
+  const lists = await Promise.all(
+    asked.map(({ metadata }) => allocations.listMatching({ pool: metadata.name }, signal)),
+  );
+  return lists.flat();
 }
 
 function poolsOf(names: readonly string[], pools: readonly IPPool[]): IPPool[] {

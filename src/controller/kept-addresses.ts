@@ -14,6 +14,11 @@ export interface KeptAddressesCluster {
   keptFor(statefulSet: string): readonly IndexedAllocation[];
   /** A quorum read. Undefined: there is none. */
   sizeOf(statefulSet: string, signal: AbortSignal): Promise<StatefulSetSize | undefined>;
+  /**
+   * A quorum read: whether the pod, `namespace/name`, asks to keep its addresses. Undefined: there is none, or it is on
+   * its way out, and says nothing of the next one.
+   */
+  asksToKeep(pod: string, signal: AbortSignal): Promise<boolean | undefined>;
   deleteAllocation(seen: IndexedAllocation, signal: AbortSignal): Promise<WriteOutcome>;
 }
 
@@ -32,15 +37,19 @@ const LOOK_MS = 30_000;
 /**
  * Frees the sticky addresses that no pod will come for (design, section 4). The key is the StatefulSet, `namespace/name`.
  *
- * | the address, without a sandbox | its StatefulSet            | since              | what happens                 |
- * |--------------------------------|----------------------------|--------------------|------------------------------|
- * | none is kept                   |                            |                    | forgotten                    |
- * | kept                           | has a pod of that name     |                    | kept; the time starts anew   |
- * | kept                           | gone, or smaller than that | less than keepMs   | looked at again              |
- * | kept                           | gone, or smaller than that | longer             | deleted                      |
+ * | the address, without a sandbox | its StatefulSet            | its pod                 | since            | what happens    |
+ * |--------------------------------|----------------------------|-------------------------|------------------|-----------------|
+ * | none is kept                   |                            |                         |                  | forgotten       |
+ * | kept                           | has a pod of that name     | not there, or asks      |                  | kept, time anew |
+ * | kept                           | has a pod of that name     | there, and does not ask | less than keepMs | looked at again |
+ * | kept                           | has a pod of that name     | there, and does not ask | longer           | deleted         |
+ * | kept                           | gone, or smaller than that |                         | less than keepMs | looked at again |
+ * | kept                           | gone, or smaller than that |                         | longer           | deleted         |
  *
- * The time is counted in memory, from when this process first saw it so. The StatefulSet is read right before, and the
- * delete names the version that was seen: one that is bound to a new sandbox meanwhile is another.
+ * A pod that does not ask is there where the annotation was taken out of the template: it has drawn another address. The
+ * pod is asked and not the template, since other hands may annotate pods. The time is counted in memory, from when this
+ * process first saw it so. StatefulSet and pod are read right before, and the delete names the version that was seen: one
+ * that is bound to a new sandbox meanwhile is another.
  */
 export function createKeptAddresses(parts: KeptAddressesParts): Reconcile {
   const { cluster, clock, keepMs, mayDelete, onFreed } = parts;
@@ -54,7 +63,9 @@ export function createKeptAddresses(parts: KeptAddressesParts): Reconcile {
       return DONE;
     }
     const size = await cluster.sizeOf(statefulSet, signal);
-    const idle = kept.filter(({ sticky = '' }) => !hasOrdinal(size, statefulSetOf(sticky)?.ordinal ?? -1));
+    const awaited = kept.filter(({ sticky = '' }) => hasOrdinal(size, statefulSetOf(sticky)?.ordinal ?? -1));
+    const unwanted = await podsThatDoNotAsk(cluster, awaited, signal);
+    const idle = kept.filter((one) => !awaited.includes(one) || unwanted.has(one.sticky ?? ''));
     const before = idleSince.get(statefulSet);
     const nowMs = clock.nowMs();
     const since = new Map(idle.map(({ metadata: { uid } }) => [uid, before?.get(uid) ?? nowMs]));
@@ -68,4 +79,14 @@ export function createKeptAddresses(parts: KeptAddressesParts): Reconcile {
     const waits = idle.map(leftMs).filter((ms) => ms > 0);
     return { kind: 'requeueAfter', ms: Math.min(LOOK_MS, ...waits) };
   };
+}
+
+async function podsThatDoNotAsk(
+  cluster: KeptAddressesCluster,
+  awaited: readonly IndexedAllocation[],
+  signal: AbortSignal,
+): Promise<ReadonlySet<string>> {
+  const pods = [...new Set(awaited.map(({ sticky = '' }) => sticky))];
+  const asking = await Promise.all(pods.map((pod) => cluster.asksToKeep(pod, signal)));
+  return new Set(pods.filter((_, i) => asking[i] === false));
 }

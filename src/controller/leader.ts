@@ -8,6 +8,7 @@ import {
 } from '../api/index.ts';
 import {
   mayCountFor,
+  STICKY_ANNOTATION,
   type Book,
   type Clock,
   type Finding,
@@ -19,6 +20,7 @@ import {
   conditionalWrites,
   EMPTIED,
   getNode,
+  getPod,
   getStatefulSetSize,
   nodeSubnetStore,
   pathOf,
@@ -303,6 +305,14 @@ function keptAddressesCluster({ client, caches }: LeaderParts): KeptAddressesClu
     sizeOf: (statefulSet, signal) => {
       const [namespace = '', name = ''] = statefulSet.split('/');
       return getStatefulSetSize(client, { namespace, name }, signal);
+    },
+    async asksToKeep(key, signal) {
+      const [namespace = '', name = ''] = key.split('/');
+      const pod = await getPod(client, { namespace, name }, signal);
+      if (pod === undefined || pod.isTerminating) return undefined;
+      // With anything else in it the ADD fails, and nothing is settled.
+      const asked = pod.annotations[STICKY_ANNOTATION];
+      return asked !== undefined && asked !== 'false';
     },
     deleteAllocation: allocationWrites(client, caches).delete,
   };

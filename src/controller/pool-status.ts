@@ -16,7 +16,6 @@ import {
   FAMILIES,
   formatAddress,
   formatCIDR,
-  hostCIDR,
   mergeRanges,
   rangeOfCIDR,
   rangesHave,
@@ -44,7 +43,7 @@ export interface PoolFacts extends UsageInput {
  */
 export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
   // What keeps the agents from claiming subnets must count here too.
-  const foreign = [...given.nodeAddresses.map(hostCIDR), ...(given.serviceCIDRs ?? [])];
+  const foreign = { nodes: given.nodeAddresses, services: given.serviceCIDRs ?? [] };
   const facts = { ...given, foreign };
   const { pool } = facts;
   const usage = poolUsage(facts);
@@ -120,7 +119,7 @@ function ready({ pool, pools, subnets, foreign }: PoolFacts): Finding {
   const message =
     held.length === 0
       ? 'deleted; it goes as soon as no claim from before the deletion can be under way'
-      : `deleted; it waits for ${held.length} node subnets, which go when their pods are gone: ${namedSubnets(held)}`;
+      : `deleted; it waits for ${held.length} node subnets, which go when ${lastToGo(pool)} are gone: ${namedSubnets(held)}`;
   return { type: 'Ready', holds: false, reason: 'Deleting', message };
 }
 
@@ -224,8 +223,13 @@ function draining(facts: PoolFacts): Finding {
     type: 'Draining',
     holds: true,
     reason: whyDrained(pool, drained, isDeleted),
-    message: `nothing new is drawn from ${drained.length} node subnets, which go when their pods are gone: ${whatIsLeft(drained, facts)}`,
+    message: `nothing new is drawn from ${drained.length} node subnets, which go when ${lastToGo(pool)} are gone: ${whatIsLeft(drained, facts)}`,
   };
+}
+
+/** A node keeps the subnet of a bridge for as long as the bridge has its gateway (design, section 5). */
+function lastToGo({ spec: { use } }: IPPool): string {
+  return use === 'Bridge' ? "their pods, and the nodes' links with their gateways," : 'their pods';
 }
 
 function whyDrained({ spec }: IPPool, drained: readonly NodeSubnet[], isDeleted: boolean): string {

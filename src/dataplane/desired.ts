@@ -137,10 +137,7 @@ function routedNodeState(input: DesiredInput): NodeState {
       config,
     }),
     families,
-    bridged: pools
-      .filter(({ spec }) => spec.use === 'Bridge')
-      .flatMap(({ spec }) => spec.cidrs)
-      .sort(compareCIDRs),
+    bridged: named.filter(({ spec }) => useOf(spec.poolUID, pools) === 'Bridge').map(({ spec }) => spec.cidr),
     preferredSource,
     podMTU: podMTU({ uplinks, vxlan, families, own: named, encapsulationOf }),
     undecided: named.filter((subnet) => !own.includes(subnet)).map(({ spec }) => spec.cidr),

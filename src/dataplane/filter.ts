@@ -43,6 +43,8 @@ export interface FilterState {
   readonly isolation: IsolationState | undefined;
   /** Those whom every other node answers through the tunnel: their own address is no source for a node's address. */
   readonly natTunnelled: AddressSet;
+  /** This node's subnets behind links of other plugins. */
+  readonly bridged: AddressSet;
   /** This node's own addresses by which packets that others had another source for enter the tunnel. */
   readonly tunnelSources: Readonly<Partial<Record<Family, IPAddress>>>;
   readonly vxlan: { readonly vni: number; readonly port: number };
@@ -90,6 +92,9 @@ export function desiredFilter(input: FilterInput): FilterState {
     natExempt: addressSet(config.natExempt),
     natSources: masqueraded((isTunnelled) => !isTunnelled),
     natTunnelled: masqueraded((isTunnelled) => isTunnelled),
+    bridged: addressSet(
+      ownSubnets.filter(({ spec }) => useOf.get(spec.poolUID) === 'Bridge').map(({ spec }) => spec.cidr),
+    ),
     tunnelSources: input.tunnelSources,
     isolation: desiredIsolation({ pools, subnets, isDisputed: (one) => disputed.has(one), dnsServers }),
     vxlan: { vni: config.vni, port: config.port },
@@ -110,7 +115,7 @@ export function renderFilter(state: FilterState, attachments: readonly Attachmen
       { delete: { table } },
       { add: { table } },
       ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
-      ...antiSpoofing(attachments),
+      ...antiSpoofing(state, attachments),
       ...vxlanGuard(state),
       ...masquerade(state),
       ...renderHostPorts(
@@ -129,6 +134,7 @@ const SETS: readonly { readonly name: string; readonly of: (state: FilterState) 
   { name: 'nat_exempt', of: ({ natExempt }) => natExempt },
   { name: 'nat_sources', of: ({ natSources }) => natSources },
   { name: 'nat_tunnelled', of: ({ natTunnelled }) => natTunnelled },
+  { name: 'bridged', of: ({ bridged }) => bridged },
 ];
 
 /** Before connection tracking, so that what is spoofed costs nothing. */
@@ -139,9 +145,13 @@ const PRIORITY_BEFORE_SOURCE_NAT = 90;
 /**
  * A source is a pod's own if the way back to it is the link it came from: true for host routes to pods, and
  * for link-local addresses. An advertisement from a pod would become the node's default route where new links
- * inherit accept_ra=2.
+ * inherit accept_ra=2. Links of other plugins have any name: there it is the addresses of their pods that come by no
+ * other link than the one that leads to them.
  */
-function antiSpoofing(attachments: readonly AttachmentRules[]): readonly NftCommand[] {
+function antiSpoofing(
+  { bridged }: FilterState,
+  attachments: readonly AttachmentRules[],
+): readonly NftCommand[] {
   const chain = 'from_pods';
   const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
   return [
@@ -157,13 +167,18 @@ function antiSpoofing(attachments: readonly AttachmentRules[]): readonly NftComm
       ...DROP,
     ]),
     ...allowedSources(chain, attachments),
-    addRule(chain, 'no route back to its source', [
-      fromPod,
-      match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false),
-      ...DROP,
-    ]),
+    addRule(chain, 'no route back to its source', [fromPod, NO_WAY_BACK, ...DROP]),
+    ...FAMILIES.filter((family) => bridged[family].length > 0).map((family) =>
+      addRule(chain, 'not from the link that leads to its source', [
+        match('==', address(family, 'saddr'), set('bridged', family)),
+        NO_WAY_BACK,
+        ...DROP,
+      ]),
+    ),
   ];
 }
+
+const NO_WAY_BACK = match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] } }, false);
 
 /**
  * Packets of our VXLAN are believed from nodes only. A pod's are dropped wherever they go: masqueraded, they

@@ -77,7 +77,7 @@ export interface NodeState {
   readonly filter: FilterState;
   /** The families whose packets this node must forward. No other is spoken of to the kernel. */
   readonly families: readonly Family[];
-  /** Where pods live behind links that other plugins made: a filter of the host tells them by nothing else. */
+  /** This node's subnets behind links that other plugins made: a filter of the host tells them by nothing else. */
   readonly bridged: readonly CIDR[];
   /** Source of the node's own packets to pods. Absent: the node holds no subnet of the family. */
   readonly preferredSource: Readonly<Partial<Record<Family, IPAddress>>>;

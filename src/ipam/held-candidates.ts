@@ -13,6 +13,7 @@ import {
   type IPAddress,
   type Range,
 } from '../net/index.ts';
+import { foreignCIDRs, NOTHING_FOREIGN, type Foreign } from './foreign.ts';
 import { servingCIDRs } from './pools.ts';
 import { isDrained, reservedRanges, usableRanges } from './subnets.ts';
 
@@ -32,8 +33,8 @@ export interface HeldSearch {
   readonly family: Family;
   /** Addresses with an allocation, alive or resting. */
   readonly inUse: readonly IPAddress[];
-  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives none. */
-  readonly foreign?: readonly CIDR[];
+  /** A CIDR of the pool that overlaps these gives none. */
+  readonly foreign?: Foreign;
   readonly labelsOf?: (nodeName: string) => Labels | undefined;
 }
 
@@ -56,9 +57,16 @@ export function* heldCandidates(search: HeldSearch): Generator<HeldCandidate, un
 }
 
 /** What of the pool's serving CIDRs is in no NodeSubnet, not reserved, and in nobody's hands, in order. */
-function outsideSubnets({ pool, pools, subnets, family, inUse, foreign = [] }: HeldSearch): Range[] {
+function outsideSubnets({
+  pool,
+  pools,
+  subnets,
+  family,
+  inUse,
+  foreign = NOTHING_FOREIGN,
+}: HeldSearch): Range[] {
   const taken = mergeRanges([
-    ...[...subnets.map(({ spec }) => spec.cidr), ...foreign]
+    ...[...subnets.map(({ spec }) => spec.cidr), ...foreignCIDRs(foreign)]
       .filter((cidr) => cidr.family === family)
       .map(rangeOfCIDR),
     ...reservedRanges(pool, family),
@@ -95,8 +103,8 @@ function* candidatesIn(
 }
 
 function emptiestFirst(search: HeldSearch): { readonly subnet: NodeSubnet; readonly gaps: Range[] }[] {
-  const { pool, subnets, family, inUse, labelsOf } = search;
-  const used = mergeRanges(rangesOf(inUse, family));
+  const { pool, subnets, family, inUse, foreign = NOTHING_FOREIGN, labelsOf } = search;
+  const used = mergeRanges(rangesOf([...inUse, ...foreign.nodes], family));
   return subnets
     .filter(
       (subnet) =>

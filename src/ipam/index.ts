@@ -9,6 +9,7 @@ export * from './selectors.ts';
 export * from './pools.ts';
 export * from './demand.ts';
 export * from './uses.ts';
+export * from './foreign.ts';
 export * from './subnets.ts';
 export * from './candidates.ts';
 export * from './taken-names.ts';

@@ -11,6 +11,7 @@ import {
 } from '../net/index.ts';
 import { POOLS_ANNOTATION } from './annotations.ts';
 import { NoPoolError, type PoolRefusal } from './errors.ts';
+import { foreignCIDRs, NOTHING_FOREIGN, type Foreign } from './foreign.ts';
 import { formatSelector, isSelective, selects } from './selectors.ts';
 
 /** What the decider's own cache holds: all that whether a pool serves may depend on. No status is read. */
@@ -176,11 +177,11 @@ export function poolFamilies(pool: IPPool): Family[] {
 export function servingCIDRs(
   pool: IPPool,
   allPools: readonly IPPool[],
-  foreign: readonly CIDR[] = [],
+  foreign: Foreign = NOTHING_FOREIGN,
 ): CIDR[] {
   if (pool.spec.disabled) return [];
   const older = allPools.filter((other) => isOlder(other, pool)).flatMap((other) => other.spec.cidrs);
-  const inTheWay = pool.spec.use === 'Lan' ? older : [...older, ...foreign];
+  const inTheWay = pool.spec.use === 'Lan' ? older : [...older, ...foreignCIDRs(foreign)];
   return pool.spec.cidrs.filter((cidr) => !inTheWay.some((other) => cidrsOverlap(cidr, other)));
 }
 

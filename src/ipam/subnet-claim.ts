@@ -12,7 +12,6 @@ import {
   cidrsOverlap,
   formatAddress,
   formatCIDR,
-  hostCIDR,
   type CIDR,
   type Family,
   type IPAddress,
@@ -20,6 +19,7 @@ import {
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
 import { orAborted, startDeadline } from './deadline.ts';
 import { messageOf, SubnetUnavailableError } from './errors.ts';
+import type { Foreign } from './foreign.ts';
 import { servingCIDRs } from './pools.ts';
 import type { NodeSubnetStore, PoolStore } from './store.ts';
 import type { SubnetHold } from './subnet-hold.ts';
@@ -288,7 +288,7 @@ async function createSubnet(
     family,
     nodeUID: node.uid,
     taken,
-    foreign: [...nodeAddresses(parts).map(hostCIDR), ...(parts.serviceCIDRs?.() ?? [])],
+    foreign: foreignTo(parts),
   });
   if (cidr === undefined)
     throw new SubnetUnavailableError(pool.metadata.name, family, whyNone(parts, pool, family));
@@ -344,21 +344,25 @@ export function nextHopsIn(pool: IPPool, node: Pick<ClaimingNode, 'addresses'>):
 }
 
 /** The addresses of nodes, as far as the objects tell: ours, and those of all that hold a subnet. */
-function nodeAddresses({ node, subnets }: SubnetClaimParts): IPAddress[] {
-  return [...node.addresses, ...subnets().flatMap(({ spec }) => spec.nextHops)];
+function foreignTo({ node, subnets, serviceCIDRs }: SubnetClaimParts): Foreign {
+  return {
+    nodes: [...node.addresses, ...subnets().flatMap(({ spec }) => spec.nextHops)],
+    services: serviceCIDRs?.() ?? [],
+  };
 }
 
 function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string {
   const isFamily = (cidr: CIDR) => cidr.family === family;
   const listed = pool.spec.cidrs.filter(isFamily);
-  const inTheWay = nodeAddresses(parts).find(
+  const { nodes, services } = foreignTo(parts);
+  const inTheWay = nodes.find(
     (address) => pool.spec.use !== 'Lan' && listed.some((cidr) => cidrHasAddress(cidr, address)),
   );
   const length = pool.spec.nodeSubnetPrefixLength[family];
   if (inTheWay !== undefined) {
     return `its CIDRs hold ${formatAddress(inTheWay)}, the address of a node. Give the pool a CIDR without nodes`;
   }
-  if (servingCIDRs(pool, parts.pools(), parts.serviceCIDRs?.()).every((cidr) => !isFamily(cidr))) {
+  if (servingCIDRs(pool, parts.pools(), { nodes: [], services }).every((cidr) => !isFamily(cidr))) {
     return 'its CIDRs overlap those of older IPPools or of the Services. Give the pool a CIDR of its own';
   }
   return `no /${length} is free in its CIDRs. Add a CIDR to the pool`;

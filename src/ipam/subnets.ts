@@ -14,6 +14,7 @@ import {
   type IPAddress,
   type Range,
 } from '../net/index.ts';
+import { foreignCIDRs, NOTHING_FOREIGN, type Foreign } from './foreign.ts';
 import { poolFamilies, servingCIDRs } from './pools.ts';
 import { selects } from './selectors.ts';
 import { edgesOf, lanReserves, type Edges } from './uses.ts';
@@ -107,8 +108,8 @@ export interface SubnetSearch {
   readonly family: Family;
   /** Found taken, but not in `subnets` yet. */
   readonly taken?: readonly CIDR[];
-  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet, a LAN's not there. */
-  readonly foreign?: readonly CIDR[];
+  /** A CIDR of the pool that overlaps these gives no subnet, a LAN's not there. */
+  readonly foreign?: Foreign;
 }
 
 /**
@@ -158,7 +159,14 @@ interface CIDRSlots {
   readonly free: readonly { readonly first: Slot; readonly last: Slot }[];
 }
 
-function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: SubnetSearch): CIDRSlots[] {
+function freeSlots({
+  pool,
+  pools,
+  subnets,
+  family,
+  taken = [],
+  foreign = NOTHING_FOREIGN,
+}: SubnetSearch): CIDRSlots[] {
   const prefixLength = pool.spec.nodeSubnetPrefixLength[family];
   const size = sizeOf(family, prefixLength);
   // Nodes stand on the LAN themselves: there it is the piece that holds their address which is not free.
@@ -167,7 +175,7 @@ function freeSlots({ pool, pools, subnets, family, taken = [], foreign = [] }: S
     [
       ...subnets.filter((subnet) => !isExclusive(subnet)).map(({ spec }) => spec.cidr),
       ...taken,
-      ...(isLan ? foreign : []),
+      ...(isLan ? foreignCIDRs(foreign) : []),
     ]
       .filter((cidr) => cidr.family === family)
       .map(rangeOfCIDR),

@@ -6,10 +6,10 @@ import {
   rangeOfCIDR,
   rangesHave,
   subtractRanges,
-  type CIDR,
   type Family,
   type IPAddress,
 } from '../net/index.ts';
+import { NOTHING_FOREIGN, withoutNodes, type Foreign } from './foreign.ts';
 import { poolFamilies } from './pools.ts';
 import { isResting } from './release.ts';
 import { edgesOf } from './uses.ts';
@@ -40,8 +40,8 @@ export interface UsageInput {
   readonly pools: readonly IPPool[];
   readonly subnets: readonly NodeSubnet[];
   readonly allocations: readonly CountedAllocation[];
-  /** Addresses that are not pods': a CIDR of the pool that overlaps them gives no subnet. */
-  readonly foreign?: readonly CIDR[];
+  /** A CIDR of the pool that overlaps these gives no subnet, and no pod gets the address of a node. */
+  readonly foreign?: Foreign;
   /** The labels of a node, where it is there: a pool that does not select the node gives it nothing. */
   readonly labelsOf?: (nodeName: string) => Labels | undefined;
 }
@@ -51,7 +51,7 @@ export interface UsageInput {
  * `capacity`: every address of its CIDRs, and of its NodeSubnets in CIDRs that were taken out of the list.
  * `allocated`, `resting`: its allocations, alive and released. `free`: what a pod could still get.
  * `reserved`: the rest, which nobody gets: what the pool reserves, what its use keeps back (uses.ts), what is
- * drained, and what others hold. So capacity = allocated + resting + free + reserved.
+ * drained, the addresses of nodes, and what others hold. So capacity = allocated + resting + free + reserved.
  */
 export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>> {
   const families = new Set(poolFamilies(input.pool));
@@ -87,11 +87,14 @@ export function exhaustedFamilies(input: UsageInput): Family[] {
 /** The names of the nodes that hold subnets of the pool in this family, all of them full. */
 export function fullNodes(family: Family, input: UsageInput): string[] {
   const { pool, labelsOf } = input;
+  const nodes = nodesOf(family, input);
   const subnets = ofPool(input).filter(
     (subnet) =>
       subnet.spec.cidr.family === family && !isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)),
   );
-  const usable = new Map(subnets.map((subnet) => [subnet, usableRanges(subnet, pool)]));
+  const all = mergeRanges(subnets.map(({ spec }) => rangeOfCIDR(spec.cidr)));
+  const inside = nodes.filter(({ value }) => rangesHave(all, value));
+  const usable = new Map(subnets.map((subnet) => [subnet, withoutNodes(usableRanges(subnet, pool), inside)]));
   // All subnets of a pool have one size and lie at multiples of it, so an address tells its subnet.
   const size = sizeOf(family, pool.spec.nodeSubnetPrefixLength[family]);
   const handedOut = mergeRanges([...usable.values()].flat());
@@ -108,6 +111,10 @@ export function fullNodes(family: Family, input: UsageInput): string[] {
     freeOfNode.set(spec.nodeName, (freeOfNode.get(spec.nodeName) ?? 0n) + free);
   }
   return [...freeOfNode].filter(([, free]) => free === 0n).map(([nodeName]) => nodeName);
+}
+
+function nodesOf(family: Family, { foreign = NOTHING_FOREIGN }: UsageInput): IPAddress[] {
+  return foreign.nodes.filter((address) => address.family === family);
 }
 
 function ofPool({ pool, subnets }: UsageInput): NodeSubnet[] {
@@ -149,7 +156,8 @@ function countFree(
 ): bigint {
   const { pool, labelsOf } = input;
   const drawn = held.filter((subnet) => !isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)));
-  const inDrawn = mergeRanges(drawn.flatMap((subnet) => usableRanges(subnet, pool)));
+  const handedOut = mergeRanges(drawn.flatMap((subnet) => usableRanges(subnet, pool)));
+  const inDrawn = withoutNodes(handedOut, nodesOf(family, input));
   const reserved = reservedRanges(pool, family);
   const inFree = freeSubnetRanges({ ...input, family }).flatMap((range) => subtractRanges(range, reserved));
   // Subnets are aligned to their size, so where a value lies in a free one follows from the value.

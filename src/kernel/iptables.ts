@@ -10,7 +10,7 @@ export interface AcceptedTraffic {
   readonly vxlanPort: number | undefined;
   /** The families that have pods. */
   readonly families: readonly Family[];
-  /** Where pods live behind links of other plugins: told by their addresses, since those links have any name. */
+  /** This node's subnets of pods behind links of other plugins: told by address, since those links have any name. */
   readonly bridged: readonly CIDR[];
 }
 
@@ -18,6 +18,8 @@ export interface AcceptedTraffic {
 export interface AcceptReport {
   /** Rules that had to be inserted, as a person would write them; empty if none was missing. */
   readonly inserted: readonly string[];
+  /** Rules of ours that nothing asks for any more, and that went. */
+  readonly removed: readonly string[];
   /** Base chains that drop and that weft leaves alone: `inet firewalld filter_FORWARD`. */
   readonly unhandled: readonly string[];
 }
@@ -39,6 +41,14 @@ interface AcceptRule {
   readonly iptables: readonly string[];
 }
 
+/** A rule that a chain has. */
+interface PresentRule {
+  readonly handle: number;
+  readonly comment: string | undefined;
+  /** In nft's JSON, without counters. */
+  readonly expression: readonly unknown[];
+}
+
 interface Chain {
   readonly family: string;
   readonly table: string;
@@ -47,6 +57,9 @@ interface Chain {
   readonly policy: string | undefined;
 }
 
+/** The comment of the rules that are ours: one that nothing asks for any more is taken out by it. */
+const MARK = 'weft-accept';
+const CHAINS = ['FORWARD', 'INPUT'] as const;
 const NFT_FAMILY: Readonly<Record<Family, 'ip' | 'ip6'>> = { ipv4: 'ip', ipv6: 'ip6' };
 const LEGACY_PROGRAM: Readonly<Record<Family, string>> = {
   ipv4: 'iptables-legacy',
@@ -60,8 +73,9 @@ const LEGACY_TABLES: Readonly<Record<Family, string>> = {
 /**
  * Lets weft's packets through foreign base chains that end in a drop: an accept in a table of our own does not
  * override a drop in another (design, section 7). Rules go to the head of `filter` FORWARD and INPUT of ip
- * and ip6, by nft, or by xtables-legacy where the policy stands there. Call it again when a notification says that
- * rules changed; what is there already is left as it is.
+ * and ip6, by nft, or by xtables-legacy where the policy stands there. Those with our mark go again when nothing asks
+ * for them, or nothing drops any more. Call it again when a notification says that rules changed; what is there already
+ * is left as it is.
  * @throws CommandError
  */
 export async function ensureAccepted(
@@ -69,16 +83,22 @@ export async function ensureAccepted(
   { run, ownTable, legacyTables = readLegacyTables }: AcceptOptions,
 ): Promise<AcceptReport> {
   const chains = await listBaseChains(run);
-  const inserted: string[] = [];
-  for (const family of FAMILIES.filter((candidate) => traffic.families.includes(candidate))) {
-    const rules = acceptRules(family, traffic);
-    inserted.push(...(await insertByNft(run, family, rules, chains)));
+  const reports: Changed[] = [];
+  for (const family of FAMILIES) {
+    const rules = traffic.families.includes(family) ? acceptRules(family, traffic) : [];
+    reports.push(await changeByNft(run, family, rules, chains));
     if ((await legacyTables(family)).includes('filter')) {
-      inserted.push(...(await insertByLegacy(run, family, rules)));
+      reports.push(await changeByLegacy(run, family, rules));
     }
   }
-  return { inserted, unhandled: await unhandledChains(run, ownTable, chains) };
+  return {
+    inserted: reports.flatMap(({ inserted }) => inserted),
+    removed: reports.flatMap(({ removed }) => removed),
+    unhandled: await unhandledChains(run, ownTable, chains),
+  };
 }
+
+type Changed = Pick<AcceptReport, 'inserted' | 'removed'>;
 
 function acceptRules(family: Family, { vxlanPort, bridged }: AcceptedTraffic): AcceptRule[] {
   const pods = `${HOST_LINK_PREFIX}*`;
@@ -86,7 +106,7 @@ function acceptRules(family: Family, { vxlanPort, bridged }: AcceptedTraffic): A
     ...(['iifname', 'oifname'] as const).map((key): AcceptRule => ({
       chain: 'FORWARD',
       expression: [match({ meta: { key } }, pods), { accept: null }],
-      iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, '-j', 'ACCEPT'],
+      iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, ...ACCEPT],
     })),
     ...bridged.filter((cidr) => cidr.family === family).flatMap(acceptBridged),
   ];
@@ -96,7 +116,7 @@ function acceptRules(family: Family, { vxlanPort, bridged }: AcceptedTraffic): A
     {
       chain: 'INPUT',
       expression: [match({ payload: { protocol: 'udp', field: 'dport' } }, vxlanPort), { accept: null }],
-      iptables: ['-p', 'udp', '-m', 'udp', '--dport', String(vxlanPort), '-j', 'ACCEPT'],
+      iptables: ['-p', 'udp', '-m', 'udp', '--dport', String(vxlanPort), ...ACCEPT],
     },
   ];
 }
@@ -107,49 +127,78 @@ function acceptBridged(cidr: CIDR): AcceptRule[] {
   return (['saddr', 'daddr'] as const).map((field) => ({
     chain: 'FORWARD',
     expression: [match({ payload: { protocol, field } }, { prefix }), { accept: null }],
-    iptables: [field === 'saddr' ? '-s' : '-d', formatCIDR(cidr), '-j', 'ACCEPT'],
+    iptables: [field === 'saddr' ? '-s' : '-d', formatCIDR(cidr), ...ACCEPT],
   }));
 }
 
-async function insertByNft(
+async function changeByNft(
   run: CommandRunner,
   family: Family,
   rules: readonly AcceptRule[],
   chains: readonly Chain[],
-): Promise<string[]> {
+): Promise<Changed> {
   const nftFamily = NFT_FAMILY[family];
-  const missing: AcceptRule[] = [];
-  for (const name of ['FORWARD', 'INPUT'] as const) {
+  const commands: Readonly<Record<string, unknown>>[] = [];
+  const inserted: string[] = [];
+  const removed: string[] = [];
+  for (const name of CHAINS) {
     const chain = chains.find((c) => c.family === nftFamily && c.table === 'filter' && c.name === name);
     if (chain === undefined) continue;
+    const place = { family: nftFamily, table: 'filter', chain: name };
     const present = await listRules(run, chain);
-    if (!endsInDrop(chain, present)) continue;
-    missing.push(...rules.filter((rule) => rule.chain === name && !present.some((p) => sameRule(p, rule))));
+    const wanted = endsInDrop(chain, present) ? rules.filter((rule) => rule.chain === name) : [];
+    for (const rule of wanted) {
+      if (present.some((one) => sameRule(one, rule))) continue;
+      commands.push({ insert: { rule: { ...place, expr: rule.expression, comment: MARK } } });
+      inserted.push(`${nftFamily} filter ${describeRule(rule)}`);
+    }
+    for (const one of present) {
+      if (one.comment !== MARK || wanted.some((rule) => sameRule(one, rule))) continue;
+      commands.push({ delete: { rule: { ...place, handle: one.handle } } });
+      removed.push(`${nftFamily} filter ${name} ${JSON.stringify(one.expression)}`);
+    }
   }
-  if (missing.length === 0) return [];
-  const commands = missing.map(({ chain, expression }) => ({
-    insert: { rule: { family: nftFamily, table: 'filter', chain, expr: expression } },
-  }));
-  await applyNft(run, { nftables: commands });
-  return missing.map((rule) => `${nftFamily} filter ${describeRule(rule)}`);
+  if (commands.length > 0) await applyNft(run, { nftables: commands });
+  return { inserted, removed };
 }
 
-async function insertByLegacy(
+async function changeByLegacy(
   run: CommandRunner,
   family: Family,
   rules: readonly AcceptRule[],
-): Promise<string[]> {
+): Promise<Changed> {
   const program = LEGACY_PROGRAM[family];
   const inserted: string[] = [];
-  for (const rule of rules) {
-    const lines = (await run(program, ['-w', '-S', rule.chain])).split('\n');
+  const removed: string[] = [];
+  for (const name of CHAINS) {
+    const lines = (await run(program, ['-w', '-S', name])).split('\n');
     const last = lines.findLast((line) => line.startsWith('-A')) ?? '';
-    const drops = lines.includes(`-P ${rule.chain} DROP`) || /^-A \S+ -j (DROP|REJECT)\b/.test(last);
-    if (!drops || lines.includes(`-A ${rule.chain} ${rule.iptables.join(' ')}`)) continue;
-    await run(program, ['-w', '-I', rule.chain, ...rule.iptables]);
-    inserted.push(`${program} ${describeRule(rule)}`);
+    const drops = lines.includes(`-P ${name} DROP`) || /^-A \S+ -j (DROP|REJECT)\b/.test(last);
+    const wanted = drops ? rules.filter(({ chain }) => chain === name) : [];
+    const spellings = wanted.map((rule) =>
+      [rule.iptables, marked(rule.iptables)].map((args) => args.join(' ')),
+    );
+    for (const [i, rule] of wanted.entries()) {
+      if (spellings[i]?.some((text) => lines.includes(`-A ${name} ${text}`)) === true) continue;
+      await run(program, ['-w', '-I', name, ...marked(rule.iptables)]);
+      inserted.push(`${program} ${describeRule(rule)}`);
+    }
+    for (const line of lines) {
+      const text = line.slice(`-A ${name} `.length);
+      if (!line.endsWith(` ${MARKED_ACCEPT.join(' ')}`) || spellings.flat().includes(text)) continue;
+      await run(program, ['-w', '-D', name, ...text.split(' ')]);
+      removed.push(`${program} ${name} ${text}`);
+    }
   }
-  return inserted;
+  return { inserted, removed };
+}
+
+const ACCEPT = ['-j', 'ACCEPT'];
+const MARKED_ACCEPT = ['-m', 'comment', '--comment', MARK, ...ACCEPT];
+
+/** The rule with our mark, as iptables itself spells it. */
+function marked(iptables: readonly string[]): string[] {
+  return [...iptables.slice(0, -ACCEPT.length), ...MARKED_ACCEPT];
 }
 
 async function unhandledChains(
@@ -179,20 +228,21 @@ async function listBaseChains(run: CommandRunner): Promise<Chain[]> {
   });
 }
 
-/** The rules of a chain, each as its list of expressions, without counters. */
-async function listRules(run: CommandRunner, chain: Chain): Promise<unknown[][]> {
+async function listRules(run: CommandRunner, chain: Chain): Promise<PresentRule[]> {
   const { nftables } = parseNft(
     await run('nft', ['-j', '-s', 'list', 'chain', chain.family, chain.table, chain.name]),
   );
   return nftables.flatMap(({ rule }) => {
-    if (!isRecord(rule) || !Array.isArray(rule.expr)) return [];
-    return [rule.expr.filter((expression) => !(isRecord(expression) && 'counter' in expression))];
+    if (!isRecord(rule) || !Array.isArray(rule.expr) || typeof rule.handle !== 'number') return [];
+    const { handle, comment, expr } = rule;
+    const expression = expr.filter((part) => !(isRecord(part) && 'counter' in part));
+    return [{ handle, comment: typeof comment === 'string' ? comment : undefined, expression }];
   });
 }
 
 /** By its policy, or by a last rule that drops or rejects whatever comes. */
-function endsInDrop(chain: Chain, rules: readonly (readonly unknown[])[]): boolean {
-  const last = rules.at(-1);
+function endsInDrop(chain: Chain, rules: readonly PresentRule[]): boolean {
+  const last = rules.at(-1)?.expression;
   const verdict = last?.length === 1 ? last[0] : undefined;
   return (
     chain.policy === 'drop' ||
@@ -204,8 +254,8 @@ function isXtDrop({ xt }: Readonly<Record<string, unknown>>): boolean {
   return isRecord(xt) && xt.type === 'target' && ['DROP', 'REJECT'].includes(String(xt.name));
 }
 
-function sameRule(present: readonly unknown[], rule: AcceptRule): boolean {
-  return JSON.stringify(present) === JSON.stringify(rule.expression);
+function sameRule({ expression }: PresentRule, rule: AcceptRule): boolean {
+  return JSON.stringify(expression) === JSON.stringify(rule.expression);
 }
 
 function match(left: unknown, right: string | number | object): unknown {

@@ -113,6 +113,17 @@ test('the next pool is not for those whose first one could not be asked: whether
   expect(told).toEqual([]);
 });
 
+test('the address of a node is passed over, also on a LAN that has no other one left', async () => {
+  const { pool, claim, nodeAddresses, calls } = setUp();
+  const gateway = { ipv4: '10.2.0.14' };
+  pool('lan', ['10.2.0.0/28'], ['10.2.0.8/30'], { ipv4: ['10.2.0.4/30'] }, { use: 'Lan', gateway });
+  for (const address of ['10.2.0.9', '10.2.0.11']) nodeAddresses.add(address);
+  const claimOne = (container: string) => claim(container, 'lan', undefined, { kind: 'AddressOnly' });
+  expect([await claimOne('c1'), await claimOne('c2')].flat()).toEqual(['10.2.0.8', '10.2.0.10']);
+  expect((await claimOne('c3'))[0]).toBe('10.2.0.4');
+  expect(calls.map(({ name }) => name)).not.toContain('10.2.0.9');
+});
+
 describe('what people are told', () => {
   test('that an address came from the next pool, since the first was full', async () => {
     const { pool, claim, told } = setUp();
@@ -546,6 +557,7 @@ function setUp({
   const told: string[] = [];
   const wired = createWiredAddresses(RESTLESS);
   const lost = new Set<string>();
+  const nodeAddresses = new Set<string>();
   const outcomes: ClaimOutcome[] = [];
   const exclusive = new Map<string, NodeSubnet>();
   const secured: string[] = [];
@@ -559,6 +571,7 @@ function setUp({
       overflowed: (_, { metadata }) => told.push(`overflowed to ${metadata.name}`),
       notGranted: (_, message) => told.push(message),
     },
+    isNodeAddress: (address) => nodeAddresses.has(formatAddress(address)),
     exclusiveSubnets: {
       of: (address) => exclusive.get(formatAddress(address)),
       async secure({ spec }) {
@@ -603,6 +616,8 @@ function setUp({
     more,
     outcomes,
     exclusive,
+    /** The addresses of nodes. */
+    nodeAddresses,
     /** Names of addresses without their objects. */
     lost,
     /** What was led to this node. */

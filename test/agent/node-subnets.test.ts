@@ -607,6 +607,61 @@ async function twoOfWhichOneLeaves(
   expect(agent.drawable(pool)).toHaveLength(1);
 }
 
+describe('a subnet in which a bridge has its gateway', () => {
+  const bridged = async () => {
+    const world = setUp();
+    const { agent, run, pool, bridges } = world;
+    const bridge = pool('bridge', ['10.9.0.0/26'], undefined, { use: 'Bridge' });
+    await run((signal) => agent.claimMore(bridge, 'ipv4', signal));
+    bridges.push('10.9.0.1');
+    await run(agent.maintain);
+    const idle = async () => {
+      for (let i = 0; i < 3; i++) {
+        await run(agent.maintain);
+        await world.clock.advance(GIVE_BACK_MS);
+      }
+    };
+    return { ...world, idle };
+  };
+  const stored = ({ stores }: { stores: Stores }) => [...stores.stored.NodeSubnet.keys()];
+
+  test.each([
+    { why: 'its CIDR is drained', spec: { cidrs: ['10.9.1.0/26'] } },
+    { why: 'its pool is disabled', spec: { disabled: true } },
+    { why: 'its pool selects the node no more', spec: { nodeSelector: { matchLabels: { zone: 'b' } } } },
+  ])('does not go although $why, is told once, and goes with the bridge', async ({ spec }) => {
+    const world = await bridged();
+    const { pool, idle, bridges, logged } = world;
+    pool('bridge', ['10.9.0.0/26'], undefined, { use: 'Bridge', ...spec });
+    await idle();
+    expect(stored(world)).toEqual(['10.9.0.0-26']);
+    expect(logged.filter(({ message }) => message.includes('an empty subnet stays'))).toHaveLength(1);
+    bridges.pop();
+    await idle();
+    expect(stored(world)).toEqual([]);
+  });
+
+  test('does not go with its pool before the bridge has gone', async () => {
+    const world = await bridged();
+    world.stores.deletePool('bridge');
+    await world.idle();
+    expect(stored(world)).toEqual(['10.9.0.0-26']);
+    world.bridges.pop();
+    await world.idle();
+    expect(stored(world)).toEqual([]);
+  });
+
+  test('does not go after the quarantine either, where the Node was made anew', async () => {
+    const world = await bridged();
+    world.node.uid = 'uid-anew';
+    await world.idle();
+    expect(stored(world)).toEqual(['10.9.0.0-26']);
+    world.bridges.pop();
+    await world.idle();
+    expect(stored(world)).toEqual([]);
+  });
+});
+
 describe('exclusive subnets of this node', () => {
   const exclusive = (p: IPPool, cidr: string, nodeUID = 'uid-n1') =>
     subnetOf(cidr, p, 'n1', { exclusive: true, nodeUID, nextHops: [parseAddress('192.0.2.1')] }).spec;
@@ -699,7 +754,8 @@ function setUp({
       inFlight,
       serviceCIDRs: () => serviceCIDRs,
       wired,
-      hasAddressIn: (cidr) => bridges.some((address) => cidrHasAddress(cidr, parseAddress(address))),
+      linkWithAddressIn: (cidr) =>
+        bridges.some((address) => cidrHasAddress(cidr, parseAddress(address))) ? 'br0' : undefined,
       hasMarkedRoute: (cidr) =>
         markedRoutes.some((marked) => formatCIDR(cidr).startsWith(marked.slice(0, 5))),
       settings: {

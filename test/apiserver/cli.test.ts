@@ -85,6 +85,15 @@ describe('addr request', () => {
     expect((await stored('10.1.7.2')).spec.nodeName).toBe('n1');
   });
 
+  it('passes over the address of a node that lies in the subnet', async () => {
+    const lan = { use: 'Lan', cidrs: ['172.16.0.0/24'], gateway: { ipv4: '172.16.0.254' } };
+    const node = await makeNode('n1');
+    await makeSubnet('172.16.0.0/26', await makePool('lan', lan), node, []);
+    await makeSubnet('10.1.0.0/26', await makePool('pods', { cidrs: ['10.1.0.0/16'] }), node);
+    const { stdout } = await weft(['addr', 'request', 'lan', '--node', 'n1']);
+    expect(stdout).toBe('172.16.0.2');
+  });
+
   it('starts again where the node gives the subnet back at that moment', async () => {
     const pool = await makePool('pods', { cidrs: ['10.1.0.0/16'] });
     const node = await makeNode('n1');
@@ -365,6 +374,51 @@ describe('pool show', () => {
         ],
       },
     ]);
+  });
+
+  it('reads of the pool that is named, and of those that overlap it, only', async () => {
+    const pods = await makePool('pods', { cidrs: ['10.1.0.0/24'], nodeSubnetPrefixLength: { ipv4: 28 } });
+    const near = await makePool('near', { cidrs: ['10.1.0.0/16'], nodeSubnetPrefixLength: { ipv4: 28 } });
+    const far = await makePool('far', { cidrs: ['10.7.0.0/16'] });
+    const lan = await makePool('lan', {
+      use: 'Lan',
+      cidrs: ['172.16.0.0/24'],
+      gateway: { ipv4: '172.16.0.9' },
+    });
+    const node = await makeNode('n1');
+    await makeSubnet('10.1.0.0/28', pods, node);
+    await makeSubnet('10.1.0.16/28', near, node);
+    await makeSubnet('10.7.0.0/26', far, node);
+    await makeSubnet('172.16.0.0/26', lan, node, []);
+    await use('10.1.0.1', { nodeName: 'n1' });
+    await use('10.7.0.1', { nodeName: 'n1', pool: 'far' });
+    const all = JSON.parse((await weft(['pool', 'show', '-o', 'json'])).stdout) as { name: string }[];
+    const show = async (...names: string[]) => {
+      const begun = proxy.requests.length;
+      const { stdout } = await weft(['pool', 'show', ...names, '-o', 'json'], throughProxy());
+      expect(JSON.parse(stdout)).toEqual(all.filter(({ name }) => names.includes(name)));
+      const paths = proxy.requests.slice(begun).map(({ path }) => decodeURIComponent(path));
+      return paths.flatMap((path) => {
+        const [, kind, query] = /(nodesubnets|ipallocations)\?(.*)$/.exec(path) ?? [];
+        return kind === undefined
+          ? []
+          : [`${kind} ${/fieldSelector=([^&]*)/.exec(query ?? '')?.[1] ?? 'all'}`];
+      });
+    };
+    expect((await show('pods')).sort()).toEqual([
+      'ipallocations spec.pool=pods',
+      'nodesubnets spec.pool=near',
+      'nodesubnets spec.pool=pods',
+    ]);
+    expect((await show('far', 'pods')).sort()).toEqual([
+      'ipallocations spec.pool=far',
+      'ipallocations spec.pool=pods',
+      'nodesubnets spec.pool=far',
+      'nodesubnets spec.pool=near',
+      'nodesubnets spec.pool=pods',
+    ]);
+    // Which addresses nodes have on a LAN, its own subnets do not tell.
+    expect(await show('lan')).toContain('nodesubnets all');
   });
 
   it('counts the subnets of a node that the pool does not select as drained', async () => {
@@ -679,6 +733,7 @@ async function makeSubnet(
   cidr: string,
   { metadata }: Awaited<ReturnType<typeof makePool>>,
   node: { readonly name: string; readonly uid: string },
+  nextHops = ['172.16.0.1'],
 ): Promise<void> {
   await nodeSubnetStore(server().client).create({
     cidr: parseCIDR(cidr),
@@ -686,7 +741,7 @@ async function makeSubnet(
     poolUID: metadata.uid,
     nodeName: node.name,
     nodeUID: node.uid,
-    nextHops: [parseAddress('172.16.0.1')],
+    nextHops: nextHops.map(parseAddress),
   });
 }
 

@@ -404,6 +404,36 @@ describe('sticky addresses', () => {
     expect(await names('ipallocations')).toEqual(['10.27.0.9']);
   });
 
+  it('that are kept for a pod which has come back without asking for them are freed', async () => {
+    await makePool('pods', ['10.27.0.0/24']);
+    await makeNode('stays');
+    const allocations = allocationStore(apiserver().client);
+    for (const [address, pod] of [
+      ['10.27.0.19', 'kept-0'],
+      ['10.27.0.20', 'kept-1'],
+      ['10.27.0.21', 'kept-2'],
+    ] as const) {
+      const created = await allocations.create(bound(address, pod));
+      if (created.kind === 'created') await allocations.empty(created.object);
+    }
+    await makeStatefulSet('kept', 3);
+    // Of kept-2 there is no pod at the moment.
+    const spec = { containers: [{ name: 'c', image: 'none' }] };
+    for (const [name, annotations] of [
+      ['kept-0', {}],
+      ['kept-1', { 'ipam.weft.dev/sticky': 'true' }],
+    ] as const) {
+      const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name, annotations }, spec };
+      await mustSucceed(apiserver().kubectl(['create', '-n', 'default', '-f', '-'], pod));
+    }
+    startController('one', ['--sticky-keep-seconds=1']);
+    await vi.waitFor(async () => {
+      expect(await names('ipallocations')).toEqual(['10.27.0.20', '10.27.0.21']);
+    }, soon);
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    expect(await names('ipallocations')).toEqual(['10.27.0.20', '10.27.0.21']);
+  });
+
   async function makeStatefulSet(name: string, replicas: number): Promise<void> {
     const labels = { app: name };
     const template = { metadata: { labels }, spec: { containers: [{ name: 'c', image: 'none' }] } };

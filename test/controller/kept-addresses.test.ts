@@ -14,6 +14,8 @@ const pods = pool('pods', ['10.0.0.0/16']);
 let clock: FakeClock;
 let kept: Map<string, IndexedAllocation>;
 let size: StatefulSetSize | undefined;
+/** Pods that are there, and whether they ask to keep their addresses. */
+let asking: Map<string, boolean>;
 let calls: string[];
 let isBoundMeanwhile: boolean;
 let reconcile: Reconcile;
@@ -23,6 +25,7 @@ beforeEach(() => {
   kept = new Map();
   size = { start: 0, replicas: 2 };
   calls = [];
+  asking = new Map();
   isBoundMeanwhile = false;
   for (const ordinal of [0, 1, 2]) keep(ordinal);
   reconcile = createKeptAddresses({
@@ -35,6 +38,10 @@ beforeEach(() => {
       sizeOf: async (statefulSet) => {
         calls.push(`get ${statefulSet}`);
         return size;
+      },
+      asksToKeep: async (pod) => {
+        calls.push(`ask ${pod}`);
+        return asking.get(pod);
       },
       async deleteAllocation({ metadata: { name } }) {
         if (isBoundMeanwhile) return 'changed';
@@ -95,6 +102,35 @@ describe('addresses that are kept for the pods of a StatefulSet', () => {
     expect(kept.size).toBe(3);
     await letPass(120_000);
     expect(kept.size).toBe(2);
+  });
+
+  it('whose pod is there and does not ask any more are freed, those of its other pods stay', async () => {
+    size = { start: 0, replicas: 3 };
+    asking.set('shop/db-0', false).set('shop/db-1', true);
+    await letPass(KEEP_MS - 1);
+    expect(kept.size).toBe(3);
+    await letPass(1);
+    expect([...kept.keys()]).toEqual(['10.0.0.11', '10.0.0.12']);
+    expect(calls.slice(-5)).toEqual([
+      `get ${SET}`,
+      'ask shop/db-0',
+      'ask shop/db-1',
+      'ask shop/db-2',
+      'freed 10.0.0.10',
+    ]);
+    await letPass(10 * KEEP_MS);
+    expect(kept.size).toBe(2);
+  });
+
+  it('whose pod asks again in time stay', async () => {
+    size = { start: 0, replicas: 3 };
+    asking.set('shop/db-0', false);
+    await letPass(KEEP_MS - 60_000);
+    asking.set('shop/db-0', true);
+    await letPass(60_000);
+    asking.set('shop/db-0', false);
+    await letPass(KEEP_MS - 60_000);
+    expect(kept.size).toBe(3);
   });
 
   it('that a sandbox gets at the last moment stay: the delete meets another version', async () => {

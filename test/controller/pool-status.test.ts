@@ -154,6 +154,15 @@ describe("a pool's conditions", () => {
     );
   });
 
+  it('says of a drained piece of a bridge that it waits for the bridge, too', () => {
+    const pods = pool('linked', ['10.1.0.0/16']);
+    const bridge = { ...pods, spec: { ...pods.spec, use: 'Bridge' as const } };
+    const subnets = [nodeSubnet(bridge, '10.0.0.0/26', 'a')];
+    expect(condition(facts(bridge, { subnets }), 'Draining')?.message).toContain(
+      "which go when their pods, and the nodes' links with their gateways, are gone: 0 addresses are left",
+    );
+  });
+
   it('drains a disabled pool, which is not Ready', () => {
     const pods = pool('pods', ['10.0.0.0/16']);
     const disabled = { ...pods, spec: { ...pods.spec, disabled: true } };

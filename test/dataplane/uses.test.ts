@@ -52,9 +52,15 @@ describe('a subnet of a bridge', () => {
     expect([has(true), has(false)]).toEqual([true, false]);
   });
 
-  it('is told to the filters of the host by its pool’s CIDRs, since its links have any name', () => {
-    expect(state.bridged.map(formatCIDR)).toEqual(['10.65.0.0/16', 'fd65::/64']);
-    expect(desiredNodeState(input()).bridged).toEqual([]);
+  it('is told to the filters of the host, since its links have any name; those of others are not', () => {
+    expect(state.bridged.map(formatCIDR)).toEqual(['10.65.0.0/26']);
+    const others = desiredNodeState(input({ pools: [main, bridge], subnets: [near, far] }));
+    expect(others.bridged).toEqual([]);
+  });
+
+  it('is a source that no packet from elsewhere may have', () => {
+    const has = (text: string) => rangesHave(state.filter.bridged.ipv4, parseAddress(text).value);
+    expect([has('10.65.0.9'), has('10.65.0.70')]).toEqual([true, false]);
   });
 
   it('counts as one of pods where its pool is not there', () => {

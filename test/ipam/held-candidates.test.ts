@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { NodeSubnet } from '../../src/api/index.ts';
 import { heldCandidates, type HeldSearch } from '../../src/ipam/index.ts';
-import { cidrHasAddress, formatAddress, parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { cidrHasAddress, formatAddress, parseAddress } from '../../src/net/index.ts';
 import { poolOf, subnetOf } from './objects.ts';
 
 const pool = poolOf('p', { cidrs: ['10.0.0.0/27'], nodeSubnetPrefixLength: { ipv4: 29 } });
@@ -48,9 +48,9 @@ describe('heldCandidates', () => {
 
   it('leaves a CIDR alone that holds the address of a node', () => {
     const two = poolOf('p', { cidrs: ['10.0.0.0/29', '10.2.0.0/29'], nodeSubnetPrefixLength: { ipv4: 29 } });
-    expect(textsOf({ pool: two, pools: [two], foreign: [parseCIDR('10.0.0.3/32')] }, 1)).toEqual([
-      '10.2.0.1',
-    ]);
+    expect(
+      textsOf({ pool: two, pools: [two], foreign: { nodes: [parseAddress('10.0.0.3')], services: [] } }, 1),
+    ).toEqual(['10.2.0.1']);
   });
 
   it('finds none in a disabled pool', () => {

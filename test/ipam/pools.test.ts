@@ -64,7 +64,7 @@ describe('the use of a pool', () => {
   });
 
   test('Lan holds the addresses of nodes, too, and serves all the same', () => {
-    const foreign = [parseCIDR('10.1.0.9/32'), parseCIDR('10.2.0.9/32')];
+    const foreign = { nodes: [parseAddress('10.1.0.9')], services: [parseCIDR('10.2.0.9/32')] };
     expect(pools.map((pool) => servingCIDRs(pool, pools, foreign).length)).toEqual([0, 1, 1]);
   });
 });

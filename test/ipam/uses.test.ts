@@ -6,21 +6,22 @@ import {
   countInside,
   createRingCursor,
   freeSubnet,
+  fullNodes,
   freeSubnetRanges,
+  NOTHING_FOREIGN,
   placeOf,
   poolUsage,
   usableFamilies,
   usableRanges,
+  type Foreign,
 } from '../../src/ipam/index.ts';
 import {
   cidrHasAddress,
   formatAddress,
   formatCIDR,
-  hostCIDR,
   parseAddress,
   rangeOfCIDR,
   rangesHave,
-  type CIDR,
 } from '../../src/net/index.ts';
 import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
 
@@ -104,12 +105,30 @@ describe('a LAN', () => {
       nodeSubnetPrefixLength: { ipv4: 32 },
       reserved: ['192.168.7.8/29'],
     });
-    const foreign = [hostCIDR(parseAddress('192.168.7.3'))];
+    const foreign = { nodes: [parseAddress('192.168.7.3')], services: [] };
     const subnets = claimAll(lan, [lan], [], foreign);
     // Not .0 (network), .1 (router), .3 (a node's), .8 to .15 (reserved, with the broadcast address).
     expect(subnets.map(({ spec }) => formatCIDR(spec.cidr)).sort()).toEqual(
       ['2', '4', '5', '6', '7'].map((host) => `192.168.7.${host}/32`),
     );
+  });
+
+  test('counts the address of a node in a piece that is held as one that nobody gets', () => {
+    const lan = poolOf('lan', {
+      use: 'Lan',
+      cidrs: ['192.168.7.0/28'],
+      gateway: { ipv4: '192.168.7.1' },
+      nodeSubnetPrefixLength: { ipv4: 29 },
+    });
+    const foreign = { nodes: [parseAddress('192.168.7.10'), parseAddress('192.0.2.1')], services: [] };
+    const input = { pool: lan, pools: [lan], subnets: [subnetOf('192.168.7.8/29', lan)], foreign };
+    // Of .8 to .15 not .10 (a node's) and .15 (broadcast); of .0 to .7 not .0 and .1.
+    expect(poolUsage({ ...input, allocations: [] }).ipv4).toMatchObject({ free: '12', reserved: '4' });
+    const taken = ['8', '9', '11', '12', '13', '14'].map((last) =>
+      allocationOf(`192.168.7.${last}`, { pool: 'lan' }),
+    );
+    expect(fullNodes('ipv4', { ...input, allocations: taken })).toEqual(['n1']);
+    expect(poolUsage({ ...input, allocations: taken }).ipv4).toMatchObject({ free: '6', reserved: '4' });
   });
 
   test('is there in all its families for every node, since nodes do not route it', () => {
@@ -156,7 +175,7 @@ function claimAll(
   pool: IPPool,
   pools: readonly IPPool[],
   subnets: readonly NodeSubnet[],
-  foreign: readonly CIDR[] = [],
+  foreign: Foreign = NOTHING_FOREIGN,
 ): NodeSubnet[] {
   const all = [...subnets];
   for (;;) {

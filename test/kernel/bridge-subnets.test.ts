@@ -103,6 +103,39 @@ describe('pods behind bridges', () => {
   });
 });
 
+describe('sources behind bridges', () => {
+  test('come from the bridge alone: no other machine passes for a pod there', async () => {
+    const [a, b] = bridged;
+    if (a === undefined || b === undefined) throw new Error('every node has a bridge');
+    const forged = { 4: '10.65.0.100', 6: 'fd65::64' };
+    b.throwaway.sh(
+      'nft add table inet seen && nft add chain inet seen input { type filter hook input priority 0\\; }',
+    );
+    for (const family of IP_FAMILIES) {
+      const [protocol, icmp] = family === 4 ? ['ip', 'icmp'] : ['ip6', 'icmpv6'];
+      b.throwaway.sh(
+        `nft add rule inet seen input ${protocol} saddr ${forged[family]} ${icmp} type echo-request counter`,
+      );
+      a.node.throwaway.sh(
+        `ip addr add ${forged[family]}/${family === 4 ? 32 : 128} dev lo ${family === 6 ? 'nodad' : ''}`,
+      );
+      expect(await pings(a.node.throwaway, b.addresses[family], '-I', forged[family])).toBe(false);
+      a.node.throwaway.sh(`ip addr del ${forged[family]}/${family === 4 ? 32 : 128} dev lo`);
+    }
+    expect(b.throwaway.sh('nft list chain inet seen input').match(/packets 0 /g)).toHaveLength(2);
+    b.throwaway.sh('nft delete table inet seen');
+  });
+
+  test('of this node alone are let through filters that drop', () => {
+    const b = fabric.nodes.find(({ name }) => name === 'b');
+    const rules = [b?.throwaway.sh('iptables -S FORWARD'), b?.throwaway.sh('ip6tables -S FORWARD')];
+    expect(rules.map((text) => text?.match(/ -[sd] \S+/g))).toEqual([
+      [' -d 10.65.0.64/26', ' -s 10.65.0.64/26'],
+      [' -d fd65::40/122', ' -s fd65::40/122'],
+    ]);
+  });
+});
+
 describe('a LAN', () => {
   test('is routed by no node', () => {
     for (const { throwaway } of fabric.nodes) {
@@ -127,6 +160,23 @@ test('there was nothing to repair', async () => {
   for (const sync of syncs) {
     expect((await sync.status()).reason).toBeUndefined();
     expect(sync.drift()).toEqual([]);
+  }
+});
+
+test('without a subnet on the node nothing of bridges is left in the filters of the host', async () => {
+  const index = fabric.nodes.findIndex(({ name }) => name === 'b');
+  const [b, sync] = [fabric.nodes[index], syncs[index]];
+  if (b === undefined || sync === undefined) throw new Error('there is a node b');
+  const given = sources(b);
+  sync.set({
+    ...given,
+    subnets: given.subnets.filter(([, node, , pool]) => node !== 'b' || pool?.pool !== 'bridged'),
+  });
+  await sync.upToDate();
+  for (const program of ['iptables', 'ip6tables']) {
+    const rules = b.throwaway.sh(`${program} -S FORWARD`);
+    expect(rules).toContain('-i weft+');
+    expect(rules).not.toMatch(/10\.65\.|fd65:/);
   }
 });
 

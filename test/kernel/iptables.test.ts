@@ -6,6 +6,7 @@ import { useThrowaways } from './throwaway.ts';
 const { make } = useThrowaways();
 const host = make('host');
 const traffic: AcceptedTraffic = { vxlanPort: 4789, families: ['ipv4', 'ipv6'], bridged: [] };
+const MARKED = '-m comment --comment weft-accept -j ACCEPT';
 const noLegacy = () => Promise.resolve([]);
 const options = { run: host.run, ownTable: 'weft', legacyTables: noLegacy };
 
@@ -16,9 +17,10 @@ beforeEach(() => {
 describe('by nft', () => {
   test('nothing is done where nothing drops', async () => {
     host.sh('iptables-nft -A FORWARD -s 10.0.0.0/8 -j DROP; iptables-nft -A INPUT -j ACCEPT');
-    expect(await ensureAccepted(traffic, options)).toEqual({ inserted: [], unhandled: [] });
+    expect(await ensureAccepted(traffic, options)).toEqual({ inserted: [], removed: [], unhandled: [] });
     expect(await ensureAccepted(traffic, { ...options, run: host.run })).toEqual({
       inserted: [],
+      removed: [],
       unhandled: [],
     });
   });
@@ -38,8 +40,8 @@ describe('by nft', () => {
     expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
     const rules = host.sh(`${program} -S FORWARD`).trim().split('\n');
     expect(rules.slice(1, 3).sort()).toEqual([
-      '-A FORWARD -i weft+ -j ACCEPT',
-      '-A FORWARD -o weft+ -j ACCEPT',
+      `-A FORWARD -i weft+ ${MARKED}`,
+      `-A FORWARD -o weft+ ${MARKED}`,
     ]);
     expect(rules).toHaveLength(4);
     host.sh(`${program} -F FORWARD`);
@@ -64,9 +66,42 @@ describe('by nft', () => {
         `${family} filter FORWARD -d ${cidr} -j ACCEPT`,
       ]);
       expect((await ensureAccepted(bridged, options)).inserted).toEqual([]);
-      expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${cidr} -j ACCEPT`);
+      expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${cidr} ${MARKED}`);
     },
   );
+
+  test.each([
+    ['iptables-nft', 'ip', '10.65.0'],
+    ['ip6tables-nft', 'ip6', 'fd65:'],
+  ])('%s: what nothing asks for any more goes, and what is foreign stays', async (program, family, net) => {
+    const [mine, more] = family === 'ip' ? [`${net}.0/26`, `${net}.64/26`] : [`${net}:/122`, `${net}:40/122`];
+    host.sh(
+      `${program} -P FORWARD DROP; ${program} -P INPUT DROP; ` +
+        `${program} -A FORWARD -s ${mine} -j ACCEPT; ${program} -A FORWARD -d ${more} -j ACCEPT; ` +
+        `${program} -A FORWARD -s ${more} -m comment --comment ours -j ACCEPT`,
+    );
+    const foreign = host.sh(`${program} -S`);
+    await ensureAccepted({ ...traffic, bridged: [mine, more].map(parseCIDR) }, options);
+    const { inserted, removed } = await ensureAccepted(
+      { ...traffic, bridged: [mine].map(parseCIDR) },
+      options,
+    );
+    expect(inserted).toEqual([]);
+    expect(removed).toHaveLength(1);
+    expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${mine} ${MARKED}`);
+    expect(host.sh(`${program} -S FORWARD`)).not.toContain(`-A FORWARD -s ${more} ${MARKED}`);
+    await ensureAccepted({ ...traffic, families: [] }, options);
+    expect(host.sh(`${program} -S`)).toBe(foreign);
+  });
+
+  test('our rules go with the drop that asked for them', async () => {
+    host.sh('iptables-nft -P FORWARD DROP');
+    await ensureAccepted(traffic, options);
+    host.sh('iptables-nft -P FORWARD ACCEPT');
+    const before = '-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n';
+    expect((await ensureAccepted(traffic, options)).removed).toHaveLength(2);
+    expect(host.sh('iptables-nft -S')).toBe(before);
+  });
 
   test('INPUT that drops lets VXLAN in', async () => {
     host.sh('iptables-nft -P INPUT DROP');
@@ -74,7 +109,7 @@ describe('by nft', () => {
       'ip filter INPUT -p udp -m udp --dport 4789 -j ACCEPT',
     ]);
     expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
-    expect(host.sh('iptables-nft -S INPUT')).toMatch(/udp .*dport 4789 -j ACCEPT/);
+    expect(host.sh('iptables-nft -S INPUT')).toMatch(/udp .*dport 4789 .*-j ACCEPT/);
     host.sh('iptables-nft -F INPUT');
     expect((await ensureAccepted({ ...traffic, vxlanPort: undefined }, options)).inserted).toEqual([]);
   });
@@ -146,9 +181,9 @@ describe('by xtables-legacy', () => {
     ]);
     expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([]);
     expect(host.sh(`${program} -S FORWARD`)).toContain(
-      '-A FORWARD -i weft+ -j ACCEPT\n-A FORWARD -o weft+ -j ACCEPT\n',
+      `-A FORWARD -i weft+ ${MARKED}\n-A FORWARD -o weft+ -j ACCEPT\n`,
     );
-    expect(host.sh(`${program} -S INPUT`)).toMatch(/--dport 4789 -j ACCEPT\n-A INPUT -j REJECT/);
+    expect(host.sh(`${program} -S INPUT`)).toMatch(/--dport 4789 .*-j ACCEPT\n-A INPUT -j REJECT/);
     host.sh(`${program} -F`);
     expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(2);
     host.sh(
@@ -156,6 +191,31 @@ describe('by xtables-legacy', () => {
     );
     expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([]);
   });
+
+  test.each([
+    ['iptables-legacy', 'ipv4', '10.65.0.0/26'],
+    ['ip6tables-legacy', 'ipv6', 'fd65::/122'],
+  ] as const)(
+    '%s: what nothing asks for any more goes, and what is foreign stays',
+    async (program, family, cidr) => {
+      host.sh(
+        `${program} -F; ${program} -P FORWARD DROP; ${program} -P INPUT DROP; ` +
+          `${program} -A FORWARD -d ${cidr} -j ACCEPT; ` +
+          `${program} -A FORWARD -s ${cidr} -m comment --comment "by hand" -j ACCEPT`,
+      );
+      const foreign = host.sh(`${program} -S`);
+      const only: AcceptedTraffic = { vxlanPort: 4789, families: [family], bridged: [parseCIDR(cidr)] };
+      expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(4);
+      const { removed } = await ensureAccepted({ ...only, vxlanPort: undefined, bridged: [] }, legacyOptions);
+      expect([...removed].sort()).toEqual([
+        `${program} FORWARD -s ${cidr} ${MARKED}`,
+        `${program} INPUT -p udp -m udp --dport 4789 ${MARKED}`,
+      ]);
+      await ensureAccepted({ ...only, families: [] }, legacyOptions);
+      expect(host.sh(`${program} -S`)).toBe(foreign);
+      host.sh(`${program} -P FORWARD ACCEPT; ${program} -P INPUT ACCEPT; ${program} -F`);
+    },
+  );
 
   test('where no filter table is loaded no program is asked, since that would load it', async () => {
     const fresh = make('fresh');

@@ -23,6 +23,11 @@ import { createSubnetIndex } from './subnet-index.ts';
 export function auditAddresses(book: Book): Finding[] {
   const index = createSubnetIndex(book.subnets);
   const nodes = new Set(book.nodes.map(({ name }) => name));
+  const nodeOf = new Map(
+    book.nodes.flatMap(({ name, addresses }) =>
+      addresses.map((address): [string, string] => [formatAddress(address), name]),
+    ),
+  );
   const pools = new Map(book.pools.map((pool) => [pool.metadata.name, pool]));
   const cidrsOf = poolTerritories(book);
   const reservedOf = new Map(
@@ -36,7 +41,10 @@ export function auditAddresses(book: Book): Finding[] {
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
       const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address), pools.get(spec.pool));
-      return wrong.length > 0 ? wrong : reserved(allocation, reservedOf.get(spec.pool));
+      if (wrong.length > 0) return wrong;
+      const owner = nodeOf.get(formatAddress(spec.address));
+      if (owner !== undefined && attachment !== undefined) return [addressOfANode(allocation, owner)];
+      return reserved(allocation, reservedOf.get(spec.pool));
     }
     if (attachment === undefined) {
       return outsidePool(allocation, pools.get(spec.pool), cidrsOf.get(spec.pool) ?? []);
@@ -116,6 +124,19 @@ function wrongSubnet(
         }),
       ]
     : [];
+}
+
+/** What a person holds may be for that node. */
+function addressOfANode(allocation: AuditedAllocation, owner: string): Finding {
+  const { name } = allocation.metadata;
+  return findingOn(allocation, {
+    invariant: 5,
+    severity: 'critical',
+    reason: 'AddressOfANode',
+    message:
+      `IPAllocation ${name} has the address of node ${owner}: two machines answer for it. Start its pod anew, and put ` +
+      `the addresses of nodes into spec.reserved of IPPool ${allocation.spec.pool}`,
+  });
 }
 
 /** What a person holds may be reserved: nobody was handed it. */

@@ -1,5 +1,6 @@
 import type { IPPool, Labels, NodeSubnet } from '../../api/index.ts';
 import type { CIDR, IPAddress } from '../../net/index.ts';
+import type { Foreign } from '../foreign.ts';
 import type { CountedAllocation } from '../usage.ts';
 import { auditAddresses } from './addresses.ts';
 import { auditAttachments } from './attachments.ts';
@@ -26,6 +27,11 @@ export interface Book {
   readonly settledBeforeMs?: number;
   /** Names of IPAllocations of which a look at the nodes has shown what is wrong: nothing more is said of them. */
   readonly explained?: ReadonlySet<string>;
+}
+
+/** What of the book is not pods'. */
+export function foreignOf({ nodes, serviceCIDRs }: Pick<Book, 'nodes' | 'serviceCIDRs'>): Foreign {
+  return { nodes: nodes.flatMap(({ addresses }) => addresses), services: serviceCIDRs ?? [] };
 }
 
 /** An IPAllocation, as far as the audit of the book needs it: whole objects need not be kept. */

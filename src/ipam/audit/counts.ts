@@ -1,7 +1,7 @@
 import type { IPPool, PoolUsage } from '../../api/index.ts';
-import { FAMILIES, hostCIDR, type Family } from '../../net/index.ts';
+import { FAMILIES, type Family } from '../../net/index.ts';
 import { mayCountFor, poolUsage } from '../usage.ts';
-import type { AuditedAllocation, Book } from './book.ts';
+import { foreignOf, type AuditedAllocation, type Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { areSettled } from './settled.ts';
 
@@ -10,10 +10,7 @@ import { areSettled } from './settled.ts';
  * counts, so a difference means something only if it stands while nothing changes.
  */
 export function auditCounts(book: Book): Finding[] {
-  const foreign = [
-    ...book.nodes.flatMap(({ addresses }) => addresses.map(hostCIDR)),
-    ...(book.serviceCIDRs ?? []),
-  ];
+  const foreign = foreignOf(book);
   const nodes = new Map(book.nodes.map((node) => [node.name, node]));
   const labelsOf = (nodeName: string) => nodes.get(nodeName)?.labels;
   const byPool = Map.groupBy(book.allocations, ({ spec }) => spec.pool);

@@ -50,6 +50,7 @@ export type FindingReason =
   | 'SubnetOfAnotherNode'
   | 'SubnetOfAnotherPool'
   | 'AddressOfTheNode'
+  | 'AddressOfANode'
   | 'Reserved'
   | 'NoNode'
   | 'PoolGone'

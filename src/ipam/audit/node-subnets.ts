@@ -1,8 +1,8 @@
 import { vxlanMAC, type IPPool, type NodeSubnet } from '../../api/index.ts';
-import { formatCIDR, hostCIDR, type CIDR, type Family } from '../../net/index.ts';
+import { formatCIDR, type CIDR, type Family } from '../../net/index.ts';
 import { isGeneral } from '../pools.ts';
 import { countFreeSubnets, isDrained, isExclusive, usableFamilies } from '../subnets.ts';
-import type { AuditedNode, Book } from './book.ts';
+import { foreignOf, type AuditedNode, type Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { areSettled } from './settled.ts';
 
@@ -141,10 +141,7 @@ function sharedMACs(book: Book): Finding[] {
 
 function missingSubnets(book: Book): Finding[] {
   const held = heldKeys(book);
-  const foreign = [
-    ...book.nodes.flatMap(({ addresses }) => addresses.map(hostCIDR)),
-    ...(book.serviceCIDRs ?? []),
-  ];
+  const foreign = foreignOf(book);
   const nodes = book.nodes.filter(({ isReady, settledAtMs }) => isReady && areSettled(book, settledAtMs));
   const pools = book.pools.filter(({ metadata }) => areSettled(book, metadata.creationTimestamp));
   return pools.flatMap((pool) => {

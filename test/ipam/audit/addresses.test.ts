@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import type { IPAllocation } from '../../../src/api/index.ts';
 import { auditAddresses } from '../../../src/ipam/audit/addresses.ts';
+import { parseAddress } from '../../../src/net/index.ts';
 import { allocationOf, poolOf, subnetOf } from '../objects.ts';
 
 const LAN = { use: 'Lan', gateway: { ipv4: '10.0.0.200' } };
@@ -24,6 +25,24 @@ test.each<{ spec: object; nextHops?: []; address: string; found: string[] }>([
     unreadable: [],
   });
   expect(findings.map(({ reason }) => reason)).toEqual(found);
+});
+
+test('a sandbox with the address of a node is critical; who holds it without a sandbox may be that node', () => {
+  const pool = poolOf('p', { cidrs: ['10.0.0.0/24'], ...LAN });
+  const audited = (attachment: string | undefined) =>
+    auditAddresses({
+      pools: [pool],
+      subnets: [subnetOf('10.0.0.64/26', pool, 'n1', { nextHops: [] })],
+      allocations: [{ ...allocationOf('10.0.0.70'), nodeName: 'n1', attachment }],
+      nodes: [
+        { name: 'n1', uid: 'uid-n1', labels: {}, addresses: [], isReady: true },
+        { name: 'n2', uid: 'uid-n2', labels: {}, addresses: [parseAddress('10.0.0.70')], isReady: true },
+      ],
+      serviceCIDRs: [],
+      unreadable: [],
+    }).map(({ reason, severity }) => `${severity} ${reason}`);
+  expect(audited('c1/eth0')).toEqual(['critical AddressOfANode']);
+  expect(audited(undefined)).toEqual([]);
 });
 
 test('an address that rests is wrong nowhere: nobody has it, and its name comes free', () => {

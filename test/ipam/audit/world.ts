@@ -14,7 +14,6 @@ import {
   FAMILIES,
   formatAddress,
   formatCIDR,
-  hostCIDR,
   parseAddress,
   parseCIDR,
   type Family,
@@ -249,5 +248,5 @@ function countingFor(pool: IPPool, { pools, allocations }: World): IPAllocation[
 }
 
 function foreignOf({ nodes }: World) {
-  return [...nodes.flatMap(({ addresses }) => addresses.map(hostCIDR)), ...SERVICES];
+  return { nodes: nodes.flatMap(({ addresses }) => addresses), services: SERVICES };
 }
