@@ -342,7 +342,11 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
         if (taken.length === 0) return;
         const name = allocationName(address);
         history.tell(address, 'its IPAllocation was deleted by hand');
-        await remove(`${pathOf(IP_ALLOCATION)}/${name}`);
+        // Whether a delete that is not answered was carried out, nobody knows.
+        await seen(async () => {
+          await remove(`${pathOf(IP_ALLOCATION)}/${name}`);
+          return true;
+        });
         const before = random();
         if (before < 0.6) {
           await (before < 0.3 ? end(node, taken, 1) : sandboxEnds(node, taken));
@@ -410,10 +414,12 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     return machine.links().some(({ addresses }) => addresses.some((its) => formatAddress(its) === text));
   }
 
-  /** Waits for it, and not for ever: the book at the end says what has not come. */
+  /**
+   * Waits for it, also while the apiserver is away, and not for ever: the book at the end says what has not come.
+   */
   async function seen(look: () => Promise<boolean>): Promise<void> {
-    for (let i = 0; i < 100; i++) {
-      if (await look()) return;
+    for (let i = 0; i < 600; i++) {
+      if (await look().catch(() => false)) return;
       await sleep(100);
     }
   }
