@@ -6,4 +6,5 @@ set -eu
 WEFT_MACHINE_NET=$(readlink /proc/self/ns/net)
 WEFT_MACHINE_MNT=$(readlink /proc/self/ns/mnt)
 export WEFT_MACHINE_NET WEFT_MACHINE_MNT
-exec unshare --net --mount --propagation private -- "$@"
+# A new namespace's loopback is down.
+exec unshare --net --mount --propagation private -- sh -euc 'ip link set lo up; exec "$@"' sh "$@"
