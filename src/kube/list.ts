@@ -29,7 +29,7 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
 
 /**
  * The same, each object kept as what is read of it: the whole objects of a large cluster would not fit into memory all
- * at once. While a page is read the next one is on its way.
+ * at once.
  */
 export async function listEach<T>(
   client: KubeClient,
@@ -37,15 +37,14 @@ export async function listEach<T>(
   read: (item: unknown) => T,
 ): Promise<Listed<T>> {
   const items: T[] = [];
-  let page = await listPage(client, request, undefined);
+  const onItem = (item: unknown) => void items.push(read(item));
+  let next: string | undefined;
   for (;;) {
-    const { continue: next, resourceVersion } = page.metadata;
-    const following = next === undefined || next === '' ? undefined : listPage(client, request, next);
-    // What it fails with is told when it is waited for.
-    following?.catch(() => undefined);
-    for (const item of page.items) items.push(read(item));
-    if (following === undefined) return { items, resourceVersion };
-    page = await following;
+    const { metadata, items: atOnce } = await listPage(client, request, next, onItem);
+    // A client that has the whole page at once gives it so.
+    for (const item of atOnce) onItem(item);
+    next = metadata.continue;
+    if (next === undefined || next === '') return { items, resourceVersion: metadata.resourceVersion };
   }
 }
 
@@ -53,6 +52,7 @@ async function listPage(
   client: KubeClient,
   request: ListRequest,
   next: string | undefined,
+  onItem: (item: unknown) => void,
 ): Promise<z.output<typeof Page>> {
   return Page.parse(
     await client.request({
@@ -68,6 +68,7 @@ async function listPage(
       timeoutMs: 60_000,
       ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
       signal: request.signal,
+      onItem,
     }),
   );
 }
