@@ -41,10 +41,10 @@ export interface KubeRequest {
   readonly accept?: string;
   readonly signal?: AbortSignal | undefined;
   /**
-   * For a list: is given each of its items while they arrive, and the answer's `items` is empty then, so that the whole
-   * of a page is never in memory. What is thrown ends the request.
+   * For a list: is given the text of each of its items, and the answer's `items` is empty then. A page that is parsed as
+   * a whole is several times its text in memory. What is thrown ends the request.
    */
-  readonly onItem?: (item: unknown) => void;
+  readonly onItem?: (text: string) => void;
   /**
    * How long the apiserver may stay silent. Default: 30 s, for writes 10 s: a connection that died silently must not
    * cost an ADD all its time, and every write of ours may be sent again.
@@ -112,10 +112,9 @@ export function createKubeClient(
 
   async function send(request: KubeRequest, fresh: boolean): Promise<unknown> {
     const what = `${request.method} ${request.path}`;
-    const { onItem } = request;
     const chunks: Buffer[] = [];
     const decoder = new StringDecoder('utf8');
-    const list = onItem && createListText((text) => onItem(JSON.parse(text)));
+    const list = request.onItem && createListText(request.onItem);
     const ended = observe(verbOf(request));
     const head = await named(what, ended, async () =>
       exchange(

@@ -29,7 +29,7 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
 
 /**
  * The same, each object kept as what is read of it: the whole objects of a large cluster would not fit into memory all
- * at once.
+ * at once. While a page is read the next one is on its way.
  */
 export async function listEach<T>(
   client: KubeClient,
@@ -37,14 +37,17 @@ export async function listEach<T>(
   read: (item: unknown) => T,
 ): Promise<Listed<T>> {
   const items: T[] = [];
-  const onItem = (item: unknown) => void items.push(read(item));
-  let next: string | undefined;
+  let page = await listPage(client, request, undefined);
   for (;;) {
-    const { metadata, items: atOnce } = await listPage(client, request, next, onItem);
-    // A client that has the whole page at once gives it so.
-    for (const item of atOnce) onItem(item);
-    next = metadata.continue;
-    if (next === undefined || next === '') return { items, resourceVersion: metadata.resourceVersion };
+    const { continue: next, resourceVersion } = page.metadata;
+    const following = next === undefined || next === '' ? undefined : listPage(client, request, next);
+    // What it fails with is told when it is waited for.
+    following?.catch(() => undefined);
+    for (const text of page.texts) items.push(read(JSON.parse(text)));
+    // A client may give all of them at once.
+    for (const item of page.items) items.push(read(item));
+    if (following === undefined) return { items, resourceVersion };
+    page = await following;
   }
 }
 
@@ -52,9 +55,9 @@ async function listPage(
   client: KubeClient,
   request: ListRequest,
   next: string | undefined,
-  onItem: (item: unknown) => void,
-): Promise<z.output<typeof Page>> {
-  return Page.parse(
+): Promise<z.output<typeof Page> & { readonly texts: readonly string[] }> {
+  const texts: string[] = [];
+  const page = Page.parse(
     await client.request({
       method: 'GET',
       path: request.path,
@@ -68,9 +71,10 @@ async function listPage(
       timeoutMs: 60_000,
       ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
       signal: request.signal,
-      onItem,
+      onItem: (text) => texts.push(text),
     }),
   );
+  return { ...page, texts };
 }
 
 /** The names of all objects there, without the objects. */
