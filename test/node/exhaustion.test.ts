@@ -174,13 +174,13 @@ describe.each([
     const others = scarce.filter((address) => !first.includes(address));
     const held = others.map((address) => heldAddress(address, name));
     await node.apply({ apiVersion: 'v1', kind: 'List', items: held });
-    const before = await kernelState();
+    const before = await podState();
 
     for (let i = 0; i < 3; i++) {
       const { answer } = await add('half-2', name);
       expect(answer?.code).toBe(11);
       expect(answer?.msg).toContain(`IPPool ${name} has no free ${full} address on this node: of 3 usable`);
-      expect(await kernelState()).toEqual(before);
+      expect(await podState()).toEqual(before);
       expect(await ip('-n', 'half-2', '-brief', 'link')).not.toContain('eth0');
     }
     await eventually('no address to stay claimed for it', async () =>
@@ -198,12 +198,17 @@ describe.each([
   });
 });
 
-/** What pods' interfaces leave in the node's kernel. */
-async function kernelState(): Promise<object> {
+/** What pods' interfaces are in the node's kernel: links, neighbours and the destinations of routes. */
+async function podState(): Promise<object> {
   const links = (await weftLinks()).map((link) => link.name).sort();
-  const routes = await ip('route', 'show', 'table', 'all');
-  const routes6 = await ip('-6', 'route', 'show', 'table', 'all');
-  return { links, routes, routes6, addresses: await ip('-brief', 'address') };
+  const shown = await Promise.all(
+    ['-4', '-6'].flatMap((family) => [
+      ip(family, 'route', 'show', 'table', 'all', 'proto', '85'),
+      ip(family, 'neighbour', 'show', 'nud', 'permanent'),
+    ]),
+  );
+  const destinations = shown.flatMap((text) => text.split('\n').map((line) => line.split(' ')[0]));
+  return { links, destinations };
 }
 
 test('a pod that names no pool gets an address of the next one when the first is full', async () => {
