@@ -62,6 +62,8 @@ async function listOnce<T>(
     const following = next === undefined || next === '' ? undefined : listPage(client, request, next);
     // What it fails with is told when it is waited for.
     following?.catch(() => undefined);
+    for (const text of page.texts) items.push(read(JSON.parse(text)));
+    // A client may give all of them at once.
     for (const item of page.items) items.push(read(item));
     if (following === undefined) return { items, resourceVersion };
     page = await following;
@@ -72,8 +74,9 @@ async function listPage(
   client: KubeClient,
   request: ListRequest,
   next: string | undefined,
-): Promise<z.output<typeof Page>> {
-  return Page.parse(
+): Promise<z.output<typeof Page> & { readonly texts: readonly string[] }> {
+  const texts: string[] = [];
+  const page = Page.parse(
     await client.request({
       method: 'GET',
       path: request.path,
@@ -87,8 +90,10 @@ async function listPage(
       timeoutMs: 60_000,
       ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
       signal: request.signal,
+      onItem: (text) => texts.push(text),
     }),
   );
+  return { ...page, texts };
 }
 
 /** The names of all objects there, without the objects. */
