@@ -34,7 +34,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   // The user's kubectl is another world than the kernel, whose folder loads what only a node has.
   execa: ['kernel/command.ts', 'cli/check/kubectl.ts'],
   koffi: ['kernel/libc.ts'],
-  undici: ['kube/client.ts', 'kube/http.ts'],
+  undici: ['kube/client.ts', 'kube/connect.ts', 'kube/http.ts'],
   'prom-client': ['metrics/registry.ts'],
   '@kubernetes/client-node': ['kube/connection.ts', 'kube/kubeconfig.ts'],
 };

@@ -249,6 +249,7 @@ describe('who we are', () => {
     const client = createKubeClient({
       server: new URL(server().plane.url),
       tls: { ca },
+      freshTLS: async () => ({ ca }),
       async token({ fresh }) {
         asked.push(fresh);
         return fresh ? good : 'expired';
@@ -261,6 +262,7 @@ describe('who we are', () => {
     const stranger = createKubeClient({
       server: new URL(server().plane.url),
       tls: { ca },
+      freshTLS: async () => ({ ca }),
       token: async () => 'bad',
     });
     expect(await thrown(stranger.request(NAMESPACE))).toBeInstanceOf(UnauthorizedError);
@@ -288,6 +290,7 @@ describe('whom we trust', () => {
     const stranger = createKubeClient({
       server: new URL(server().plane.url),
       tls: {},
+      freshTLS: async () => ({}),
       token: async () => undefined,
     });
     vi.stubEnv('NODE_TLS_REJECT_UNAUTHORIZED', '0');

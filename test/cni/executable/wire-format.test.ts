@@ -56,14 +56,22 @@ it('is spoken at the places that the other version looks at', () => {
 });
 
 describe.concurrent('this executable', () => {
-  it.for(calls)('is understood by the agent of the other version: $name', { timeout: 30_000 }, async (call) => {
-    await using machine = await startMachine();
-    const agent = await playAgent(machine, { ...call.answer, ...UNKNOWN });
-    const { exitCode, stdout } = await machine.call({ env: call.request.env, stdin: call.request.stdin });
-    expect(await agent.heard, WHAT_TO_DO).toMatchObject({ method: 'POST', url: '/cni', body: call.request });
-    const printed = call.answer.stdout === '' ? '' : `${call.answer.stdout}\n`;
-    expect({ exitCode, stdout }, WHAT_TO_DO).toEqual({ exitCode: call.answer.exitCode, stdout: printed });
-  });
+  it.for(calls)(
+    'is understood by the agent of the other version: $name',
+    { timeout: 30_000 },
+    async (call) => {
+      await using machine = await startMachine();
+      const agent = await playAgent(machine, { ...call.answer, ...UNKNOWN });
+      const { exitCode, stdout } = await machine.call({ env: call.request.env, stdin: call.request.stdin });
+      expect(await agent.heard, WHAT_TO_DO).toMatchObject({
+        method: 'POST',
+        url: '/cni',
+        body: call.request,
+      });
+      const printed = call.answer.stdout === '' ? '' : `${call.answer.stdout}\n`;
+      expect({ exitCode, stdout }, WHAT_TO_DO).toEqual({ exitCode: call.answer.exitCode, stdout: printed });
+    },
+  );
 
   it.for(notes)('leaves the note that it reads: $name', { timeout: 30_000 }, async (recorded) => {
     await using machine = await startMachine();
@@ -79,18 +87,22 @@ describe.concurrent('this executable', () => {
 });
 
 describe.concurrent('this agent', () => {
-  it.for(calls)('understands the executable of the other version: $name', { timeout: 30_000 }, async (call) => {
-    await using machine = await startMachine();
-    const understood: CniRequest[] = [];
-    await machine.serve(verbs(understood));
-    const answer = await say(machine, { ...call.request, ...UNKNOWN });
-    expect(understood, WHAT_TO_DO).toMatchObject([call.understood]);
-    expect(answer.status, WHAT_TO_DO).toBe(200);
-    const { stdout, ...rest } = Answer.parse(answer.body);
-    expect(rest, WHAT_TO_DO).toEqual({ exitCode: call.answer.exitCode });
-    const read = (text: string): unknown => (text === '' ? '' : JSON.parse(text));
-    expect(read(stdout), WHAT_TO_DO).toEqual(read(call.answer.stdout));
-  });
+  it.for(calls)(
+    'understands the executable of the other version: $name',
+    { timeout: 30_000 },
+    async (call) => {
+      await using machine = await startMachine();
+      const understood: CniRequest[] = [];
+      await machine.serve(verbs(understood));
+      const answer = await say(machine, { ...call.request, ...UNKNOWN });
+      expect(understood, WHAT_TO_DO).toMatchObject([call.understood]);
+      expect(answer.status, WHAT_TO_DO).toBe(200);
+      const { stdout, ...rest } = Answer.parse(answer.body);
+      expect(rest, WHAT_TO_DO).toEqual({ exitCode: call.answer.exitCode });
+      const read = (text: string): unknown => (text === '' ? '' : JSON.parse(text));
+      expect(read(stdout), WHAT_TO_DO).toEqual(read(call.answer.stdout));
+    },
+  );
 
   it.for(notes)('carries out the note that it left: $name', async (recorded) => {
     await using machine = await startMachine();
@@ -146,10 +158,7 @@ function verbs(understood: CniRequest[]): Verbs {
 }
 
 /** An agent that says that one answer; `heard` is what it is asked first. */
-async function playAgent(
-  machine: Machine,
-  answer: object,
-): Promise<{ readonly heard: Promise<object> }> {
+async function playAgent(machine: Machine, answer: object): Promise<{ readonly heard: Promise<object> }> {
   const heard = Promise.withResolvers<object>();
   const server = createServer((incoming, response) => {
     void textOf(incoming).then((text) => {
