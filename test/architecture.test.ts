@@ -103,6 +103,30 @@ test.each(PURE)('%s does no I/O', (folder) => {
   expect(globals).toEqual([]);
 });
 
+test('the time of day is asked for where it is written down for people, and nothing is measured by it (F31)', () => {
+  const places = files.filter((file) => /\bDate\.now\(|\bnew Date\(\)/.test(codeOf(file)));
+  expect(places).toEqual([
+    // The age of a mark that an earlier version has left.
+    'cni/away.ts',
+    // When a deletion was noted.
+    'cni/main.ts',
+    // The one clock; what it calls wallTime is the following files'.
+    'system-clock.ts',
+  ]);
+  const users = files.filter((file) => /\bwallTime\(\)/.test(codeOf(file)) && !file.startsWith('cli/'));
+  expect(users).toEqual([
+    'agent/run.ts',
+    'agent/serving.ts',
+    'agent/snapshot.ts',
+    'controller/pools.ts',
+    'controller/subnet-hold.ts',
+    'ipam/clock.ts',
+    'ipam/release.ts',
+    'kube/events.ts',
+    'kube/lease.ts',
+  ]);
+});
+
 describe('one door to each outside world', () => {
   test.each(Object.entries(DOORS))('%s', (module, allowed) => {
     const users = imports.filter(

@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { openAuthority } from '../../hack/cluster/certificates.ts';
 import type { IPAllocationSpec } from '../../src/api/index.ts';
 import {
   allocationStore,
@@ -286,6 +287,42 @@ describe('who we are', () => {
 });
 
 describe('whom we trust', () => {
+  it('is read again where a certificate cannot be verified, and is kept where it says the same (F32)', async () => {
+    const good = await readFile(server().plane.authority.certificateFile);
+    const other = await openAuthority(join(server().dir, 'another-authority'));
+    let file = await readFile(other.certificateFile);
+    let reads = 0;
+    const client = createKubeClient({
+      server: new URL(server().plane.url),
+      tls: { ca: file },
+      async freshTLS() {
+        reads++;
+        return { ca: file };
+      },
+      token: async () => 'bad',
+    });
+    expect(await thrown(client.request(NAMESPACE))).toBeInstanceOf(UnreachableError);
+    expect(reads).toBe(1);
+    file = good;
+    // Known by its certificate now, and it does not know us.
+    expect(await thrown(client.request(NAMESPACE))).toBeInstanceOf(UnauthorizedError);
+    expect(reads).toBe(2);
+    await thrown(client.request(NAMESPACE));
+    expect(reads).toBe(2);
+    await client.close();
+  });
+
+  it('says both where neither a connection comes about nor its files can be read', async () => {
+    const client = createKubeClient({
+      server: new URL(server().plane.url),
+      tls: {},
+      freshTLS: () => Promise.reject(new Error('ca.crt is gone')),
+      token: async () => undefined,
+    });
+    expect(String(await thrown(client.request(NAMESPACE)))).toMatch(/certificate.*ca\.crt is gone/);
+    await client.close();
+  });
+
   it('is only an apiserver whose certificate is the configured authority’s', async () => {
     const stranger = createKubeClient({
       server: new URL(server().plane.url),
