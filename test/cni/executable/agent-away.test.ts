@@ -208,6 +208,22 @@ describe.concurrent('DEL without an agent', () => {
     },
   );
 
+  it.for([
+    ['room', 'ENOSPC', ['full 4096']],
+    ['inodes', 'ENOSPC', []],
+    ['writability', 'EROFS', []],
+  ] as const)(
+    'fails on a disk without %s, so that the runtime says it again, and leaves no half note (F29, F30)',
+    { timeout: 30_000 },
+    async ([disk, reason, left]) => {
+      await using machine = await startMachine();
+      const result = await machine.call({ env, disk });
+      expectError(result, 5, /cannot be noted in \/run\/weft\/deleted/);
+      expect(result.stdout).toContain(reason);
+      expect(result.left).toEqual(left);
+    },
+  );
+
   it('fails for a configuration without a name', { timeout: 30_000 }, async () => {
     await using machine = await startMachine();
     expectError(await machine.call({ env, stdin: { cniVersion: '1.1.0' } }), 7, /network name/);
@@ -246,6 +262,20 @@ describe.concurrent('an agent that takes calls and never answers', () => {
     expect(result.ms).toBeGreaterThan(900);
     expect(result.ms).toBeLessThan(1_000 + SLACK_MS);
   });
+});
+
+describe.concurrent('the executable with hardly a file that it may open (F30)', () => {
+  it.for([4, 6, 8, 10, 12, 16, 24, 32])(
+    'with %i of them it answers, or fails in a way that no runtime takes for success',
+    { timeout: 30_000 },
+    async (openFiles) => {
+      await using machine = await startMachine();
+      await machine.serve({ add: async () => RESULT });
+      const { exitCode, stdout } = await machine.call({ openFiles });
+      if (exitCode === 0) expect(JSON.parse(stdout)).toMatchObject({ cniVersion: '1.1.0' });
+      else if (stdout !== '') expect(JSON.parse(stdout)).toHaveProperty('code');
+    },
+  );
 });
 
 describe('what goes wrong in the executable itself', () => {
