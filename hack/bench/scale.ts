@@ -283,7 +283,9 @@ async function measureController(
     const controller = execa(
       'node',
       [
-        ...['--max-semi-space-size=1', '--liftoff-only', join(CHECKOUT, 'dist/controller.mjs')],
+        // As in config/controller.
+        ...['--max-semi-space-size=1', '--heap-growing-percent=30', '--liftoff-only'],
+        join(CHECKOUT, 'dist/controller.mjs'),
         ...['--identity=scale', '--namespace=default', `--probe-socket=${probe}`],
         `--kubeconfig=${plane.kubeconfig}`,
       ],

@@ -296,12 +296,24 @@ export async function apiserverReady(
   for (;;) {
     if (await answersOk(`${url}/readyz`, authority)) return;
     for (const part of parts) {
-      if (!(await isAlive(part))) throw new ControlPlaneError(url, dir, `process ${part.pid} has ended`);
+      if (!(await isAlive(part))) {
+        const last = await lastWords(dir);
+        throw new ControlPlaneError(url, dir, `process ${part.pid} has ended (last words: ${last})`);
+      }
     }
     if (performance.now() > deadline)
       throw new ControlPlaneError(url, dir, `no answer for ${READY_DEADLINE_MS} ms`);
     await sleep(100);
   }
+}
+
+/** The end of both logs: of a test's control plane nothing else is left afterwards. */
+async function lastWords(dir: string): Promise<string> {
+  const files = ['etcd.log', 'kube-apiserver.log'];
+  const logs = await Promise.all(files.map((file) => readFile(join(dir, file), 'utf8').catch(() => '')));
+  return logs
+    .map((text, i) => `${files[i] ?? ''}: ${text.trim().split('\n').slice(-4).join(' | ')}`)
+    .join('; ');
 }
 
 async function answersOk(url: string, authority: Buffer): Promise<boolean> {
@@ -328,18 +340,31 @@ async function saveSnapshot(etcdUrl: string, file: string): Promise<void> {
   await writeFile(file, Buffer.concat(pieces));
 }
 
+/**
+ * Below those that the kernel gives to connections: what is killed and started again must find its port free, and not
+ * taken by somebody who was told to connect to it meanwhile.
+ */
 async function freePorts(): Promise<[number, number, number]> {
-  const servers = [createServer(), createServer(), createServer()] as const;
-  const port = async (server: ReturnType<typeof createServer>) => {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const address = server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
+  const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+  const first = Number(range.trim().split(/\s+/)[0]);
+  const taken = new Set<number>();
+  const port = async () => {
+    for (;;) {
+      const candidate = LOWEST_PORT + Math.floor(Math.random() * (first - LOWEST_PORT));
+      if (taken.has(candidate) || !(await isFree(candidate))) continue;
+      taken.add(candidate);
+      return candidate;
+    }
   };
-  const ports: [number, number, number] = [
-    await port(servers[0]),
-    await port(servers[1]),
-    await port(servers[2]),
-  ];
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
+  return [await port(), await port(), await port()];
+}
+
+const LOWEST_PORT = 10_000;
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }

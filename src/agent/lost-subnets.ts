@@ -36,7 +36,8 @@ export interface LostSubnets {
   routeMayGo(cidr: CIDR): boolean;
   /**
    * Creates the objects of lost subnets again. What fails is reported, and tried again at the next call.
-   * @returns those that were created; they are not confirmed yet
+   * @returns the names whose create was sent, whatever was answered, if anything: which of them are this node's now is
+   * to be confirmed
    */
   recreate(signal: AbortSignal): Promise<string[]>;
 }
@@ -49,20 +50,20 @@ export function createLostSubnets(parts: LostSubnetsParts): LostSubnets {
     routeMayGo: (cidr) => !isInUse(cidr),
 
     async recreate(signal) {
-      const created: string[] = [];
+      const sent: string[] = [];
       for (const cidr of parts.markedSubnets()) {
         const name = nodeSubnetName(cidr);
         const known = parts.subnets().find(({ metadata }) => metadata.name === name);
         if (known?.spec.nodeName === parts.node().name || !isInUse(cidr)) continue;
         try {
-          if (known !== undefined) parts.onTwoOwners(known);
-          else if (await recreateOne(cidr, signal)) created.push(name);
+          if (known === undefined) await recreateOne(cidr, signal, () => sent.push(name));
+          else parts.onTwoOwners(known);
         } catch (error) {
           signal.throwIfAborted();
           parts.log.error({ err: error, subnet: name }, 'a lost subnet could not be created again yet');
         }
       }
-      return created;
+      return sent;
     },
   };
 
@@ -78,7 +79,7 @@ export function createLostSubnets(parts: LostSubnetsParts): LostSubnets {
       );
   }
 
-  async function recreateOne(cidr: CIDR, signal: AbortSignal): Promise<boolean> {
+  async function recreateOne(cidr: CIDR, signal: AbortSignal, onSend: () => void): Promise<void> {
     const node = parts.node();
     const owner = poolOf(cidr);
     if (owner === undefined || node.addresses.length === 0) {
@@ -87,19 +88,20 @@ export function createLostSubnets(parts: LostSubnetsParts): LostSubnets {
         { subnet: formatCIDR(cidr) },
         `pods live in a subnet that has lost its NodeSubnet, and it cannot be created again: ${missing}`,
       );
-      return false;
+      return;
     }
+    onSend();
     const outcome = await parts.store.create(
       { cidr, ...owner, nodeName: node.name, nodeUID: node.uid, nextHops: [...node.addresses] },
       signal,
     );
-    if (outcome.kind === 'created') {
+    const found =
+      outcome.kind === 'created' ? outcome.object : await parts.store.get(nodeSubnetName(cidr), signal);
+    if (found === undefined) return;
+    if (found.spec.nodeName !== node.name) parts.onTwoOwners(found);
+    // Also where it is taken: by an earlier create, whose answer was lost.
+    else
       parts.log.warn({ subnet: formatCIDR(cidr), ...owner }, 'a subnet with living pods was created again');
-      return true;
-    }
-    const found = await parts.store.get(nodeSubnetName(cidr), signal);
-    if (found !== undefined && found.spec.nodeName !== node.name) parts.onTwoOwners(found);
-    return false;
   }
 
   /** The pool of the longest NodeSubnet that holds it, else of the CIDR that does. */

@@ -62,9 +62,10 @@ export function createGoneNodes({
   const missingSince = new Map<string, number>();
 
   return async (nodeName, signal) => {
-    const holdsSomething =
+    const holdsSomething = () =>
       cluster.subnetsOfNode(nodeName).length > 0 || freeable(cluster.allocationsOfNode(nodeName)).length > 0;
-    if (cluster.nodeIsKnown(nodeName) || !holdsSomething) {
+    // A new leader looks at all nodes: of one that is there, what it holds need not be searched for.
+    if (cluster.nodeIsKnown(nodeName) || !holdsSomething()) {
       missingSince.delete(nodeName);
       return DONE;
     }

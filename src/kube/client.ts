@@ -5,6 +5,7 @@ import type { KubeConnection } from './connection.ts';
 import { createConnect } from './connect.ts';
 import { errorOfAnswer, type KubeError, UnauthorizedError, UnreachableError } from './errors.ts';
 import { exchange, TransportError, type Head } from './http.ts';
+import { createListText } from './list-items.ts';
 
 /** The one way to the apiserver. */
 export interface KubeClient {
@@ -40,6 +41,11 @@ export interface KubeRequest {
   readonly contentType?: string;
   readonly accept?: string;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * For a list: is given the text of each of its items, and the answer's `items` is empty then. A page that is parsed as
+   * a whole is several times its text in memory. What is thrown ends the request.
+   */
+  readonly onItem?: (text: string) => void;
   /**
    * How long the apiserver may stay silent. Default: 30 s, for writes 10 s: a connection that died silently must not
    * cost an ADD all its time, and every write of ours may be sent again.
@@ -108,6 +114,8 @@ export function createKubeClient(
   async function send(request: KubeRequest, fresh: boolean): Promise<unknown> {
     const what = `${request.method} ${request.path}`;
     const chunks: Buffer[] = [];
+    const decoder = new StringDecoder('utf8');
+    const list = request.onItem && createListText(request.onItem);
     const ended = observe(verbOf(request));
     const head = await named(what, ended, async () =>
       exchange(
@@ -120,11 +128,15 @@ export function createKubeClient(
           ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
           signal: request.signal,
         },
-        (chunk) => chunks.push(chunk),
+        (chunk, { statusCode }) => {
+          if (list !== undefined && statusCode < 300) list.read(decoder.write(chunk));
+          else chunks.push(chunk);
+        },
       ),
     );
     ended(head.statusCode);
-    const text = Buffer.concat(chunks).toString('utf8');
+    const text =
+      chunks.length === 0 && list !== undefined ? list.rest() : Buffer.concat(chunks).toString('utf8');
     if (head.statusCode >= 300) throw refusal(what, head, text);
     try {
       return JSON.parse(text);

@@ -325,9 +325,10 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
       if (timeline.counts(entry.resourceVersion)) overlay.delivered(key, entry.resourceVersion);
       else overlay.matched(entry);
     }
-    overlay.listed(new Set([...now.values()].map(({ uid }) => uid)));
+    overlay.listed(now.values());
     advance(listed.resourceVersion);
-    for (const key of new Set([...view.keys(), ...shown.keys()])) refresh(key);
+    for (const key of view.keys()) if (!shown.has(key)) refresh(key);
+    for (const key of shown.keys()) refresh(key);
     mustList = false;
     isStartingAfresh = false;
     if (!isSynced) {

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { PARTIAL_METADATA_LIST, type KubeClient } from './client.ts';
+import { GoneError } from './errors.ts';
 
 export interface ListRequest {
   readonly path: string;
@@ -29,9 +30,27 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
 
 /**
  * The same, each object kept as what is read of it: the whole objects of a large cluster would not fit into memory all
- * at once. While a page is read the next one is on its way.
+ * at once. While a page is read the next one is on its way. Where the apiserver has forgotten the revision of the first
+ * page meanwhile (410), the list starts anew, a few times: half of a list is none.
  */
 export async function listEach<T>(
+  client: KubeClient,
+  request: ListRequest,
+  read: (item: unknown) => T,
+): Promise<Listed<T>> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await listOnce(client, request, read);
+    } catch (error) {
+      if (!(error instanceof GoneError) || attempt === MOST_ATTEMPTS) throw error;
+    }
+  }
+}
+
+/** A revision lives for minutes. Who cannot read all pages within that time is not helped by trying on and on. */
+const MOST_ATTEMPTS = 3;
+
+async function listOnce<T>(
   client: KubeClient,
   request: ListRequest,
   read: (item: unknown) => T,
@@ -43,6 +62,8 @@ export async function listEach<T>(
     const following = next === undefined || next === '' ? undefined : listPage(client, request, next);
     // What it fails with is told when it is waited for.
     following?.catch(() => undefined);
+    for (const text of page.texts) items.push(read(JSON.parse(text)));
+    // A client may give all of them at once.
     for (const item of page.items) items.push(read(item));
     if (following === undefined) return { items, resourceVersion };
     page = await following;
@@ -53,8 +74,9 @@ async function listPage(
   client: KubeClient,
   request: ListRequest,
   next: string | undefined,
-): Promise<z.output<typeof Page>> {
-  return Page.parse(
+): Promise<z.output<typeof Page> & { readonly texts: readonly string[] }> {
+  const texts: string[] = [];
+  const page = Page.parse(
     await client.request({
       method: 'GET',
       path: request.path,
@@ -68,8 +90,10 @@ async function listPage(
       timeoutMs: 60_000,
       ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
       signal: request.signal,
+      onItem: (text) => texts.push(text),
     }),
   );
+  return { ...page, texts };
 }
 
 /** The names of all objects there, without the objects. */

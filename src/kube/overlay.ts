@@ -28,8 +28,8 @@ export interface Overlay<T> {
   delivered(key: string, revision: string): void;
   /** At that revision the watch has shown the end of this object, or that it is no longer selected. */
   ended(uid: string, revision: string): void;
-  /** A complete list has been read, and these uids are all there are. */
-  listed(uids: ReadonlySet<string>): void;
+  /** A complete list has been read, and these are all there are. */
+  listed(all: Iterable<Identity>): void;
   /** The apiserver has gone back to an older state: own writes since then are no more. */
   forget(): void;
   /** What stands under that key, `shown` being what the watch has delivered. */
@@ -93,7 +93,9 @@ export function createOverlay<T>(): Overlay<T> {
       }
     },
 
-    listed(uids) {
+    listed(all) {
+      if (removedUIDs.size === 0) return;
+      const uids = new Set(Array.from(all, ({ uid }) => uid));
       for (const uid of removedUIDs) if (!uids.has(uid)) removedUIDs.delete(uid);
     },
 

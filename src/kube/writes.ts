@@ -81,7 +81,10 @@ export function conditionalWrites<T>(
 
     async get(name, signal) {
       try {
-        return parse(await client.request({ method: 'GET', path: `${path}/${name}`, signal }));
+        const answer = await client.request({ method: 'GET', path: `${path}/${name}`, signal });
+        // A read by name asks etcd: it may be ahead of the watch, as an own write is.
+        feed?.wrote(answer);
+        return parse(answer);
       } catch (error) {
         if (error instanceof NotFoundError) return undefined;
         throw error;

@@ -86,7 +86,8 @@ describe('a lost subnet', () => {
     });
     marked.push('10.0.0.0/26', '10.0.0.64/26');
     inUse.push('10.0.0.7', '10.0.0.70');
-    expect(await recreate()).toEqual(['10.0.0.64-26']);
+    // Whether one that failed has come to be is to be confirmed, too.
+    expect(await recreate()).toEqual(['10.0.0.0-26', '10.0.0.64-26']);
     expect(logged).toContain('a lost subnet could not be created again yet');
     isAway = false;
     expect(await recreate()).toEqual(['10.0.0.0-26']);
@@ -103,7 +104,7 @@ describe('a lost subnet', () => {
     expect(await recreate()).toEqual([]);
     expect(twoOwners).toEqual([]); // nobody lives there
     inUse.push('10.0.0.70');
-    expect(await recreate()).toEqual([]);
+    expect(await recreate()).toEqual(isShown ? [] : ['10.0.0.64-26']);
     expect(twoOwners).toEqual(['10.0.0.64-26 of n2']);
     expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec.nodeName).toBe('n2');
   });
@@ -116,10 +117,27 @@ describe('a lost subnet', () => {
       if (!isShown) hideFromCache();
       marked.push('10.0.0.64/26');
       inUse.push('10.0.0.70');
-      expect(await recreate()).toEqual([]);
+      expect(await recreate()).toEqual(isShown ? [] : ['10.0.0.64-26']);
       expect(twoOwners).toEqual([]);
     },
   );
+
+  test('whose create was carried out and not answered is confirmed, and not created twice', async () => {
+    const { marked, inUse, stores, recreate, logged, hideFromCache } = setUp({
+      fault: ({ name }) => (logged.length === 0 && name === '10.0.0.64-26' ? 'lose' : 'none'),
+    });
+    hideFromCache();
+    marked.push('10.0.0.64/26');
+    inUse.push('10.0.0.70');
+    expect(await recreate()).toEqual(['10.0.0.64-26']);
+    const { uid } = stores.stored.NodeSubnet.get('10.0.0.64-26')?.metadata ?? {};
+    expect(await recreate()).toEqual(['10.0.0.64-26']);
+    expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.metadata.uid).toBe(uid);
+    expect(logged).toEqual([
+      'a lost subnet could not be created again yet',
+      'a subnet with living pods was created again',
+    ]);
+  });
 });
 
 function subnetSpec(cidr: string, nodeName: string) {
@@ -144,7 +162,7 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
     markedSubnets: () => marked.map(parseCIDR),
     addressesInUse: () => inUse.map(parseAddress),
     onTwoOwners: ({ metadata, spec }) => twoOwners.push(`${metadata.name} of ${spec.nodeName}`),
-    log: { info: log, warn: () => undefined, error: log },
+    log: { info: log, warn: log, error: log },
   });
   return {
     lost,

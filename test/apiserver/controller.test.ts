@@ -417,8 +417,10 @@ describe('sticky addresses', () => {
       if (created.kind === 'created') await allocations.empty(created.object);
     }
     await makeStatefulSet('kept', 3);
+    // A pod is refused without it, and no controller of Kubernetes is here to make it.
+    await mustSucceed(apiserver().kubectl(['create', 'serviceaccount', 'default', '-n', 'default']));
     // Of kept-2 there is no pod at the moment.
-    const spec = { containers: [{ name: 'c', image: 'none' }] };
+    const spec = { automountServiceAccountToken: false, containers: [{ name: 'c', image: 'none' }] };
     for (const [name, annotations] of [
       ['kept-0', {}],
       ['kept-1', { 'ipam.weft.dev/sticky': 'true' }],

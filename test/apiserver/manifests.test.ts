@@ -82,6 +82,17 @@ describe('config/default', () => {
     expect(lines.filter((line) => !line.endsWith('unchanged') && !line.includes('flowschema'))).toEqual([]);
   });
 
+  it('has no field that the apiserver does not know, nor has an overlay: it would be lost without a word (B26)', async () => {
+    const strictly = ['apply', '--server-side', '--force-conflicts', '--dry-run=server', '--validate=strict'];
+    for (const kustomization of ['default', 'bandwidth', 'metrics', 'proc-netns']) {
+      await mustSucceed(apiserver().kubectl([...strictly, '-k', join(CONFIG, kustomization)]));
+    }
+    const misspelt = { ...agent, spec: { ...agent.spec, upgradeStrategy: agent.spec.updateStrategy } };
+    const refused = await apiserver().kubectl([...strictly, '-f', '-'], misspelt);
+    expect(refused.exitCode).not.toBe(0);
+    expect(String(refused.all)).toContain('upgradeStrategy');
+  });
+
   it('makes pods that the apiserver admits into the namespace', async () => {
     for (const { metadata, spec } of [agent, controller]) {
       const pod = {

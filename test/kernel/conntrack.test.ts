@@ -132,14 +132,21 @@ table ${table} service {
 END`);
 }
 
-/** One datagram from a port that stays the same; answers who has answered. */
 /** Of a pod: its name and spaces. */
 const ANSWER_BYTES = 7;
 
+/**
+ * A datagram from a port that stays the same; answers who has answered. Sent again where nobody has: socat, which starts
+ * a process for each, may miss one on a busy machine. Of all of them the kernel makes one connection.
+ */
 function ask(to: string, family: IPFamily, port = 5555): string {
-  // It ends with the answer, whose length is known; a busy machine may take its time.
   const options = `sourceport=${port},readbytes=${ANSWER_BYTES}`;
-  return client.sh(`echo hi | socat -t3 - UDP${family}:${bracketed(to)}:9000,${options} || true`).trim();
+  const once = `echo hi | socat -t2 - UDP${family}:${bracketed(to)}:9000,${options} || true`;
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const answer = client.sh(once).trim();
+    if (answer !== '') return answer;
+  }
+  return '';
 }
 
 function bracketed(address: string): string {

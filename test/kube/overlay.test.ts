@@ -61,9 +61,9 @@ describe('own writes', () => {
   it('that delete are forgotten when a list no longer has the object', () => {
     const overlay = createOverlay<string>();
     overlay.removed('u1', 'a');
-    overlay.listed(new Set(['u1']));
+    overlay.listed([entry('u1', '10')]);
     expect(overlay.over('a', entry('u1', '10'))).toBeUndefined();
-    overlay.listed(new Set(['u2']));
+    overlay.listed([entry('u2', '11')]);
     // It cannot come back, so this is only to see that nothing is kept for ever.
     expect(overlay.over('a', entry('u1', '10'))).toBeDefined();
   });

@@ -132,6 +132,20 @@ describe('the check', () => {
     expect(checkExitCode(result)).toBe(0);
   });
 
+  test('finds nothing in pods that have ended, or are on the host’s network, with an address that another has (F25)', async () => {
+    const podIP = await liveAddress();
+    for (const [name, phase] of [
+      ['ended', 'Succeeded'],
+      ['failed', 'Failed'],
+    ] as const) {
+      await node.makePod(name);
+      await showStatus(name, { phase, podIP, podIPs: [{ ip: podIP }] });
+    }
+    await showStatus('weft-agent-0', { podIP, podIPs: [{ ip: podIP }] }, 'weft-system');
+    expect(await check()).toEqual({ findings: [], unknownNodes: [] });
+    expect((await node.allocations('lives')).map(({ released }) => released)).toEqual([false, false]);
+  });
+
   test('finds an allocation without a sandbox, and none when it has gone', async () => {
     const name = await leak();
     const result = await check();
@@ -349,7 +363,10 @@ async function makeAgentPod(): Promise<void> {
       containers: [{ name: 'agent', image: 'none' }],
     },
   });
-  const patch = JSON.stringify({ status: { phase: 'Running' } });
-  const status = ['--subresource=status', '--type=merge', '-p', patch];
-  await node.kubectl('patch', 'pod', 'weft-agent-0', '-n', 'weft-system', ...status);
+  await showStatus('weft-agent-0', { phase: 'Running' }, 'weft-system');
+}
+
+async function showStatus(podName: string, status: object, namespace = 'default'): Promise<void> {
+  const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
+  await node.kubectl('patch', 'pod', podName, '-n', namespace, ...patch);
 }

@@ -1,13 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { allocationName } from '../../src/api/index.ts';
+import { parseAddress } from '../../src/net/index.ts';
 import { CONFIG, eventually, pool, startNode, type CallResult, type TestNode } from './node.ts';
-import { ip } from './namespaces.ts';
+import { ip, weftLinks } from './namespaces.ts';
 
 /** What happens when subnets and pools fill up and empty again. */
 
 let node: TestNode;
 
 beforeAll(async () => {
-  node = await startNode();
+  // The grace never ends: what is given back here, the sweep has not freed.
+  node = await startNode({ flags: ['--grace-seconds=600'] });
   await node.startAgent();
 });
 
@@ -144,6 +147,70 @@ describe('subnets on demand', () => {
   });
 });
 
+describe.each([
+  {
+    full: 'ipv4',
+    cidrs: ['10.7.0.0/30', 'fd00:7::/122'],
+    scarce: ['10.7.0.1', '10.7.0.2', '10.7.0.3'],
+  },
+  {
+    full: 'ipv6',
+    cidrs: ['10.7.1.0/26', 'fd00:7:1::/126'],
+    scarce: ['fd00:7:1::1', 'fd00:7:1::2', 'fd00:7:1::3'],
+  },
+])('a pool of which only $full is full (F39)', ({ full, cidrs, scarce }) => {
+  const name = `only-${full}`;
+
+  test('gives neither address, names the family, and leaves nothing in book or kernel', async () => {
+    const nodeSubnetPrefixLength = { ipv4: full === 'ipv4' ? 30 : 26, ipv6: full === 'ipv6' ? 126 : 122 };
+    await node.apply(pool(name, { cidrs, nodeSubnetPrefixLength, reuseDelaySeconds: 1 }));
+    await eventually('a subnet of each family', async () =>
+      (await node.subnets(name)).length === 2 ? true : undefined,
+    );
+    for (const id of ['half-1', 'half-2']) await node.makeSandbox(id);
+    const first = (await add('half-1', name)).answer?.ips?.map(({ address }) => address.split('/')[0]) ?? [];
+    expect(first).toHaveLength(2);
+    // What is held without a node the agent does not see: it finds out by its creates, the other family's under way.
+    const others = scarce.filter((address) => !first.includes(address));
+    const held = others.map((address) => heldAddress(address, name));
+    await node.apply({ apiVersion: 'v1', kind: 'List', items: held });
+    const before = await podState();
+
+    for (let i = 0; i < 3; i++) {
+      const { answer } = await add('half-2', name);
+      expect(answer?.code).toBe(11);
+      expect(answer?.msg).toContain(`IPPool ${name} has no free ${full} address on this node: of 3 usable`);
+      expect(await podState()).toEqual(before);
+      expect(await ip('-n', 'half-2', '-brief', 'link')).not.toContain('eth0');
+    }
+    await eventually('no address to stay claimed for it', async () =>
+      (await node.allocations('half-2')).length === 0 ? true : undefined,
+    );
+    expect((await node.allocations()).filter((one) => one.pool === name)).toHaveLength(2 + held.length);
+
+    await node.cni({ command: 'DEL', containerID: 'half-1', netns: '/run/netns/half-1' });
+    await eventually('both, when both are free', async () =>
+      (await add('half-2', name)).answer?.ips?.length === 2 ? true : undefined,
+    );
+    await node.cni({ command: 'DEL', containerID: 'half-2', netns: '/run/netns/half-2' });
+    for (const id of ['half-1', 'half-2']) await node.removeSandbox(id);
+    await node.kubectl('delete', 'ippool', name, '--wait=false');
+  });
+});
+
+/** What pods' interfaces are in the node's kernel: links, neighbours and the destinations of routes. */
+async function podState(): Promise<object> {
+  const links = (await weftLinks()).map((link) => link.name).sort();
+  const shown = await Promise.all(
+    ['-4', '-6'].flatMap((family) => [
+      ip(family, 'route', 'show', 'table', 'all', 'proto', '85'),
+      ip(family, 'neighbour', 'show', 'nud', 'permanent'),
+    ]),
+  );
+  const destinations = shown.flatMap((text) => text.split('\n').map((line) => line.split(' ')[0]));
+  return { links, destinations };
+}
+
 test('a pod that names no pool gets an address of the next one when the first is full', async () => {
   const small = { nodeSubnetPrefixLength: { ipv4: 30 }, reuseDelaySeconds: 1 };
   await node.apply(pool('first', { cidrs: ['10.4.0.0/30'], ...small }));
@@ -187,7 +254,7 @@ function heldAddress(address: string, poolName: string): object {
   return {
     apiVersion: 'ipam.weft.dev/v1alpha1',
     kind: 'IPAllocation',
-    metadata: { name: address },
+    metadata: { name: allocationName(parseAddress(address)) },
     spec: { address, pool: poolName, holder: 'printer' },
   };
 }

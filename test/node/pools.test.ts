@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type CallResult, type TestNode } from './node.ts';
 
@@ -217,6 +218,67 @@ test('subnets come ahead of need: a tenant’s, when a pod of it is bound', asyn
   await node.makePod('ahead-1', { namespace: 'ahead' });
   await eventually('a subnet before any ADD', async () =>
     (await node.subnets('ahead')).length === 1 ? true : undefined,
+  );
+});
+
+describe('a pool in whose ranges others are already (B20)', () => {
+  test.each([
+    { name: 'overlaps-older', cidr: '10.1.0.128/25', whose: 'an older pool' },
+    { name: 'overlaps-services', cidr: '10.96.0.0/24', whose: 'the Services' },
+    { name: 'overlaps-nodes', cidr: '192.0.2.0/24', whose: 'the nodes' },
+  ])('of $whose gets no subnet, and its pods are told so', async ({ name, cidr }) => {
+    await node.makeNamespace(name, { labels: { tenant: name } });
+    await node.apply(tenantPool(name, cidr));
+    await eventually('the pool to be seen', async () => {
+      const refused = await add(name, { namespace: name });
+      expect(refused.answer?.code, refused.stdout).toBe(11);
+      return /overlap|the address of a node/.test(refused.answer?.msg ?? '') ? true : undefined;
+    });
+    await sleep(2_000); // rounds of the agent that could claim one ahead
+    expect(await node.subnets(name)).toEqual([]);
+    expect(await node.allocations(name)).toEqual([]);
+    // Who was there first goes on.
+    expect(addressOf(await add(`${name}-older`, { namespace: 'blue' }))).toMatch(/^10\.1\.0\./);
+    await node.kubectl('delete', 'ippool', name, '--wait=false');
+  });
+});
+
+test('nothing comes ahead for pods that will not ask: ended ones, and those on the host’s network (F25)', async () => {
+  await node.makeNamespace('ended', { labels: { tenant: 'ended' } });
+  await node.apply(tenantPool('ended', '10.8.0.0/24'));
+  const living = await eventually('an address of another pod', async () =>
+    (await node.allocations()).find(({ name, released }) => name.startsWith('10.1.0.') && !released),
+  );
+  // All of them have the address of a living pod in their status, as what was given on after their end.
+  for (const [name, phase, spec] of [
+    ['succeeded', 'Succeeded', {}],
+    ['failed', 'Failed', {}],
+    ['on-host', 'Pending', { hostNetwork: true }],
+  ] as const) {
+    await node.apply({
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, namespace: 'ended' },
+      spec: {
+        ...{ nodeName: NODE_NAME, automountServiceAccountToken: false, ...spec },
+        containers: [{ name: 'c', image: 'none' }],
+      },
+    });
+    const status = { phase, podIP: living.name, podIPs: [{ ip: living.name }] };
+    const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
+    await node.kubectl('-n', 'ended', 'patch', 'pod', name, ...patch);
+  }
+  await sleep(3_000); // three rounds of the agent
+  // It was Pending for a moment, before this test could say otherwise.
+  await eventually('no subnet of it', async () =>
+    (await node.subnets('ended')).length === 0 ? true : undefined,
+  );
+  await sleep(3_000);
+  expect(await node.subnets('ended')).toEqual([]);
+  expect((await node.allocations()).find(({ uid }) => uid === living.uid)).toEqual(living);
+  await node.makePod('begins', { namespace: 'ended' });
+  await eventually('a subnet for one that will ask', async () =>
+    (await node.subnets('ended')).length === 1 ? true : undefined,
   );
 });
 

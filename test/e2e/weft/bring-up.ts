@@ -138,7 +138,12 @@ function overlay(directory: string): object {
 const BOOT_ID_IN_POD = '/host/boot-id';
 
 /** Short, so that no test waits for minutes. */
-export const AGENT_FLAGS = ['--sweep-seconds=5', '--grace-seconds=15', '--give-back-seconds=10'];
+export const AGENT_FLAGS = [
+  '--sweep-seconds=5',
+  '--grace-seconds=15',
+  '--give-back-seconds=10',
+  '--quarantine-seconds=10',
+];
 const CONTROLLER_FLAGS = [
   '--quarantine-seconds=10',
   '--status-seconds=2',

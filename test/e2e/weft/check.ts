@@ -9,7 +9,7 @@ import type { Stage } from './stage.ts';
 export function checkTests(stage: () => Stage): void {
   it('finds nothing wrong with a cluster whose pods have come and gone', async () => {
     await stage().eventually('a clean check', async () => {
-      const result = await check(stage());
+      const result = await checkCluster(stage());
       expect(result).toEqual({ findings: [], unknownNodes: [] });
       expect(checkExitCode(result)).toBe(0);
     });
@@ -33,18 +33,22 @@ export function checkTests(stage: () => Stage): void {
       spec,
     };
     await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(object));
-    const { findings } = await check(stage());
+    const { findings } = await checkCluster(stage());
     // What is wrong with it first, and once: that it also lies outside of all subnets follows.
     expect(findings.map(({ reason, object: { name } }) => `${reason} ${name}`)).toEqual([
       `NoSandbox ${address}`,
     ]);
-    await eventually('a clean check', async () => expect((await check(stage())).findings).toEqual([]), 120);
+    await eventually(
+      'a clean check',
+      async () => expect((await checkCluster(stage())).findings).toEqual([]),
+      120,
+    );
   });
 
   it('says of a node that cannot be asked why', async () => {
     const { cluster } = stage();
     const exec = kubectlExec({ ...optionsFor(stage()), namespace: 'nowhere' });
-    const result = await check(stage(), exec);
+    const result = await checkCluster(stage(), exec);
     expect(result.unknownNodes.map(({ name }) => name)).toEqual([...cluster.nodes].sort());
     for (const { reason } of result.unknownNodes) expect(reason).toMatch(/kubectl exec: .*not found/);
     expect(result.findings).toEqual([]);
@@ -52,7 +56,8 @@ export function checkTests(stage: () => Stage): void {
   });
 }
 
-function check(stage: Stage, exec = kubectlExec(optionsFor(stage))): Promise<CheckResult> {
+/** As `kubectl weft check` looks, but that nothing is too young to be judged. */
+export function checkCluster(stage: Stage, exec = kubectlExec(optionsFor(stage))): Promise<CheckResult> {
   return runCheck({
     ...CHECK_TIMES,
     client: stage.client,
