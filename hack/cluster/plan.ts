@@ -19,7 +19,6 @@ export function planCluster(options: ClusterOptions): Plan {
       ipv4: `172.30.${segment}.${host}`,
       ipv6: `fd00:30:${segment}::${host}`,
       quirks: QUIRKS.filter((_quirk, number) => number % options.nodes === index),
-      proxyMode: index % 2 === 0 ? 'nftables' : 'iptables',
     };
   });
   return {
@@ -69,8 +68,6 @@ export type NodePlan = DualStack & {
   /** From 1; the control plane is on segment 0. */
   readonly segment: number;
   readonly quirks: readonly Quirk[];
-  /** kube-proxy's: both that clusters have, side by side with what stands beside them on a node. */
-  readonly proxyMode: 'nftables' | 'iptables';
 };
 
 export type SegmentPlan = {

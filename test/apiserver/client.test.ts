@@ -312,17 +312,6 @@ describe('whom we trust', () => {
     await client.close();
   });
 
-  it('says both where neither a connection comes about nor its files can be read', async () => {
-    const client = createKubeClient({
-      server: new URL(server().plane.url),
-      tls: {},
-      freshTLS: () => Promise.reject(new Error('ca.crt is gone')),
-      token: async () => undefined,
-    });
-    expect(String(await thrown(client.request(NAMESPACE)))).toMatch(/certificate.*ca\.crt is gone/);
-    await client.close();
-  });
-
   it('is only an apiserver whose certificate is the configured authority’s', async () => {
     const stranger = createKubeClient({
       server: new URL(server().plane.url),

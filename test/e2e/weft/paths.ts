@@ -22,22 +22,6 @@ export function pathTests(stage: () => Stage): void {
     for (const node of stage().cluster.nodes) await expectMasquerade(stage(), node);
   });
 
-  it('stands beside kube-proxy in nftables mode on one node and in iptables mode on another', async () => {
-    const { cluster } = stage();
-    const has = async (node: string, command: readonly string[]) =>
-      cluster.execOnNode(node, command).then((output) => output.includes('KUBE-SERVICES'));
-    for (const { name, proxyMode } of cluster.plan.nodes) {
-      const tables = await cluster.execOnNode(name, ['nft', 'list', 'tables']);
-      expect(tables.includes('kube-proxy'), `${name} is in ${proxyMode} mode`).toBe(proxyMode === 'nftables');
-      for (const command of ['iptables', 'ip6tables']) {
-        const inChain = await has(name, [command, '-t', 'nat', '-S', 'PREROUTING']);
-        expect(inChain, `${name} is in ${proxyMode} mode`).toBe(proxyMode === 'iptables');
-      }
-    }
-    const modes = cluster.plan.nodes.map(({ proxyMode }) => proxyMode);
-    expect(new Set(modes).size).toBe(2);
-  });
-
   it('carries Services of both families and DNS from pods on every node', async () => {
     const { cluster, inPod, pods } = stage();
     const running = (await pods(`app=${WEB}`)).filter(isReady);

@@ -1,18 +1,12 @@
 import { expect, it } from 'vitest';
-import { startFlows } from './flows.ts';
-import { addressesOf, lostPaths, podOn } from './paths.ts';
+import { addressesOf, lostPaths } from './paths.ts';
 import { isReady, type Stage } from './stage.ts';
-import { deployment, WEB } from './workload.ts';
+import { deployment } from './workload.ts';
 
 /** Two versions of the DaemonSet share each node for a moment: one serves, the other stands by, Ready. */
 export function rolloutTests(stage: () => Stage): void {
-  it('ends a rollout of the agents while pods go on getting addresses, and loses no packet of a flow', async () => {
+  it('ends a rollout of the agents while pods go on getting addresses', async () => {
     const { cluster, eventually, pods } = stage();
-    const running = (await pods(`app=${WEB}`)).filter(isReady);
-    // On one link, and through the tunnel.
-    const flows = await Promise.all(
-      ['node-2', 'node-3'].map((far) => startFlows(stage(), podOn(running, 'node-1'), podOn(running, far))),
-    );
     const agents = async () => pods('app.kubernetes.io/name=weft-agent', 'weft-system');
     const before = (await agents()).map(({ metadata }) => metadata.uid);
     const version = { spec: { template: { metadata: { annotations: { version: `${Date.now()}` } } } } };
@@ -29,11 +23,6 @@ export function rolloutTests(stage: () => Stage): void {
       expect(now.filter(({ metadata }) => before.includes(metadata.uid))).toEqual([]);
       expect(now.filter(isReady)).toHaveLength(cluster.nodes.length);
     });
-    for (const { flow, sent, lost, errors } of (await Promise.all(flows.map((one) => one.end()))).flat()) {
-      expect({ flow, lost, errors }).toEqual({ flow, lost: [], errors: [] });
-      // It did flow, before the first agent went and after the last one came.
-      expect(sent, flow).toBeGreaterThan(100);
-    }
     const started = await pods('app=meanwhile');
     expect(started.map((pod) => addressesOf(pod).length)).toEqual(started.map(() => 2));
     expect(await lostPaths(stage())).toEqual([]);
