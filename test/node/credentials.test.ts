@@ -1,7 +1,6 @@
-import { appendFile, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { openAuthority } from '../../hack/cluster/certificates.ts';
 import { coverDirectories } from './namespaces.ts';
 import { eventually, pool, startNode, type TestNode } from './node.ts';
 
@@ -57,35 +56,6 @@ test('a token that is revoked: ADDs say so, DELs succeed, and all is made up for
   await renewToken('second');
   await add('revoked');
   await gone('before');
-});
-
-test("an apiserver with a new authority's certificate: the same, until the account's file names that one (F32)", async () => {
-  await node.makeSandbox('rotated-before');
-  await add('rotated-before');
-  const authority = await openAuthority(join(dirname(node.plane.authority.directory), 'new-pki'));
-  const serving = await authority.issue({
-    name: 'apiserver',
-    commonName: 'kube-apiserver',
-    hosts: ['127.0.0.1', 'localhost'],
-  });
-  // Who starts the apiserver trusts both, as a cluster does in the middle of a rotation.
-  const old = await readFile(node.plane.authority.certificateFile, 'utf8');
-  await appendFile(node.plane.authority.certificateFile, await readFile(authority.certificateFile, 'utf8'));
-  await copyFile(serving.certificateFile, node.plane.apiserver.certificateFile);
-  await copyFile(serving.keyFile, node.plane.apiserver.keyFile);
-  const both = `--certificate-authority=${node.plane.authority.certificateFile}`;
-  await node.kubectl('config', 'set-cluster', 'weft', both, '--embed-certs=true');
-  await node.plane.restartApiserver();
-  expect(await readFile(join(ACCOUNT, 'ca.crt'), 'utf8')).toBe(old);
-
-  const netns = await node.makeSandbox('rotated');
-  const { answer } = await node.cni({ command: 'ADD', containerID: 'rotated', netns });
-  expect(answer).toMatchObject({ code: 11, msg: expect.stringContaining('certificate') as string });
-  await deleteWhileAway('rotated-before');
-
-  await copyFile(authority.certificateFile, join(ACCOUNT, 'ca.crt'));
-  await add('rotated');
-  await gone('rotated-before');
 });
 
 async function add(id: string): Promise<void> {

@@ -3,9 +3,9 @@ import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { CONFLIST_FILE, renderConflist } from '../../src/agent/conflist.ts';
 import { eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
-import { ip, weftLinks } from './namespaces.ts';
+import { weftLinks } from './namespaces.ts';
 
-/** What a node writes is a tmpfs of the test's own here: it is filled, made read-only, or full of rubbish. */
+/** What a node writes is a tmpfs of the test's own here: it is filled, or full of rubbish. */
 
 let node: TestNode;
 let agent: TestAgent;
@@ -116,48 +116,6 @@ describe('files that are not as they should be (F30)', () => {
     expect(await readdir(`${RUN}/deleted`)).toEqual([]);
     expect((await node.cni({ command: 'STATUS' })).exitCode).toBe(0);
   });
-
-  test('an agent goes on serving when its file systems become read-only; the next one says why it cannot start', async () => {
-    for (const directory of [RUN, '/etc/cni']) await execa('mount', ['-o', 'remount,bind,ro', directory]);
-    await works('read-only');
-    await agent.kill();
-    const starved = await node.startAgent({ unready: true });
-    await starved.ended;
-    expect(await starved.exitCode()).toBe(1);
-    expect(starved.log()).toMatch(/EROFS.*\/run\/weft/);
-    const del = { command: 'DEL', containerID: 'unknown', netns: '' };
-    expect((await node.cni(del)).answer).toMatchObject({ code: 5 });
-    for (const directory of [RUN, '/etc/cni']) await execa('mount', ['-o', 'remount,bind,rw', directory]);
-    agent = await node.startAgent();
-    await works('writable-again');
-  });
-
-  test('an agent without file descriptors makes ADDs fail cleanly, and serves as soon as it has some', async () => {
-    const netns = await node.makeSandbox('descriptors');
-    const open = (await readdir(`/proc/${agent.pid ?? 0}/fd`)).length;
-    const limit = (most: number | string) =>
-      execa('prlimit', [`--pid=${agent.pid ?? 0}`, `--nofile=${most}:`]);
-    for (const spare of [0, 1, 2, 3]) {
-      await limit(open + spare);
-      const { exitCode, answer, stdout } = await node.cni({
-        command: 'ADD',
-        containerID: 'descriptors',
-        netns,
-      });
-      // With few it may succeed, and then it is whole; else it says what happened, and nothing is left.
-      if (exitCode === 0) expect(answer?.ips, stdout).toHaveLength(2);
-      else expect(answer?.msg, stdout).toMatch(/EMFILE|does not answer/);
-      await limit(1024);
-      if (exitCode !== 0) {
-        await nothingLeft('descriptors');
-        expect(await ip('-n', 'descriptors', 'link', 'show')).not.toContain('eth0');
-      }
-      expect((await node.cni({ command: 'DEL', containerID: 'descriptors', netns })).exitCode).toBe(0);
-      await nothingLeft('descriptors');
-    }
-    await works('descriptors-again');
-    await node.removeSandbox('descriptors');
-  }, 120_000);
 });
 
 /** A pod comes, has both its addresses, and goes without a trace. */
