@@ -41,7 +41,7 @@ export function peerChanges(
   if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
     return undefined;
   }
-  const isConcerned = concernedBy(changed, now.node.name);
+  const isConcerned = concernedBy(changed, [...now.subnets, ...changed], now.node.name);
   if (touchesOthers([...now.subnets, ...changed], isConcerned, now.node.name)) return undefined;
   const [was, is] = [before, now].map((input) =>
     desiredNodeState({ ...input, subnets: input.subnets.filter(isConcerned) }),
@@ -95,13 +95,22 @@ function changedSubnets(before: readonly NodeSubnet[], now: readonly NodeSubnet[
   return [...before.filter((subnet) => !has.has(subnet)), ...now.filter((subnet) => !had.has(subnet))];
 }
 
-/** Whether a subnet is this node's, or of one whose subnets have changed, by its name or by its MAC. */
+/** Whether a subnet is this node's, or of one whose subnets have changed, or that has a MAC with such a one. */
 type IsConcerned = (subnet: NodeSubnet) => boolean;
 
-function concernedBy(changed: readonly NodeSubnet[], ownName: string): IsConcerned {
+function concernedBy(
+  changed: readonly NodeSubnet[],
+  all: readonly NodeSubnet[],
+  ownName: string,
+): IsConcerned {
   const names = new Set([ownName, ...changed.map(({ spec }) => spec.nodeName)]);
-  const macs = new Set(changed.map(peerMAC));
-  return (subnet) => names.has(subnet.spec.nodeName) || macs.has(peerMAC(subnet));
+  // A node that was made anew has two MACs, and may share the older one with a third.
+  for (let before = 0; before < names.size;) {
+    before = names.size;
+    const macs = new Set(all.filter(({ spec }) => names.has(spec.nodeName)).map(peerMAC));
+    for (const subnet of all) if (macs.has(peerMAC(subnet))) names.add(subnet.spec.nodeName);
+  }
+  return ({ spec }) => names.has(spec.nodeName);
 }
 
 /** Whether what is left out overlaps a subnet of another node that is not, or has a next hop with it. */

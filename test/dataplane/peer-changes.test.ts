@@ -89,7 +89,7 @@ describe('the changes that peers bring', () => {
     expect(peerChanges(was, { ...was, subnets, node }, state)).toBeUndefined();
   });
 
-  it('lead to the state that working out everything leads to', () => {
+  it('lead to the state that working out everything leads to', { timeout: 60_000 }, () => {
     let told = 0;
     fc.assert(
       fc.property(
