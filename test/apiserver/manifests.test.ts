@@ -619,6 +619,11 @@ describe('the admission policies', () => {
       if (user === CONTROLLER) expect(withoutOurs.failed).toBe(false);
       else expect(String(withoutOurs.all)).toContain('by the controller alone');
       expect(String((await patch({ metadata: { finalizers: [] } })).all)).toContain('only weft');
+      const added = ['example.com/theirs', 'ipam.weft.dev/node-subnets', 'example.com/for-ever'];
+      const refused = 'no label or annotation';
+      for (const metadata of [{ finalizers: added }, { labels: { a: 'b' } }, { annotations: { a: 'b' } }]) {
+        expect(String((await patch({ metadata })).all)).toContain(refused);
+      }
       const owner = { apiVersion: 'v1', kind: 'Node', name: 'gone', uid: 'gone' };
       expect(String((await patch({ metadata: { ownerReferences: [owner] } })).all)).toContain('its owners');
       expect(String((await patch({ spec: { natOutgoing: false } })).all)).toContain('never change its spec');
