@@ -34,7 +34,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   // The user's kubectl is another world than the kernel, whose folder loads what only a node has.
   execa: ['kernel/command.ts', 'cli/check/kubectl.ts'],
   koffi: ['kernel/libc.ts'],
-  undici: ['kube/client.ts', 'kube/http.ts'],
+  undici: ['kube/client.ts', 'kube/connect.ts', 'kube/http.ts'],
   'prom-client': ['metrics/registry.ts'],
   '@kubernetes/client-node': ['kube/connection.ts', 'kube/kubeconfig.ts'],
 };
@@ -101,6 +101,30 @@ test.each(PURE)('%s does no I/O', (folder) => {
     /\bfetch\(|\bprocess\.|\bsetTimeout\(|\bDate\.now\(|\bMath\.random\(|\bconsole\./.test(codeOf(file)),
   );
   expect(globals).toEqual([]);
+});
+
+test('the time of day is asked for where it is written down for people, and nothing is measured by it (F31)', () => {
+  const places = files.filter((file) => /\bDate\.now\(|\bnew Date\(\)/.test(codeOf(file)));
+  expect(places).toEqual([
+    // The age of a mark that an earlier version has left.
+    'cni/away.ts',
+    // When a deletion was noted.
+    'cni/main.ts',
+    // The one clock; what it calls wallTime is the following files'.
+    'system-clock.ts',
+  ]);
+  const users = files.filter((file) => /\bwallTime\(\)/.test(codeOf(file)) && !file.startsWith('cli/'));
+  expect(users).toEqual([
+    'agent/run.ts',
+    'agent/serving.ts',
+    'agent/snapshot.ts',
+    'controller/pools.ts',
+    'controller/subnet-hold.ts',
+    'ipam/clock.ts',
+    'ipam/release.ts',
+    'kube/events.ts',
+    'kube/lease.ts',
+  ]);
 });
 
 describe('one door to each outside world', () => {

@@ -284,7 +284,7 @@ async function measureController(
       'node',
       [
         // As in config/controller.
-        ...['--max-semi-space-size=1', '--heap-growing-percent=30', '--liftoff-only'],
+        ...['--max-semi-space-size=1', '--heap-growing-percent=20', '--liftoff-only'],
         join(CHECKOUT, 'dist/controller.mjs'),
         ...['--identity=scale', '--namespace=default', `--probe-socket=${probe}`],
         `--kubeconfig=${plane.kubeconfig}`,

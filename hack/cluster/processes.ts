@@ -85,6 +85,14 @@ export async function stopProcess(record: ProcessRecord, graceMs: number): Promi
     signal = undefined;
     await sleep(20);
   }
+  while (await isEnding(record)) await sleep(5);
+}
+
+/** Its first thread is a zombie and others are not done yet: its ports are taken until they are. */
+async function isEnding(record: ProcessRecord): Promise<boolean> {
+  const stat = await readFile(`/proc/${record.pid}/stat`, 'utf8').catch(() => '');
+  const fields = /^[0-9]+ \(.*\) [ZX] ([^\n]*)\n$/s.exec(stat)?.[1]?.split(' ') ?? [];
+  return fields[18] === record.startTime && Number(fields[16]) > 1;
 }
 
 /** Sends a signal; a process that has just gone is not an error. */

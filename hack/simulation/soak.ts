@@ -77,6 +77,8 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   let serial = 0;
   let begun = 0;
   let isDeletingByHand = false;
+  /** NodeSubnets that were deleted by hand, and until when it may be in doubt whose their ranges are. */
+  const contested: { readonly subnet: NodeSubnet; readonly untilMs: number }[] = [];
 
   function startAgent({ machine }: Pick<RunningNode, 'machine'>): Pick<RunningNode, 'agent' | 'way'> {
     const way = createFaultyClient(cluster.client);
@@ -120,7 +122,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     { name: 'node rebooted', weight: 0.5, run: reboot },
     { name: 'node deleted and its machine gone', weight: 0.3, run: removeNode },
     { name: 'Node made anew, its pods running', weight: 0.3, run: recreateNode },
-    { name: 'Node made anew, another machine', weight: 0.2, run: replaceNode },
+    { name: 'Node made anew, another machine', weight: 0.6, run: replaceNode },
     { name: 'pool edited', weight: 0.6, run: editPool },
     { name: 'namespace labelled', weight: 0.8, run: labelNamespace },
     { name: 'IPAllocation deleted by hand', weight: 1, run: deleteAllocation },
@@ -165,12 +167,40 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       node.pods.push(running);
       const missing = pod?.identity.fixed?.filter((address) => !addresses.includes(address)) ?? [];
       if (missing.length > 0) history.violated(`${key.containerID} has not got ${missing.join(', ')}`);
+      await judgeWay(node, key);
     } catch (error) {
       // As runtimes do after a failed ADD, most of the time.
       if (random() < 0.9) await node.agent.del(key).catch(() => undefined);
       node.machine.remove(key);
       await interfaceEnds(pod);
       throw error;
+    }
+  }
+
+  /**
+   * Whatever an ADD answers is led to its node, by the book: whoever draws from a subnet that another node has gives
+   * addresses that nobody reaches. Looked at twice, since an exclusive subnet may be on its way.
+   */
+  async function judgeWay(node: RunningNode, key: AttachmentKey): Promise<void> {
+    const astray = async () => {
+      const addresses = node.machine.find(key)?.addresses ?? [];
+      const all = await subnets();
+      return addresses.flatMap((address) => {
+        const isContested = contested.some(
+          ({ subnet, untilMs }) => clock.nowMs() < untilMs && cidrHasAddress(subnet.spec.cidr, address),
+        );
+        const owner = wayTo(all, address);
+        const isAstray = owner !== undefined && owner !== node.machine.nodeName && !isContested;
+        return isAstray ? [`${formatAddress(address)} leads to ${owner}`] : [];
+      });
+    };
+    // While the apiserver is away nothing can be said.
+    if ((await astray().catch(() => [])).length === 0) return;
+    await sleep(1_000);
+    for (const what of await astray().catch(() => [])) {
+      history.violated(
+        `${what} and was given to ${key.containerID}/${key.ifName} on ${node.machine.nodeName}`,
+      );
     }
   }
 
@@ -371,6 +401,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       const all = await subnets();
       const one = all[Math.floor(random() * all.length)];
       if (one === undefined) return;
+      contested.push({ subnet: one, untilMs: clock.nowMs() + CONTESTED_MS });
       await remove(`${pathOf(NODE_SUBNET)}/${one.metadata.name}`);
       await sleep(random() * 3_000);
     });
@@ -395,8 +426,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 
   async function leadsTo(node: RunningNode, address: IPAddress): Promise<boolean> {
-    const around = (await subnets()).filter(({ spec }) => cidrHasAddress(spec.cidr, address));
-    return (around.find(isExclusive) ?? around[0])?.spec.nodeName === node.machine.nodeName;
+    return wayTo(await subnets(), address) === node.machine.nodeName;
   }
 
   async function isThere(name: string): Promise<boolean> {
@@ -443,7 +473,15 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 }
 
+/** The node to which the book leads who sends to the address. */
+function wayTo(subnets: readonly NodeSubnet[], address: IPAddress): string | undefined {
+  const around = subnets.filter(({ spec }) => cidrHasAddress(spec.cidr, address));
+  return (around.find(isExclusive) ?? around[0])?.spec.nodeName;
+}
+
 const AT_ONCE = 16;
+/** Of two who claim a range that somebody deleted, each has found out about the other by then. */
+const CONTESTED_MS = 15_000;
 const MOST_PODS = 14;
 
 interface RunningNode extends SoakNode {

@@ -36,6 +36,7 @@ import {
   openOwnNamespace,
   readBootId,
   SYSCTL_ROOTS,
+  uptimeMs,
 } from '../kernel/index.ts';
 import {
   allocationStore,
@@ -152,6 +153,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     flags,
     conflist: () => renderConflist({ bandwidth }),
     clock,
+    uptimeMs,
     log,
   });
   const health = await serveHealth(flags.probeSocket, { live: () => undefined, ready: serving.whyNotReady });

@@ -1,6 +1,7 @@
-import { existsSync } from 'node:fs';
+import { constants, existsSync } from 'node:fs';
 import { open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { renderServingMark } from '../cni/serving-mark.ts';
 import type { Clock } from '../ipam/index.ts';
 import { earlierConfigurations, renderConflist, writeConflist } from './conflist.ts';
 import type { AgentParts } from './parts.ts';
@@ -25,12 +26,15 @@ export function createServing({
   flags,
   conflist,
   clock,
+  uptimeMs,
   log,
 }: {
   readonly flags: { readonly runDirectory: string; readonly confDirectory: string };
   /** The text of the network configuration; default: weft alone. */
   readonly conflist?: () => string;
   readonly clock: Clock;
+  /** Since the machine booted. */
+  readonly uptimeMs: () => number;
   readonly log: AgentParts['log'];
 }): Serving {
   const mark = join(flags.runDirectory, 'serving');
@@ -54,7 +58,8 @@ export function createServing({
     }),
     async announce(canServe) {
       if (!canServe) return;
-      if (!served) {
+      const isFirst = !served;
+      if (isFirst) {
         await writeFile(mark, '', { mode: 0o600 });
         served = true;
       }
@@ -69,17 +74,24 @@ export function createServing({
         );
       }
       told = earlier;
+      // After the conflist, which a disk too full for this must not hold up.
+      if (isFirst) await touch();
     },
     async touch() {
-      if (!served) return;
-      const now = clock.wallTime();
-      // Opened so that it is made again where somebody has cleared the directory.
-      const file = await open(mark, 'a', 0o600);
-      try {
-        await file.utimes(now, now);
-      } finally {
-        await file.close();
-      }
+      if (served) await touch();
     },
   };
+
+  async function touch(): Promise<void> {
+    // Opened so that it is made again where somebody has cleared the directory.
+    const file = await open(mark, constants.O_WRONLY | constants.O_CREAT, 0o600);
+    try {
+      await file.write(renderServingMark(uptimeMs()), 0);
+    } finally {
+      // Executables of an earlier version go by this, and so do all while a full disk takes no text.
+      const now = clock.wallTime();
+      await file.utimes(now, now);
+      await file.close();
+    }
+  }
 }

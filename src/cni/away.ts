@@ -8,6 +8,7 @@ import {
 } from './error.ts';
 import { deletedNoteName, type DeletedNote } from './deleted-note.ts';
 import { isNetworkName } from './names.ts';
+import { parseServingMark } from './serving-mark.ts';
 import { AGENT_SOCKET, DELETED_DIRECTORY, SERVING_MARK, SERVING_MARK_FRESH_MS } from './protocol.ts';
 
 /** Where to look when the agent does not answer; the executable has no way to find out itself. */
@@ -27,21 +28,28 @@ export function agentUnreachable(verb: Verb, patienceMs: number, reason: string)
  * Services for that. Only an agent that has been silent for long, or has never been able to serve, is a failure.
  * @throws NotServingError
  */
-export function requireServingMark(nowMs: number): void {
-  const { statSync } = process.getBuiltinModule('node:fs');
-  let touchedMs: number;
+export function requireServingMark(): void {
+  let silentMs: number;
   try {
-    touchedMs = statSync(SERVING_MARK).mtimeMs;
+    silentMs = sinceLastTouchMs();
   } catch (cause) {
     throw new NotServingError(
       `weft's agent has not been able to serve on this node since it booted; ${WHERE_TO_LOOK}`,
       { cause },
     );
   }
-  if (nowMs - touchedMs < SERVING_MARK_FRESH_MS) return;
+  if (silentMs < SERVING_MARK_FRESH_MS) return;
   throw new NotServingError(
-    `weft's agent has been silent on this node for ${Math.round((nowMs - touchedMs) / 60_000)} minutes; ${WHERE_TO_LOOK}`,
+    `weft's agent has been silent on this node for ${Math.round(silentMs / 60_000)} minutes; ${WHERE_TO_LOOK}`,
   );
+}
+
+/** By the time since boot; by the time of day only where the mark has nothing else to say. */
+function sinceLastTouchMs(): number {
+  const { readFileSync, statSync } = process.getBuiltinModule('node:fs');
+  const touchedMs = parseServingMark(readFileSync(SERVING_MARK, 'utf8'));
+  if (touchedMs === undefined) return Date.now() - statSync(SERVING_MARK).mtimeMs;
+  return process.getBuiltinModule('node:os').uptime() * 1000 - touchedMs;
 }
 
 /**

@@ -61,7 +61,7 @@ async function withoutAgent(call: CallRequest): Promise<CallAnswer> {
   if (outcome.kind === 'answered') return outcome.answer;
   if (verb === 'DEL') return noteThenAskOnce(environment, call);
   if (verb === 'STATUS') {
-    requireServingMark(Date.now());
+    requireServingMark();
     return SUCCESS;
   }
   throw agentUnreachable(verb, PATIENCE_MS[verb], outcome.reason);
@@ -87,7 +87,7 @@ function atDeadline(verb: Verb): void {
       const hint = `weft's agent took the call and did not answer; ${WHERE_TO_LOOK}`;
       throw new VerbDeadlineError(verb, DEADLINE_MS[verb], hint);
     }
-    requireServingMark(Date.now());
+    requireServingMark();
     end(SUCCESS);
   } catch (error) {
     fail(error);

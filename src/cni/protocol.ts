@@ -7,7 +7,7 @@
 /** Where the agent listens. */
 export const AGENT_SOCKET = '/run/weft/agent.sock';
 
-/** Touched by an agent that is able to serve; comes to be when it first was, since boot. */
+/** Touched by an agent that is able to serve; comes to be when it first was, since boot. See serving-mark.ts. */
 export const SERVING_MARK = '/run/weft/serving';
 
 /** For how long a mark that nobody touches still counts. */

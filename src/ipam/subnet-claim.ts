@@ -161,6 +161,7 @@ export async function confirmNodeSubnets(
  * @throws SubnetUnavailableError for the first that could not be completed, or the signal's reason
  */
 export async function finishLeftBehind(parts: SubnetClaimParts, signal: AbortSignal): Promise<void> {
+  forgetEarlierNodes(parts);
   const own = ownSubnets(parts.subnets(), parts.node.name, parts.node.uid);
   for (const subnet of own.filter(({ metadata }) => parts.state.created.has(metadata.name))) {
     const { pool, poolUID, cidr } = subnet.spec;
@@ -171,6 +172,16 @@ export async function finishLeftBehind(parts: SubnetClaimParts, signal: AbortSig
     };
     const claim = shared(parts, poolUID, cidr.family, () => within(parts, pool, cidr.family, finish));
     await orAborted(claim, signal);
+  }
+}
+
+/**
+ * A Node that was made anew in the middle of a claim has left a subnet under its earlier UID, without routes, from which
+ * nobody draws. It goes back like one of an earlier machine; it stays unconfirmed, should it be bound anew all the same.
+ */
+function forgetEarlierNodes({ node, state, subnets }: SubnetClaimParts): void {
+  for (const { metadata, spec } of subnets()) {
+    if (spec.nodeName === node.name && spec.nodeUID !== node.uid) state.created.delete(metadata.name);
   }
 }
 

@@ -16,3 +16,4 @@ export * from './pod-rules.ts';
 export * from './rtnetlink/index.ts';
 export * from './second-interface.ts';
 export * from './sysctl.ts';
+export * from './uptime.ts';

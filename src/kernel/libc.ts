@@ -34,6 +34,9 @@ export const fstatfs = symbols.func('int fstatfs(int, void *)') as KoffiFunc<
 export const flock = symbols.func('int flock(int, int)') as KoffiFunc<
   (fd: number, operation: number) => number
 >;
+export const clockGettime = symbols.func('int clock_gettime(int, void *)') as KoffiFunc<
+  (clock: number, time: Uint8Array) => number
+>;
 export const memfdCreate = symbols.func('int memfd_create(const char *, unsigned int)') as KoffiFunc<
   (name: string, flags: number) => number
 >;

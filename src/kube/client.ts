@@ -2,6 +2,7 @@ import { StringDecoder } from 'node:string_decoder';
 import Pool from 'undici/lib/dispatcher/pool.js';
 import type { Pool as PoolType } from 'undici';
 import type { KubeConnection } from './connection.ts';
+import { createConnect } from './connect.ts';
 import { errorOfAnswer, type KubeError, UnauthorizedError, UnreachableError } from './errors.ts';
 import { exchange, TransportError, type Head } from './http.ts';
 import { createListText } from './list-items.ts';
@@ -95,7 +96,7 @@ export function createKubeClient(
     keepAliveTimeout: 60_000,
     keepAliveMaxTimeout: 80_000,
     allowH2: false,
-    connect: { ...connection.tls, rejectUnauthorized: true, timeout: 10_000, allowH2: false },
+    connect: createConnect(connection),
   };
   const requests: PoolType = new Pool(connection.server.origin, { ...settings, connections });
   const watches: PoolType = new Pool(connection.server.origin, settings);

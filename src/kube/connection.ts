@@ -7,16 +7,21 @@ import type { Clock } from '../ipam/clock.ts';
 export interface KubeConnection {
   /** https://host:port, a path prefix allowed. */
   readonly server: URL;
-  readonly tls: {
-    readonly ca?: string | Buffer;
-    readonly cert?: string | Buffer;
-    readonly key?: string | Buffer;
-    readonly servername?: string;
-  };
+  readonly tls: TLSFacts;
+  /** The same, as its files say now. Asked for after a connection could not be made: authorities are replaced, too. */
+  freshTLS(): Promise<TLSFacts>;
   /**
    * The bearer token to send, if there is one. `fresh` is asked for after a 401: the one known is no longer good.
    */
   token(ask: { readonly fresh: boolean }): Promise<string | undefined>;
+}
+
+/** Whom to trust, and what to show. */
+export interface TLSFacts {
+  readonly ca?: string | Buffer;
+  readonly cert?: string | Buffer;
+  readonly key?: string | Buffer;
+  readonly servername?: string;
 }
 
 export interface ConnectionOptions {
@@ -72,10 +77,12 @@ export async function inClusterConnection(
   const port = env.KUBERNETES_SERVICE_PORT ?? '443';
   const server = serverURL(`https://${isIPv6(host) ? `[${host}]` : host}:${port}`, 'KUBERNETES_SERVICE_HOST');
   const readToken = async () => (await readAccountFile(join(folder, 'token'))).trim();
+  const readTLS = async () => ({ ca: await readAccountFile(join(folder, 'ca.crt')) });
   let known = { token: await readToken(), readAtMs: clock.nowMs() };
   return {
     server,
-    tls: { ca: await readAccountFile(join(folder, 'ca.crt')) },
+    tls: await readTLS(),
+    freshTLS: readTLS,
     async token({ fresh }) {
       if (fresh || clock.nowMs() - known.readAtMs > TOKEN_READ_AGAIN_MS) {
         known = { token: await readToken(), readAtMs: clock.nowMs() };

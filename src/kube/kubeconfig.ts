@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import type { RequestOptions } from 'node:https';
 import { delimiter } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
-import { KubeConfigError, serverURL, type KubeConnection } from './connection.ts';
+import { KubeConfigError, serverURL, type KubeConnection, type TLSFacts } from './connection.ts';
 
 /**
  * Reads a kubeconfig: certificates, tokens, and programs that fetch a credential. Without `file`, what kubectl
@@ -39,16 +39,19 @@ export async function kubeconfigConnection(file?: string, context?: string): Pro
     throw new KubeConfigError(`the kubeconfig ${source} sets proxy-url, which weft does not support`);
   }
   const server = serverURL(cluster.server, source);
-  const { ca, cert, key, headers } = await credentials(config, source);
-  let token = bearerOf(headers);
+  const { tlsServerName } = cluster;
+  const tlsOf = ({ ca, cert, key }: Credentials): TLSFacts => ({
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(tlsServerName === undefined ? {} : { servername: tlsServerName }),
+  });
+  const first = await credentials(config, source);
+  let token = bearerOf(first.headers);
   return {
     server,
-    tls: {
-      ...(ca === undefined ? {} : { ca }),
-      ...(cert === undefined ? {} : { cert }),
-      ...(key === undefined ? {} : { key }),
-      ...(cluster.tlsServerName === undefined ? {} : { servername: cluster.tlsServerName }),
-    },
+    tls: tlsOf(first),
+    freshTLS: async () => tlsOf(await credentials(config, source)),
     async token({ fresh }) {
       if (fresh) token = bearerOf((await credentials(config, source)).headers);
       return token;

@@ -21,59 +21,56 @@ const OBJECT = { open: codeOf('{'), close: codeOf('}') };
 export function createListText(onItem: (text: string) => void): ListText {
   let rest = '';
   /** What has not been handed on: from the beginning of an element, or of a part of the rest. */
-  let text = '';
-  let at = 0;
-  let from = 0;
-  let stringFrom = 0;
+  let begun = '';
   let depth = 0;
   let isInString = false;
   let isEscaped = false;
   let isInItems = false;
+  /** Where in `begun` the string began. */
+  let stringFrom = 0;
   /** The list's own field whose value is next, or being read. */
   let field = '';
 
-  const opened = (isList: boolean) => {
-    depth++;
-    if (isInItems && depth === 3) from = at;
-    if (!isList || depth !== 2 || field !== 'items') return;
-    isInItems = true;
-    rest += text.slice(from, at + 1);
-  };
-  const closed = () => {
-    depth--;
-    if (!isInItems) return;
-    if (depth === 2) {
-      onItem(text.slice(from, at + 1));
-      from = at + 1;
-    } else if (depth === 1) {
-      isInItems = false;
-      from = at;
-    }
-  };
-  const quoted = () => {
-    isInString = !isInString;
-    if (isInString) stringFrom = at + 1;
-    else if (depth === 1) field = text.slice(stringFrom, at);
-  };
-
   return {
     read(piece) {
-      text = text.slice(from) + piece;
-      at -= from;
-      stringFrom -= from;
-      from = 0;
-      for (; at < text.length; at++) {
+      const text = begun + piece;
+      let from = 0;
+      for (let at = begun.length; at < text.length; at++) {
         const char = text.charCodeAt(at);
-        if (isEscaped) isEscaped = false;
-        else if (char === QUOTE) quoted();
-        else if (isInString) isEscaped = char === BACKSLASH;
-        else if (char === OBJECT.open || char === LIST.open) opened(char === LIST.open);
-        else if (char === OBJECT.close || char === LIST.close) closed();
-        else if (char === COMMA && depth === 1) field = '';
+        if (isInString) {
+          // Most characters are of strings, and mean nothing.
+          if (isEscaped) isEscaped = false;
+          else if (char === BACKSLASH) isEscaped = true;
+          else if (char === QUOTE) {
+            isInString = false;
+            if (depth === 1) field = text.slice(stringFrom, at);
+          }
+        } else if (char === QUOTE) {
+          isInString = true;
+          stringFrom = at + 1;
+        } else if (char === OBJECT.open || char === LIST.open) {
+          depth++;
+          if (isInItems && depth === 3) from = at;
+          if (char === LIST.open && depth === 2 && field === 'items') {
+            isInItems = true;
+            rest += text.slice(from, at + 1);
+          }
+        } else if (char === OBJECT.close || char === LIST.close) {
+          depth--;
+          if (isInItems && depth === 2) {
+            onItem(text.slice(from, at + 1));
+            from = at + 1;
+          } else if (isInItems && depth === 1) {
+            isInItems = false;
+            from = at;
+          }
+        } else if (char === COMMA && depth === 1) field = '';
       }
       // Of what is between two elements nothing is kept.
       if (isInItems && depth === 2) from = text.length;
+      begun = text.slice(from);
+      stringFrom -= from;
     },
-    rest: () => rest + text.slice(from),
+    rest: () => rest + begun,
   };
 }

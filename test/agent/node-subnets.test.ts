@@ -247,6 +247,27 @@ describe('a claim that its deadline cut after the create', () => {
     expect(heldOf(p)).toHaveLength(isPoolGone ? 1 : 2);
     if (!isPoolGone) expect(agent.drawable(p)).toHaveLength(2);
   });
+
+  test('goes back after the quarantine where the Node was made anew before that', async () => {
+    let isAway = false;
+    const { agent, run, pool, stores, node, clock } = setUp({
+      fault: ({ kind }) => (isAway && kind === 'IPPool' ? 'fail' : 'none'),
+    });
+    const p = pool('p', ['10.0.0.0/24']);
+    await run(agent.maintain);
+    const [first] = stores.stored.NodeSubnet.keys();
+    isAway = true;
+    await expect(run((signal) => agent.claimMore(p, 'ipv4', signal))).rejects.toThrow(SubnetUnavailableError);
+    isAway = false;
+    const [cut = ''] = [...stores.stored.NodeSubnet.keys()].filter((name) => name !== first);
+    // Its route is not in the kernel: nobody has drawn from it.
+    node.uid = 'uid-anew';
+    await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(cut)).toBe(true);
+    await clock.advance(QUARANTINE_MS);
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(stores.stored.NodeSubnet.has(cut)).toBe(false);
+  });
 });
 
 describe('giving back', () => {

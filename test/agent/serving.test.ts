@@ -1,9 +1,10 @@
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { CONFLIST_FILE, renderConflist } from '../../src/agent/conflist.ts';
 import { createServing } from '../../src/agent/serving.ts';
+import { parseServingMark } from '../../src/cni/serving-mark.ts';
 import { createFakeClock, type FakeClock } from '../ipam/fake-clock.ts';
 
 let directory: string;
@@ -89,6 +90,17 @@ test('the mark is touched with the time of day', async () => {
   expect((await stat(join(flags.runDirectory, 'serving'))).mtimeMs).toBe(clock.wallTime().getTime());
 });
 
+test('the mark says how long after the boot it was touched, in place: also on a disk that is full by then', async () => {
+  const serving = create();
+  await serving.announce(true);
+  const mark = join(flags.runDirectory, 'serving');
+  const first = await stat(mark);
+  await clock.advance(3_600_000);
+  await serving.touch();
+  expect(parseServingMark(await readFile(mark, 'utf8'))).toBe(5_000 + clock.nowMs());
+  expect(await stat(mark)).toMatchObject({ ino: first.ino, size: first.size });
+});
+
 test('a mark that somebody removed is there again at the next touch', async () => {
   const serving = create();
   await serving.announce(true);
@@ -115,6 +127,7 @@ function create() {
   return createServing({
     flags,
     clock,
+    uptimeMs: () => 5_000 + clock.nowMs(),
     log: { info: ignore, warn: ignore, error: (facts) => errors.push(facts) },
   });
 }

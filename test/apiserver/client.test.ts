@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { openAuthority } from '../../hack/cluster/certificates.ts';
 import type { IPAllocationSpec } from '../../src/api/index.ts';
 import {
   allocationStore,
@@ -249,6 +250,7 @@ describe('who we are', () => {
     const client = createKubeClient({
       server: new URL(server().plane.url),
       tls: { ca },
+      freshTLS: async () => ({ ca }),
       async token({ fresh }) {
         asked.push(fresh);
         return fresh ? good : 'expired';
@@ -261,6 +263,7 @@ describe('who we are', () => {
     const stranger = createKubeClient({
       server: new URL(server().plane.url),
       tls: { ca },
+      freshTLS: async () => ({ ca }),
       token: async () => 'bad',
     });
     expect(await thrown(stranger.request(NAMESPACE))).toBeInstanceOf(UnauthorizedError);
@@ -284,10 +287,36 @@ describe('who we are', () => {
 });
 
 describe('whom we trust', () => {
+  it('is read again where a certificate cannot be verified, and is kept where it says the same (F32)', async () => {
+    const good = await readFile(server().plane.authority.certificateFile);
+    const other = await openAuthority(join(server().dir, 'another-authority'));
+    let file = await readFile(other.certificateFile);
+    let reads = 0;
+    const client = createKubeClient({
+      server: new URL(server().plane.url),
+      tls: { ca: file },
+      async freshTLS() {
+        reads++;
+        return { ca: file };
+      },
+      token: async () => 'bad',
+    });
+    expect(await thrown(client.request(NAMESPACE))).toBeInstanceOf(UnreachableError);
+    expect(reads).toBe(1);
+    file = good;
+    // Known by its certificate now, and it does not know us.
+    expect(await thrown(client.request(NAMESPACE))).toBeInstanceOf(UnauthorizedError);
+    expect(reads).toBe(2);
+    await thrown(client.request(NAMESPACE));
+    expect(reads).toBe(2);
+    await client.close();
+  });
+
   it('is only an apiserver whose certificate is the configured authority’s', async () => {
     const stranger = createKubeClient({
       server: new URL(server().plane.url),
       tls: {},
+      freshTLS: async () => ({}),
       token: async () => undefined,
     });
     vi.stubEnv('NODE_TLS_REJECT_UNAUTHORIZED', '0');

@@ -2,6 +2,8 @@ import type { Clock } from '../../src/ipam/index.ts';
 
 /** A clock that stands still but for what the test does with it. */
 export interface FakeClock extends Clock {
+  /** Sets the time of day, as a person or NTP does: by so much forward, or back. No time passes by that. */
+  stepTimeOfDay(ms: number): void;
   /** Lets that much time pass: whoever sleeps until then wakes, in order. */
   advance(ms: number): Promise<void>;
   /** Lets time pass from one sleeper to the next until the promise is settled, and answers what it answers. */
@@ -10,6 +12,7 @@ export interface FakeClock extends Clock {
 
 export function createFakeClock(): FakeClock {
   let nowMs = 1_000;
+  let steppedMs = 0;
   let sleepers: { readonly untilMs: number; readonly wake: () => void }[] = [];
 
   const wakeFirst = (atMostMs: number): boolean => {
@@ -26,7 +29,10 @@ export function createFakeClock(): FakeClock {
 
   return {
     nowMs: () => nowMs,
-    wallTime: () => new Date(Date.UTC(2026, 0, 1) + nowMs),
+    wallTime: () => new Date(Date.UTC(2026, 0, 1) + steppedMs + nowMs),
+    stepTimeOfDay(ms) {
+      steppedMs += ms;
+    },
     sleep(ms, signal) {
       return new Promise((resolve, reject) => {
         const sleeper = { untilMs: nowMs + ms, wake: resolve };

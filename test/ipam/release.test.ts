@@ -9,6 +9,41 @@ import { attachmentOf } from './objects.ts';
 const NAME = '10.0.0.5';
 const mine = attachmentOf('c1');
 
+describe('a time of day that steps while an address rests (F31)', () => {
+  test.each([3_600_000, -3_600_000])('by %i ms neither frees it early nor keeps it longer', async (step) => {
+    const { queue, allocation, clock, stores } = await setUp();
+    await queue.release(allocation, { reuseDelayMs: 30_000 });
+    clock.stepTimeOfDay(step);
+    await clock.advance(29_999);
+    expect(stores.stored.IPAllocation.size).toBe(1);
+    await clock.advance(1);
+    expect(stores.stored.IPAllocation.size).toBe(0);
+  });
+
+  test.each([3_600_000, -3_600_000])(
+    'by %i ms before it was marked: the next agent waits as long',
+    async (step) => {
+      const { queue, allocation, clock, stores } = await setUp();
+      clock.stepTimeOfDay(step);
+      await queue.release(allocation, { reuseDelayMs: 30_000 });
+      queue.stop();
+      clock.stepTimeOfDay(-step);
+      const next = createReleaseQueue({
+        store: stores.allocations,
+        clock,
+        random: Math.random,
+        inFlight: new Set(),
+        reuseDelayMs: () => 30_000,
+      });
+      next.observeResting(stores.stored.IPAllocation.values());
+      await clock.advance(29_999);
+      expect(stores.stored.IPAllocation.size).toBe(1);
+      await clock.advance(1);
+      expect(stores.stored.IPAllocation.size).toBe(0);
+    },
+  );
+});
+
 describe('the release of an address that is the pod’s own', () => {
   const stored = ({ stores }: SetUp) => stores.stored.IPAllocation.get(NAME)?.spec;
 

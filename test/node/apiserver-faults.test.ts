@@ -265,6 +265,50 @@ describe('behind a wall that drops every packet (F13)', () => {
   });
 });
 
+describe('behind a wall that lets requests pass and drops every answer (F14)', () => {
+  afterEach(async () => {
+    await execa('nft', ['delete', 'table', 'inet', 'wall'], { reject: false });
+  });
+
+  test('what is carried out unseen is taken back or kept, pods keep their network, and all is well when it falls', async () => {
+    for (const id of ['unheard-in', 'unheard-off']) {
+      const netns = await node.makeSandbox(id);
+      expect((await node.cni({ command: 'ADD', containerID: id, netns })).exitCode).toBe(0);
+    }
+    const { port } = new URL(proxy.url);
+    await execa('nft', ['-f', '-'], {
+      input: `table inet wall { chain out { type filter hook output priority 0; tcp sport ${port} drop; }; }`,
+    });
+    const before = proxy.requests.length;
+    const netns = await node.makeSandbox('unheard-out');
+    const adding = node.cni({ command: 'ADD', containerID: 'unheard-out', netns });
+    await eventually('the claims to be carried out unseen', async () =>
+      (await node.allocations('unheard-out')).length > 0 ? true : undefined,
+    );
+    const { answer } = await adding;
+    expect(answer?.code).toBe(11);
+    expect(answer?.msg).toContain('Look at the apiserver and at the path from this node to it');
+    expect(await addressesIn('unheard-out')).toEqual([]);
+    // However often it was said: one name for each family, and no other is tried.
+    const claims = proxy.requests.slice(before).filter(isClaim);
+    expect(claims.length).toBeGreaterThan(0);
+    expect((await node.allocations('unheard-out')).length).toBeLessThanOrEqual(2);
+    const startedMs = performance.now();
+    const del = { command: 'DEL', containerID: 'unheard-off', netns: '/run/netns/unheard-off' };
+    expect((await node.cni(del)).exitCode).toBe(0);
+    expect(performance.now() - startedMs).toBeLessThan(2_000);
+    expect((await node.cni({ command: 'STATUS' })).exitCode).toBe(0);
+    await execa('ip', ['netns', 'exec', 'unheard-in', 'ping', '-c1', '-W2', UPLINK.addresses[0]]);
+
+    await execa('nft', ['delete', 'table', 'inet', 'wall']);
+    await noObjects('unheard-off');
+    await noObjects('unheard-out');
+    expect((await node.allocations('unheard-in')).map(({ released }) => released)).toEqual([false, false]);
+    expect((await node.cni({ command: 'ADD', containerID: 'unheard-out', netns })).exitCode).toBe(0);
+    expect(await node.allocations('unheard-out')).toHaveLength(2);
+  });
+});
+
 test('SIGTERM does not wait for an ADD that waits for the apiserver; the next agent serves it', async () => {
   const id = 'interrupted';
   const netns = await node.makeSandbox(id);

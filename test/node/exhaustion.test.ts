@@ -182,10 +182,11 @@ describe.each([
       expect(answer?.msg).toContain(`IPPool ${name} has no free ${full} address on this node: of 3 usable`);
       expect(await podState()).toEqual(before);
       expect(await ip('-n', 'half-2', '-brief', 'link')).not.toContain('eth0');
+      // Before the next ADD, which lets go what an earlier one has left.
+      await eventually('no address to stay claimed for it', async () =>
+        (await node.allocations('half-2')).length === 0 ? true : undefined,
+      );
     }
-    await eventually('no address to stay claimed for it', async () =>
-      (await node.allocations('half-2')).length === 0 ? true : undefined,
-    );
     expect((await node.allocations()).filter((one) => one.pool === name)).toHaveLength(2 + held.length);
 
     await node.cni({ command: 'DEL', containerID: 'half-1', netns: '/run/netns/half-1' });

@@ -66,7 +66,8 @@ export interface AgentOptions {
   readonly program?: string;
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  readonly kubeconfig?: string;
+  /** Default: the administrator's. null: none, so that the agent finds a pod's service account. */
+  readonly kubeconfig?: string | null;
   /** Where its probe socket is; for a second agent. */
   readonly probe?: string;
   /** Do not wait until it serves. */
@@ -268,7 +269,7 @@ function launchAgent(
     [
       program,
       `--node-name=${NODE_NAME}`,
-      `--kubeconfig=${options.kubeconfig ?? plane.kubeconfig}`,
+      ...(options.kubeconfig === null ? [] : [`--kubeconfig=${options.kubeconfig ?? plane.kubeconfig}`]),
       `--probe-socket=${options.probe}`,
       '--sysctl-net=/proc/sys/net',
       ...flags,

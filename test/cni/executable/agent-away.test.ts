@@ -1,8 +1,11 @@
 import { chmod, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
+import { uptime } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { workOffDeletedNotes } from '../../../src/agent/deleted-notes.ts';
+import { renderServingMark } from '../../../src/cni/serving-mark.ts';
+import { uptimeMs } from '../../../src/kernel/uptime.ts';
 import type { AddResult, DelRequest } from '../../../src/cni/index.ts';
 import { CONFIGURATION, environment, expectError, isThere, startMachine, type Machine } from './machine.ts';
 
@@ -90,6 +93,24 @@ describe.concurrent('STATUS without an agent', () => {
     if (fit) expect(result).toMatchObject({ exitCode: 0, stdout: '', stderr: '' });
     else expectError(result, 50, WHERE_TO_LOOK);
     expect(result.ms).toBeLessThan(SLACK_MS);
+  });
+});
+
+describe.concurrent('STATUS without an agent, after the time of day was set (F31)', () => {
+  it.for([
+    ['forward by an hour, under an agent that served a moment ago', 0, 60, true],
+    ['back by an hour, under an agent that has been silent for 11 minutes', 11, -60, false],
+    ['back by an hour, under an agent that was silent for 9 minutes', 9, -60, true],
+  ] as const)('%s', { timeout: 30_000 }, async ([, minutes, step, fit]) => {
+    await using machine = await startMachine();
+    await markServing(machine, minutes + step, uptimeMs() - minutes * 60_000);
+    const result = await machine.call({ env: environment('STATUS') });
+    if (fit) expect(result).toMatchObject({ exitCode: 0, stdout: '', stderr: '' });
+    else expectError(result, 50, /silent on this node for 11 minutes/);
+  });
+
+  it('goes by the time since boot that the agent reads', () => {
+    expect(Math.abs(uptimeMs() / 1000 - uptime())).toBeLessThan(5);
   });
 });
 
@@ -187,6 +208,22 @@ describe.concurrent('DEL without an agent', () => {
     },
   );
 
+  it.for([
+    ['room', 'ENOSPC', ['full 4096']],
+    ['inodes', 'ENOSPC', []],
+    ['writability', 'EROFS', []],
+  ] as const)(
+    'fails on a disk without %s, so that the runtime says it again, and leaves no half note (F29, F30)',
+    { timeout: 30_000 },
+    async ([disk, reason, left]) => {
+      await using machine = await startMachine();
+      const result = await machine.call({ env, disk });
+      expectError(result, 5, /cannot be noted in \/run\/weft\/deleted/);
+      expect(result.stdout).toContain(reason);
+      expect(result.left).toEqual(left);
+    },
+  );
+
   it('fails for a configuration without a name', { timeout: 30_000 }, async () => {
     await using machine = await startMachine();
     expectError(await machine.call({ env, stdin: { cniVersion: '1.1.0' } }), 7, /network name/);
@@ -227,6 +264,20 @@ describe.concurrent('an agent that takes calls and never answers', () => {
   });
 });
 
+describe.concurrent('the executable with hardly a file that it may open (F30)', () => {
+  it.for([4, 6, 8, 10, 12, 16, 24, 32])(
+    'with %i of them it answers, or fails in a way that no runtime takes for success',
+    { timeout: 30_000 },
+    async (openFiles) => {
+      await using machine = await startMachine();
+      await machine.serve({ add: async () => RESULT });
+      const { exitCode, stdout } = await machine.call({ openFiles });
+      if (exitCode === 0) expect(JSON.parse(stdout)).toMatchObject({ cniVersion: '1.1.0' });
+      else if (stdout !== '') expect(JSON.parse(stdout)).toHaveProperty('code');
+    },
+  );
+});
+
 describe('what goes wrong in the executable itself', () => {
   let machine: Machine;
   beforeEach(async () => {
@@ -257,10 +308,15 @@ const SILENT = {
   error: () => undefined,
 };
 
-async function markServing(machine: Machine, minutesAgo: number | undefined): Promise<void> {
+/** As an agent leaves the mark; without `touchedMs` one of a version that wrote nothing into it. */
+async function markServing(
+  machine: Machine,
+  minutesAgo: number | undefined,
+  touchedMs?: number,
+): Promise<void> {
   if (minutesAgo === undefined) return;
   const mark = join(machine.run, 'serving');
-  await writeFile(mark, '');
+  await writeFile(mark, touchedMs === undefined ? '' : renderServingMark(touchedMs));
   const at = Date.now() / 1000 - minutesAgo * 60;
   await utimes(mark, at, at);
 }

@@ -25,6 +25,10 @@ export interface Call {
   readonly stdin?: string | Uint8Array | object;
   /** Where the runtime stands. */
   readonly cwd?: string;
+  /** A disk of its own below /run/weft, that nothing can be written to. */
+  readonly disk?: keyof typeof DISKS;
+  /** So many files may be open at once. */
+  readonly openFiles?: number;
 }
 
 export interface CallResult {
@@ -32,6 +36,8 @@ export interface CallResult {
   readonly stdout: string;
   readonly stderr: string;
   readonly ms: number;
+  /** What is below /run/weft afterwards, where it is a disk of its own. */
+  readonly left: readonly string[];
 }
 
 export const CONFIGURATION = { cniVersion: '1.1.0', name: 'weft', type: 'weft' };
@@ -104,11 +110,25 @@ const INSIDE = [
   'exec "$2"',
 ].join(' && ');
 
+/** Disks that take nothing more, by what they are short of. */
+const DISKS = {
+  room: 'mount -t tmpfs -o size=4k disk /run/weft && mkdir /run/weft/deleted && dd if=/dev/zero of=/run/weft/full 2>&-',
+  inodes: 'mount -t tmpfs -o nr_inodes=2 disk /run/weft && mkdir /run/weft/deleted',
+  writability: 'mount -t tmpfs disk /run/weft && mkdir /run/weft/deleted && mount -o remount,ro /run/weft',
+};
+
+/** Says at the end of stdout what is left there. */
+const onDisk = (disk: keyof typeof DISKS) =>
+  `mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/weft && { ${DISKS[disk]}; "$2"; code=$?; } && echo && ` +
+  `find /run/weft -type f -printf '%P %s\\n' && exit $code`;
+
 async function callExecutable(executable: string, run: string, call: Call): Promise<CallResult> {
   const { env = environment('ADD'), stdin = CONFIGURATION } = call;
   const input = typeof stdin === 'string' || stdin instanceof Uint8Array ? stdin : JSON.stringify(stdin);
   const started = performance.now();
-  const result = await execa('unshare', ['--mount', 'sh', '-c', INSIDE, 'sh', run, executable], {
+  const limit = call.openFiles === undefined ? [] : ['prlimit', `--nofile=${call.openFiles}`];
+  const script = call.disk === undefined ? INSIDE : onDisk(call.disk);
+  const result = await execa('unshare', ['--mount', ...limit, 'sh', '-c', script, 'sh', run, executable], {
     env: { PATH: process.env.PATH ?? '', ...env },
     extendEnv: false,
     input,
@@ -117,8 +137,15 @@ async function callExecutable(executable: string, run: string, call: Call): Prom
     stripFinalNewline: false,
   });
   // The executable may end before it has read all of a huge input.
-  const { exitCode, stdout, stderr } = result;
-  return { exitCode, stdout, stderr, ms: performance.now() - started };
+  const { exitCode, stderr } = result;
+  const [stdout = '', ...left] = call.disk === undefined ? [result.stdout] : result.stdout.split('\n');
+  return {
+    exitCode,
+    stdout,
+    stderr,
+    ms: performance.now() - started,
+    left: left.filter((line) => line !== ''),
+  };
 }
 
 const unexpected = async (): Promise<never> => {
