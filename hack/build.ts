@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
-import { build } from 'esbuild';
+import { build, type BuildOptions } from 'esbuild';
 import { execa } from 'execa';
 
 /**
@@ -32,6 +32,30 @@ export async function buildExecutable(): Promise<string> {
 export async function buildCLI(): Promise<string> {
   await buildAll([CLI.name]);
   return join(CHECKOUT, 'dist/kubectl-weft');
+}
+
+/**
+ * The folders below the checkout (node_modules/zod) of all packages that something built has in it: code that bundles keep
+ * after what nobody calls was dropped, the native part of koffi, and bun, whose runtime is in what it compiles.
+ */
+export async function shippedPackages(): Promise<string[]> {
+  const programs = [...BUNDLES, EXECUTABLE, CLI];
+  const analysed = await Promise.all(
+    programs.map(({ name, entry }) =>
+      build({ ...bundleOptions(entry, `dist/${name}.mjs`), write: false, metafile: true }),
+    ),
+  );
+  const kept = analysed
+    .flatMap(({ metafile }) => Object.values(metafile?.outputs ?? {}))
+    .flatMap(({ inputs }) => Object.entries(inputs))
+    .filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+    .flatMap(([path]) => packageOf(path) ?? []);
+  return [...new Set([...kept, NATIVE_PACKAGE, 'node_modules/bun'])].sort();
+}
+
+/** The package's folder of a file of one, which may be nested in another's. */
+export function packageOf(path: string): string | undefined {
+  return /^.*\bnode_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(path)?.[0];
 }
 
 /**
@@ -99,10 +123,19 @@ const CLI: Target = {
 };
 
 /** koffi's native part, where its loader looks for it; see `bundle`. */
+const NATIVE_PACKAGE = `node_modules/@koromix/koffi-linux-${process.arch}`;
 const NATIVE_MODULES = ['linux', 'musl'].map((libc) => `${libc}_${process.arch}/koffi.node`);
 
 /** Imported by who was given a kubeconfig, never in a pod: a bundle of its own, which costs 17 MB of memory to load. */
 const KUBECONFIG_READER = 'src/kube/kubeconfig.ts';
+
+const BUNDLES = [
+  { name: 'agent', entry: 'src/agent/main.ts' },
+  { name: 'controller', entry: 'src/controller/main.ts' },
+  { name: 'probe', entry: 'src/probe.ts' },
+  { name: 'snapshot', entry: 'src/snapshot.ts' },
+  { name: 'kubeconfig', entry: KUBECONFIG_READER },
+];
 
 /**
  * Not weft's own, and in the image only if it is asked for: the reference plugin for the overlay config/bandwidth, made by
@@ -127,17 +160,11 @@ const TARGETS: readonly Target[] = [
   CLI,
   {
     name: 'native',
-    entry: `node_modules/@koromix/koffi-linux-${process.arch}/package.json`,
+    entry: `${NATIVE_PACKAGE}/package.json`,
     files: NATIVE_MODULES.map((path) => `dist/koffi/${path}`),
     make: copyNativeModules,
   },
-  ...[
-    { name: 'agent', entry: 'src/agent/main.ts' },
-    { name: 'controller', entry: 'src/controller/main.ts' },
-    { name: 'probe', entry: 'src/probe.ts' },
-    { name: 'snapshot', entry: 'src/snapshot.ts' },
-    { name: 'kubeconfig', entry: KUBECONFIG_READER },
-  ].map(({ name, entry }) => ({
+  ...BUNDLES.map(({ name, entry }) => ({
     name,
     entry,
     files: [`dist/${name}.mjs`],
@@ -146,7 +173,11 @@ const TARGETS: readonly Target[] = [
 ];
 
 async function bundle(entry: string, outfile: string): Promise<void> {
-  await build({
+  await build(bundleOptions(entry, outfile));
+}
+
+function bundleOptions(entry: string, outfile: string): BuildOptions {
+  return {
     absWorkingDir: CHECKOUT,
     entryPoints: [entry],
     outfile,
@@ -177,7 +208,7 @@ async function bundle(entry: string, outfile: string): Promise<void> {
         'process.resourcesPath ??= import.meta.dirname;',
       ].join('\n'),
     },
-  });
+  };
 }
 
 async function copyNativeModules(entry: string): Promise<void> {

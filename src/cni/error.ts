@@ -16,7 +16,7 @@ export function cniErrorObject(error: unknown, cniVersion: string, verb?: string
   return {
     cniVersion,
     code: codeOf(error),
-    msg: wording(error instanceof Error ? error.message : String(error)),
+    msg: wording(messageOf(error)),
     ...(details === '' ? {} : { details: wording(details) }),
   };
 }
@@ -86,6 +86,11 @@ function isHostNamespace(error: Error): boolean {
   return 'reason' in error && error.reason === 'hostNamespace';
 }
 
+function messageOf(error: unknown): string {
+  if (error instanceof UnsupportedFieldError) return error.messageWithValue();
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** The error's own details, or else the chain of its causes. */
 function detailsOf(error: unknown): string {
   if (!(error instanceof Error)) return '';
@@ -109,16 +114,24 @@ export class IncompatibleVersionError extends Error {
   override name = 'IncompatibleVersionError' as const;
 }
 
-/** The configuration asks for something that weft does not know. */
+/**
+ * The configuration asks for something that weft does not know. The specification wants the value told, too: the runtime is
+ * told, which has it anyway. The message, which logs keep, is without it: configurations of other plugins hold tokens.
+ */
 export class UnsupportedFieldError extends Error {
   override name = 'UnsupportedFieldError' as const;
   readonly field: string;
+  /** Private, since loggers print what else an error has. */
+  readonly #value: unknown;
 
   constructor(field: string, value: unknown) {
-    super(
-      `unsupported field in the network configuration: ${field}: ${excerpt(JSON.stringify(value) ?? 'undefined')}`,
-    );
+    super(`unsupported field in the network configuration: ${field}`);
     this.field = field;
+    this.#value = value;
+  }
+
+  messageWithValue(): string {
+    return `${this.message}: ${excerpt(JSON.stringify(this.#value) ?? 'undefined')}`;
   }
 }
 

@@ -3,6 +3,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { serveCni, type CniServer, type ServeOptions, type Verbs } from '../../src/agent/server.ts';
 import type { AddResult, CallAnswer } from '../../src/cni/index.ts';
@@ -245,6 +246,26 @@ describe('a call', () => {
   });
 });
 
+it('logs neither the configuration nor the environment of a call, whatever comes of it (S15)', async () => {
+  const secret = 'eyJhbGciOiJSUzI1NiJ9.c2VjcmV0.c2VjcmV0';
+  await serve({ add: async () => RESULT });
+  const carrying = (verb: string, changes: object) => {
+    const { env } = call(verb);
+    return {
+      env: { ...env, CNI_ARGS: `K8S_POD_NAME=web;K8S_POD_NAMESPACE=default;IgnoreUnknown=1;TOKEN=${secret}` },
+      stdin: JSON.stringify({ ...(JSON.parse(STDIN) as object), kubernetes: { token: secret }, ...changes }),
+    };
+  };
+  await post(carrying('ADD', {}));
+  await post(carrying('DEL', {}));
+  await post(carrying('CHECK', {}));
+  await post(carrying('ADD', { cniVersion: '9.9.9' }));
+  await post({ ...carrying('ADD', {}), stdin: `{"cniVersion": "1.1.0", "token": "${secret}"` });
+  await postText(`{"stdin": "${secret}"`);
+  expect(log.length).toBeGreaterThan(4);
+  expect(inspect(log, { depth: null })).not.toContain(secret);
+});
+
 describe('what else may be asked', () => {
   it('is answered as JSON, or with 404', async () => {
     await serve({}, { reads: { '/snapshot': async () => ({ links: 3 }) } });
@@ -281,7 +302,7 @@ it('answers what is under way before it closes', async () => {
   expect((await answer).exitCode).toBe(0);
 });
 
-function call(verb: string): object {
+function call(verb: string): { readonly env: object; readonly stdin: string } {
   return {
     env: { CNI_COMMAND: verb, CNI_CONTAINERID: 'c0ffee', CNI_IFNAME: 'eth0', CNI_NETNS: '/run/netns/pod' },
     stdin: STDIN,

@@ -1,5 +1,6 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa, type Result } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 import * as z from 'zod';
@@ -8,6 +9,7 @@ import { parseAgentFlags } from '../../src/agent/flags.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { parseAddress } from '../../src/net/index.ts';
 import { mustSucceed, SAMPLES, useApiserver } from './apiserver.ts';
+import { eventually } from './eventually.ts';
 
 const CONFIG = join(import.meta.dirname, '..', '..', 'config');
 const AGENT = 'system:serviceaccount:weft-system:weft-agent';
@@ -445,6 +447,134 @@ describe('the admission policies', () => {
     expect(String(tried.all)).toContain("the agent's token names no node");
   });
 
+  describe('and tokens as an apiserver makes them, not impersonated (S3, S5)', () => {
+    /** By that token alone. */
+    const by = (token: string, args: readonly string[], input?: object) => {
+      const { plane, dir } = apiserver();
+      return execa(
+        join(plane.binaries, 'kubectl'),
+        [
+          ...['--kubeconfig=/dev/null', `--cache-dir=${join(dir, 'token-cache')}`, `--server=${plane.url}`],
+          ...[`--certificate-authority=${authority}`, `--token=${token}`, ...args],
+        ],
+        { reject: false, all: true, ...(input === undefined ? {} : { input: JSON.stringify(input) }) },
+      );
+    };
+    const tokenOf = async (pod?: string) => {
+      const bound = pod === undefined ? [] : ['--bound-object-kind=Pod', `--bound-object-name=${pod}`];
+      const made = apiserver().kubectl([
+        'create',
+        'token',
+        'weft-agent',
+        '--namespace=weft-system',
+        ...bound,
+      ]);
+      return (await mustSucceed(made)).trim();
+    };
+    let authority: string;
+    beforeAll(async () => {
+      const config = await mustSucceed(apiserver().kubectl(['config', 'view', '--raw', '--output=json']));
+      const { clusters } = z
+        .object({
+          clusters: z.array(z.object({ cluster: z.record(z.string(), z.unknown()) })),
+        })
+        .parse(JSON.parse(config));
+      const cluster = clusters[0]?.cluster ?? {};
+      const data = cluster['certificate-authority-data'];
+      authority = join(apiserver().dir, 'authority.crt');
+      await writeFile(
+        authority,
+        typeof data === 'string'
+          ? Buffer.from(data, 'base64')
+          : await readFile(String(cluster['certificate-authority'])),
+      );
+      await mustSucceed(
+        apiserver().kubectl(['create', '-f', '-'], {
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name: 'agent-of-x', namespace: 'weft-system' },
+          spec: {
+            nodeName: 'x',
+            serviceAccountName: 'weft-agent',
+            containers: [{ name: 'agent', image: 'none' }],
+          },
+        }),
+      );
+    });
+
+    it("that of an agent's pod writes its own node's objects, and no others", async () => {
+      const token = await tokenOf('agent-of-x');
+      await mustSucceed(by(token, ['create', '-f', '-'], subnet('x', 21)) as Promise<Result>);
+      const other = await by(token, ['create', '-f', '-'], subnet('y', 22));
+      expect(other.all).toContain(
+        'the agent of node x may write only what belongs to its own node, not to y',
+      );
+      await mustSucceed(apiserver().kubectl(['create', '-f', '-'], subnet('y', 23)));
+      const taken = await by(token, [
+        ...['patch', 'nodesubnet', '10.60.23.0-26', '--type=merge'],
+        ...['-p', '{"spec":{"nodeName":"x"}}'],
+      ]);
+      expect(taken.exitCode).not.toBe(0);
+      expect((await by(token, ['delete', 'nodesubnet', '10.60.23.0-26'])).all).toContain('not to y');
+    });
+
+    it("takes from no other node's addresses, by neither their spec nor their status", async () => {
+      const token = await tokenOf('agent-of-x');
+      const theirs = {
+        apiVersion: 'ipam.weft.dev/v1alpha1',
+        kind: 'IPAllocation',
+        metadata: { name: '10.60.23.7' },
+        spec: {
+          address: '10.60.23.7',
+          pool: 'pods',
+          nodeName: 'y',
+          attachment: { network: 'weft', containerID: 'c', ifName: 'eth0', kind: 'Interface' },
+        },
+      };
+      await mustSucceed(apiserver().kubectl(['create', '-f', '-'], theirs));
+      const released = { status: { releasedAt: '2026-01-01T00:00:00Z' } };
+      const tries = [
+        by(token, [
+          ...['patch', 'ipallocation', '10.60.23.7', '--subresource=status', '--type=merge'],
+          ...['-p', JSON.stringify(released)],
+        ]),
+        by(token, ['delete', 'ipallocation', '10.60.23.7']),
+        by(token, ['patch', 'ipallocation', '10.60.23.7', '--type=merge', '-p', '{"spec":{"nodeName":"x"}}']),
+        by(token, ['delete', 'ipallocations', '--all']),
+      ];
+      for (const tried of await Promise.all(tries)) expect(tried.exitCode, tried.all).not.toBe(0);
+      const kept = apiserver().kubectl(['get', 'ipallocation', '10.60.23.7', '--output=json']);
+      expect(JSON.parse(await mustSucceed(kept))).toMatchObject({ spec: { nodeName: 'y' } });
+      expect(JSON.parse(await mustSucceed(kept))).not.toHaveProperty('status.releasedAt');
+    });
+
+    it('that is bound to no pod writes nothing', async () => {
+      const tried = await by(await tokenOf(), ['create', '-f', '-'], subnet('x', 24));
+      expect(tried.all).toContain("the agent's token names no node");
+    });
+
+    it('makes no token of its own account, for whatever node', async () => {
+      const tried = await by(await tokenOf('agent-of-x'), [
+        ...['create', 'token', 'weft-agent', '--namespace=weft-system'],
+        ...['--bound-object-kind=Pod', '--bound-object-name=agent-of-x'],
+      ]);
+      expect(tried.all).toMatch(/cannot create resource "serviceaccounts\/token"/);
+    });
+
+    it('is worth nothing when its pod has gone', async () => {
+      const token = await tokenOf('agent-of-x');
+      await mustSucceed(by(token, ['get', 'ippools']) as Promise<Result>);
+      const forced = ['--namespace=weft-system', '--grace-period=0', '--force'];
+      await mustSucceed(apiserver().kubectl(['delete', 'pod', 'agent-of-x', ...forced]));
+      // The apiserver remembers for ten seconds whom it has let in.
+      await eventually(
+        'the token to be refused',
+        async () => /Unauthorized|must be logged in/.test((await by(token, ['get', 'ippools'])).all),
+        40_000,
+      );
+    });
+  });
+
   it('let an agent say of its own Node alone that its network works', async () => {
     // kubectl reads before it patches, which the agent does not and may not.
     const reader = ['create', 'clusterrole', 'reader', '--verb=get', '--resource=nodes/status'];
@@ -489,6 +619,11 @@ describe('the admission policies', () => {
       if (user === CONTROLLER) expect(withoutOurs.failed).toBe(false);
       else expect(String(withoutOurs.all)).toContain('by the controller alone');
       expect(String((await patch({ metadata: { finalizers: [] } })).all)).toContain('only weft');
+      const added = ['example.com/theirs', 'ipam.weft.dev/node-subnets', 'example.com/for-ever'];
+      const refused = 'no label or annotation';
+      for (const metadata of [{ finalizers: added }, { labels: { a: 'b' } }, { annotations: { a: 'b' } }]) {
+        expect(String((await patch({ metadata })).all)).toContain(refused);
+      }
       const owner = { apiVersion: 'v1', kind: 'Node', name: 'gone', uid: 'gone' };
       expect(String((await patch({ metadata: { ownerReferences: [owner] } })).all)).toContain('its owners');
       expect(String((await patch({ spec: { natOutgoing: false } })).all)).toContain('never change its spec');

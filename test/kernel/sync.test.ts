@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   IP_FAMILIES,
@@ -132,6 +133,47 @@ describe("a source that is not the pod's own", () => {
   });
 });
 
+describe("a redirect, which would lead the node's or a pod's traffic elsewhere (S9)", () => {
+  test.each<{ family: IPFamily; to: 'its own node' | 'another pod' }>([
+    { family: 4, to: 'its own node' },
+    { family: 6, to: 'its own node' },
+    { family: 4, to: 'another pod' },
+    { family: 6, to: 'another pod' },
+  ])('from a pod to $to is dropped (IPv$family)', async ({ family, to }) => {
+    const { a, b } = byName();
+    const [from] = a.pods;
+    const target = to === 'its own node' ? a : b.pods[0];
+    if (from === undefined || target === undefined) throw new Error('the fabric has no pods');
+    const { protocol, type, code } = {
+      4: { protocol: 1, type: 5, code: 1 },
+      6: { protocol: 58, type: 137, code: 0 },
+    }[family];
+    const octet = (value: number) => `\\0${value.toString(8)}`;
+    const packet = `${octet(type)}${octet(code)}${octet(0).repeat(62)}`;
+    const address = family === 4 ? target.addresses[4] : `[${target.addresses[6]}]`;
+    const send = () =>
+      from.throwaway.sh(`printf '%b' '${packet}' | socat -u - IP${family}-SENDTO:${address}:${protocol}`);
+    const counter = countArrivals(
+      target.throwaway,
+      family,
+      family === 4 ? 'icmp type redirect' : 'icmpv6 type nd-redirect',
+    );
+    send();
+    await sleep(300);
+    expect(counter()).toBe(0);
+
+    // Without the rule it does arrive: nothing else stops it.
+    syncs.forEach((sync) => sync.pause());
+    a.throwaway.sh('nft flush chain inet weft from_pods');
+    send();
+    expect(await until(() => counter() === 1, 5000)).toBeDefined();
+    syncs.forEach((sync) => sync.resume());
+    target.throwaway.sh('nft delete table inet arrivals');
+    const guarded = () => a.throwaway.sh('nft list table inet weft').includes('no routers');
+    expect(await until(guarded, 5000)).toBeDefined();
+  });
+});
+
 describe('packets of our VXLAN', () => {
   test.each([
     { who: 'a pod of another node', machine: () => byName().a.pods[0]?.throwaway },
@@ -175,9 +217,12 @@ function byName(): Record<'a' | 'b' | 'c', FabricNode> {
   return { a, b, c };
 }
 
-/** Counts the echo requests that arrive at the machine from now on. */
-function countArrivals(machine: Throwaway, family: IPFamily): () => number {
-  const type = family === 4 ? 'icmp type echo-request' : 'icmpv6 type echo-request';
+/** Counts what arrives at the machine from now on: echo requests, unless something else is said. */
+function countArrivals(
+  machine: Throwaway,
+  family: IPFamily,
+  type = family === 4 ? 'icmp type echo-request' : 'icmpv6 type echo-request',
+): () => number {
   machine.sh(
     `nft 'add table inet arrivals; add chain inet arrivals input { type filter hook input priority 0; }; ` +
       `add rule inet arrivals input ${type} counter'`,

@@ -61,6 +61,33 @@ describe('on a node that has never served', () => {
   });
 });
 
+test('only root reaches what the agent opens: files, sockets of its own directory, and ports on loopback (S13)', async () => {
+  const run = async (file: string, ...args: string[]) => (await execa(file, args)).stdout;
+  // To connect to a socket is to write to it.
+  const open = await run('find', '/run/weft', '/etc/cni/net.d', '-perm', '/022');
+  expect(open).toBe('');
+  expect(await run('find', '/run/weft', '-maxdepth', '0', '-perm', '0700', '-user', 'root')).toBe(
+    '/run/weft',
+  );
+  expect(await run('find', '/run/weft/agent.sock', '-type', 's', '-perm', '0600', '-user', 'root')).not.toBe(
+    '',
+  );
+
+  const listening = async (...kinds: string[]) =>
+    (await run('ss', ...kinds, '--listening', '--processes', '--numeric', '--no-header'))
+      .split('\n')
+      .filter((line) => line.includes(`pid=${agent.pid},`))
+      // Kind, state and two lengths of queues come before the address.
+      .map((line) => line.trim().split(/\s+/)[4] ?? line);
+  const ports = await listening('--tcp', '--udp', '--raw');
+  expect(ports.length).toBeGreaterThan(0);
+  expect(ports.filter((port) => !/^(127\.0\.0\.1|\[::1\]):\d+$/.test(port))).toEqual([]);
+  // Abstract ones begin with @ and belong to the network namespace, which pods on the host's network share.
+  const names = await listening('--unix');
+  expect(names.length).toBeGreaterThan(1);
+  expect(names.filter((name) => !name.startsWith('/run/weft/'))).toEqual([]);
+});
+
 describe('pods outlive their agent', () => {
   test('killed five times in a row: the same links, the same addresses, STATUS always content', async () => {
     const before = await state();
