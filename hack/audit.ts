@@ -20,7 +20,7 @@ export async function audit(args: readonly string[], say: (line: string) => void
   }
   if (!('vulnerabilities' in answer.data)) {
     say(`The registry answered no audit: ${answer.data.message.trim()}`);
-    say('Nothing was looked at. Ask one that does: npm run audit -- --registry=https://registry.npmjs.org');
+    say('Nothing was looked at. Ask a registry that does: npm run audit -- --registry=URL');
     return 3;
   }
   const shipped = new Set(await shippedPackages());
