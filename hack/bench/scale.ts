@@ -32,20 +32,23 @@ import { step, type Progress } from '../cluster/progress.ts';
 import type { Figure } from './figures.ts';
 import { summarize } from './statistics.ts';
 
-/** So many nodes, so many allocations on each, one after the other. */
+/** So many nodes, so many allocations on each, one after the other: what grows with nodes shows from the first on. */
 const SIZES = [
+  { nodes: 200, each: 110 },
   { nodes: 1_000, each: 110 },
   { nodes: 5_000, each: 30 },
 ] as const;
 const IN_FLIGHT = 32;
+/** Every so many-th agent has the watches of all subnets and pools too. */
+const SAMPLED = 50;
 const CHECKOUT = join(import.meta.dirname, '../..');
 
 /**
  * A large cluster on one real etcd and apiserver, its nodes simulated: each has a NodeSubnet and the one watch that
- * every agent has of its own allocations, and claims its addresses by the real code. The watches that all agents have of
- * all subnets and pools are one for all of them here: they cost the apiserver per event and agent, not per node. Measured:
- * the rate of claims under all those watches, what a watch brings an agent, and the real controller's memory and its
- * time from a restart to being ready.
+ * every agent has of its own allocations, and claims its addresses by the real code, while the real controller counts
+ * them. Some agents have the watches of all subnets and pools too: what those bring is the same for each. Measured: the
+ * rate of claims under all those watches, what they bring an agent, and the controller's memory and its time from a
+ * restart to being ready.
  */
 export async function measureScale(progress: Progress): Promise<Figure[]> {
   await buildAll();
@@ -70,15 +73,18 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
     const watches = await step(progress, `${nodes} watches`, () =>
       openWatches(client, nodes, watching.signal),
     );
-    const beganMs = performance.now();
-    const durationsMs = await step(progress, `${nodes * each} claims`, () =>
-      claimAll(client, pool, nodes, each),
-    );
-    const seconds = (performance.now() - beganMs) / 1000;
-    const brought = { bytes: watches.bytes(), resumed: watches.resumed() };
-    const controller = await step(progress, 'the controller, started and restarted', () =>
-      measureController(plane, dir),
-    );
+    const { durationsMs, seconds, brought, megabytes } = await besideController(plane, dir, async () => {
+      const beganMs = performance.now();
+      const claims = await step(progress, `${nodes * each} claims`, () =>
+        claimAll(client, pool, nodes, each),
+      );
+      return {
+        durationsMs: claims,
+        seconds: (performance.now() - beganMs) / 1000,
+        brought: watches.brought(),
+      };
+    });
+    const controller = await step(progress, 'the controller, restarted', () => measureController(plane, dir));
     const who = `${nodes} nodes, ${each} each`;
     const { p50Ms, p99Ms, count } = summarize(durationsMs);
     return [
@@ -96,11 +102,21 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
         bytesPerSecond: brought.bytes / nodes / seconds,
       },
       {
-        ...{ part: 'scale', what: 'such watches ended by a busy apiserver', who, count: brought.resumed },
+        ...{ part: 'scale', what: 'its watches of pools and subnets', who, count: nodes / SAMPLED },
+        bytesPerSecond: brought.sampledBytes / (nodes / SAMPLED) / seconds,
+      },
+      {
+        ...{ part: 'scale', what: 'watches ended by a busy apiserver', who, count: brought.resumed },
         perSecond: brought.resumed / seconds,
       },
       {
-        ...{ part: 'scale', what: 'controller, memory', who, count: 1, megabytes: controller.megabytes },
+        ...{ part: 'scale', what: 'controller, memory while they come', who, count: 1 },
+        megabytes,
+        target: { value: 'megabytes', bound: 'at most', limit: 256 },
+      },
+      {
+        ...{ part: 'scale', what: 'controller, memory after a restart', who, count: 1 },
+        megabytes: controller.megabytes,
         target: { value: 'megabytes', bound: 'at most', limit: 256 },
       },
       {
@@ -172,56 +188,75 @@ async function makeNodes(client: KubeClient, nodes: number): Promise<IPPool> {
 
 /** What the watches have come to so far. */
 interface Watches {
-  /** What all of them have brought, as JSON. */
-  bytes(): number;
-  /** How often the apiserver ended one that it found too slow, and it was resumed. */
-  resumed(): number;
+  brought(): {
+    /** What the watches of all agents' own allocations have brought, as JSON. */
+    readonly bytes: number;
+    /** What those of pools and subnets have, which a sample of agents has. */
+    readonly sampledBytes: number;
+    /** How often the apiserver ended one that it found too slow, and it was resumed. */
+    readonly resumed: number;
+  };
 }
 
 /**
- * The watch of its own allocations that each agent has. Resumed where the apiserver ends it, as an agent does: a busy
- * one ends those that do not keep up.
+ * The watch of its own allocations that each agent has, and of a sample of agents those of pools and subnets. Resumed
+ * where the apiserver ends it, as an agent does: a busy one ends those that do not keep up.
  */
 async function openWatches(client: KubeClient, nodes: number, signal: AbortSignal): Promise<Watches> {
-  let bytes = 0;
-  let resumed = 0;
+  const brought = { bytes: 0, sampledBytes: 0, resumed: 0 };
   const { metadata } = Listed.parse(
     await client.request({ method: 'GET', path: pathOf(IP_ALLOCATION), query: { limit: 1 } }),
   );
 
-  async function follow(index: number, onOpen: () => void): Promise<void> {
+  async function follow({ path, fieldSelector, counter }: Watched, onOpen: () => void): Promise<void> {
     let { resourceVersion } = metadata;
     while (!signal.aborted) {
       await client.stream({
-        path: pathOf(IP_ALLOCATION),
+        path,
         query: {
           watch: true,
-          fieldSelector: `spec.nodeName=${nodeName(index)}`,
+          ...(fieldSelector === undefined ? {} : { fieldSelector }),
           resourceVersion,
           allowWatchBookmarks: true,
         },
         signal,
         onOpen,
         onLine(line) {
-          bytes += JSON.stringify(line).length + 1;
+          brought[counter] += JSON.stringify(line).length + 1;
           resourceVersion = WatchLine.parse(line).object.metadata.resourceVersion;
         },
       });
-      resumed++;
+      brought.resumed++;
     }
   }
 
-  await inParallel(nodes, async (index) => {
+  async function open(watched: Watched): Promise<void> {
     const opened = Promise.withResolvers<undefined>();
-    follow(index, () => opened.resolve(undefined)).catch((error: unknown) => {
+    follow(watched, () => opened.resolve(undefined)).catch((error: unknown) => {
       opened.reject(error);
-      if (!signal.aborted)
-        process.stderr.write(`the watch of ${nodeName(index)} is lost: ${String(error)}\n`);
+      if (!signal.aborted) process.stderr.write(`a watch of ${watched.path} is lost: ${String(error)}\n`);
     });
     await opened.promise;
+  }
+
+  await inParallel(nodes, async (index) => {
+    await open({
+      path: pathOf(IP_ALLOCATION),
+      fieldSelector: `spec.nodeName=${nodeName(index)}`,
+      counter: 'bytes',
+    });
+    if (index % SAMPLED !== 0) return;
+    await open({ path: pathOf(IP_POOL), counter: 'sampledBytes' });
+    await open({ path: pathOf(NODE_SUBNET), counter: 'sampledBytes' });
   });
-  return { bytes: () => bytes, resumed: () => resumed };
+  return { brought: () => ({ ...brought }) };
 }
+
+type Watched = {
+  readonly path: string;
+  readonly fieldSelector?: string;
+  readonly counter: 'bytes' | 'sampledBytes';
+};
 
 const Revision = z.object({ resourceVersion: z.string() });
 const Listed = z.object({ metadata: Revision });
@@ -278,31 +313,58 @@ async function measureController(
   const readyMs: number[] = [];
   let megabytes = 0;
   for (let run = 0; run < 3; run++) {
-    const probe = join(dir, 'probe.sock');
     const beganMs = performance.now();
-    const controller = execa(
-      'node',
-      [
-        // As in config/controller.
-        ...['--max-semi-space-size=1', '--heap-growing-percent=20', '--liftoff-only'],
-        join(CHECKOUT, 'dist/controller.mjs'),
-        ...['--identity=scale', '--namespace=default', `--probe-socket=${probe}`],
-        `--kubeconfig=${plane.kubeconfig}`,
-      ],
-      { reject: false, env: { MALLOC_ARENA_MAX: '2' }, stdio: 'ignore' },
-    );
+    const controller = startController(plane, dir);
     try {
-      await untilReady(probe);
+      await untilReady(controller.probe);
       readyMs.push(performance.now() - beganMs);
       // Long enough to take the Lease over, count everything and write the status.
       await sleep(LEADS_MS);
-      megabytes = Math.max(megabytes, await peakMegabytes(controller.pid));
+      megabytes = Math.max(megabytes, await peakMegabytes(controller.process.pid));
     } finally {
-      controller.kill('SIGKILL');
-      await controller;
+      await killController(controller);
     }
   }
   return { readyMs, megabytes };
+}
+
+/** What `work` answers, and the most memory that a controller had which led meanwhile. */
+async function besideController<Result>(
+  plane: ControlPlane,
+  dir: string,
+  work: () => Promise<Result>,
+): Promise<Result & { readonly megabytes: number }> {
+  const controller = startController(plane, dir);
+  try {
+    await untilReady(controller.probe);
+    const result = await work();
+    return { ...result, megabytes: await peakMegabytes(controller.process.pid) };
+  } finally {
+    await killController(controller);
+  }
+}
+
+function startController(plane: ControlPlane, dir: string) {
+  const probe = join(dir, 'probe.sock');
+  const started = execa(
+    'node',
+    [
+      // As in config/controller.
+      ...['--max-semi-space-size=1', '--heap-growing-percent=20', '--liftoff-only'],
+      join(CHECKOUT, 'dist/controller.mjs'),
+      ...['--identity=scale', '--namespace=default', `--probe-socket=${probe}`],
+      `--kubeconfig=${plane.kubeconfig}`,
+    ],
+    { reject: false, env: { MALLOC_ARENA_MAX: '2' }, stdio: 'ignore' },
+  );
+  return { process: started, probe };
+}
+
+type Controller = ReturnType<typeof startController>;
+
+async function killController(controller: Controller): Promise<void> {
+  controller.process.kill('SIGKILL');
+  await controller.process;
 }
 
 const LEADS_MS = 40_000;

@@ -1,17 +1,22 @@
 import {
   FILTER_TABLE,
+  NODE_SET_NAMES,
+  nodeSetChanges,
+  nodeSetElements,
   renderFilter,
+  withoutNodes,
   type AttachmentRules,
   type FilterState,
   type NftDocument,
 } from '../dataplane/index.ts';
-import { applyNft, nftTableHash, type CommandRunner, type NftTable } from '../kernel/index.ts';
+import { applyNft, CommandError, readNftTable, type CommandRunner, type NftTable } from '../kernel/index.ts';
 
 /** Our nft table, kept as it was applied. */
 export interface FilterTable {
   /**
    * Exchanges the table in one transaction if other rules are desired, or, where `verify` is set, if someone has
-   * changed it since: by a hash of the listing taken right after our own apply.
+   * changed it since: by a hash of the listing taken right after our own apply. Where nodes alone have come or gone,
+   * it is their addresses that are added and taken out.
    * @throws CommandError with nft's explanation
    */
   apply(state: FilterState, options: { readonly verify: boolean }): Promise<FilterOutcome>;
@@ -48,24 +53,46 @@ export function createFilterTable(
   run: CommandRunner,
   attachments: () => readonly AttachmentRules[] = () => [],
 ): FilterTable {
-  let applied: { readonly text: string; readonly hash: string | undefined } | undefined;
+  let applied: Applied | undefined;
   let latest: FilterState | undefined;
   let last: Promise<unknown> = Promise.resolve();
   let waiting: Promise<void> | undefined;
 
   async function exchange(
-    document: NftDocument,
+    state: FilterState,
     { verify, inForce }: { readonly verify: boolean; readonly inForce?: () => void },
   ): Promise<FilterOutcome> {
-    const text = JSON.stringify(document);
-    const same = applied?.text === text;
-    if (same && (!verify || (await nftTableHash(run, TABLE)) === applied?.hash)) return 'unchanged';
+    const rules = attachments();
+    const text = rulesText(state, rules);
+    const before = applied?.text === text ? applied : undefined;
+    if (before !== undefined && (!verify || (await isAsApplied(before)))) {
+      const changes = nodeSetChanges(before.state, state);
+      if (changes === undefined) return 'unchanged';
+      applied = undefined;
+      if (await hasTaken(run, changes)) {
+        applied = { ...before, state };
+        return 'applied';
+      }
+    }
     // Should this fail halfway, the next call applies again.
     applied = undefined;
-    await applyNft(run, document);
+    await applyNft(run, renderFilter(state, rules));
     inForce?.();
-    applied = { text, hash: await nftTableHash(run, TABLE) };
-    return same ? 'repaired' : 'applied';
+    applied = { text, state, hash: (await readTable())?.hash };
+    return before === undefined ? 'applied' : 'repaired';
+  }
+
+  const readTable = () => readNftTable(run, TABLE, { apart: NODE_SET_NAMES });
+
+  async function isAsApplied({ state, hash }: Applied): Promise<boolean> {
+    const content = await readTable();
+    return (
+      content !== undefined &&
+      content.hash === hash &&
+      [...nodeSetElements(state)].every(([name, addresses]) =>
+        haveSameElements(content.elements.get(name) ?? [], addresses),
+      )
+    );
   }
 
   function inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -78,7 +105,7 @@ export function createFilterTable(
     apply: (state, { verify }) =>
       inTurn(() => {
         latest = state;
-        return exchange(renderFilter(state, attachments()), { verify });
+        return exchange(state, { verify });
       }),
     attachmentsChanged() {
       waiting ??= new Promise((resolve, reject) => {
@@ -86,7 +113,7 @@ export function createFilterTable(
           waiting = undefined;
           if (latest === undefined) throw new FilterNotAppliedError();
           // The listing that follows is for later: where it fails, the next apply exchanges the table again.
-          await exchange(renderFilter(latest, attachments()), { verify: false, inForce: resolve });
+          await exchange(latest, { verify: false, inForce: resolve });
         });
         exchanged.then(resolve, reject);
       });
@@ -96,11 +123,44 @@ export function createFilterTable(
       inTurn(async () => {
         const state = given ?? latest;
         if (state === undefined) return false;
-        const hash = await nftTableHash(run, TABLE);
-        const text = JSON.stringify(renderFilter(state, attachments()));
-        return applied?.text === text && hash !== undefined && applied.hash === hash;
+        return (
+          applied !== undefined &&
+          applied.text === rulesText(state, attachments()) &&
+          nodeSetChanges(applied.state, state) === undefined &&
+          (await isAsApplied(applied))
+        );
       }),
   };
+}
+
+/** What the kernel was given last. */
+interface Applied {
+  /** All of it but the addresses of nodes. */
+  readonly text: string;
+  readonly state: FilterState;
+  /** Of the listing without those, in the kernel's own order and spelling. */
+  readonly hash: string | undefined;
+}
+
+function rulesText(state: FilterState, attachments: readonly AttachmentRules[]): string {
+  return JSON.stringify(renderFilter(withoutNodes(state), attachments));
+}
+
+/** False where nft refuses: what the sets held before is not what we gave them. */
+async function hasTaken(run: CommandRunner, changes: NftDocument): Promise<boolean> {
+  try {
+    await applyNft(run, changes);
+    return true;
+  } catch (error) {
+    if (error instanceof CommandError) return false;
+    throw error;
+  }
+}
+
+/** In whatever order the kernel lists them. */
+function haveSameElements(listed: readonly unknown[], desired: readonly string[]): boolean {
+  const elements = new Set(listed);
+  return elements.size === desired.length && desired.every((address) => elements.has(address));
 }
 
 const TABLE: NftTable = { family: 'inet', name: FILTER_TABLE };

@@ -8,7 +8,9 @@ import {
   ROUTE_PROTOCOL,
   watchNftables,
   watchRtnetlink,
+  type FdbEntry,
   type KernelEvent,
+  type Neighbour,
   type Notifications,
 } from '../kernel/index.ts';
 import type { AgentParts } from './parts.ts';
@@ -16,10 +18,22 @@ import type { Scope } from './schedule.ts';
 
 export interface KernelWatchOptions {
   readonly ownPorts: () => ReadonlySet<number>;
+  readonly asked: Asked;
   /** Someone touched what may be ours; where events were lost, everything. */
   readonly onTouched: (what: Scope) => void;
   readonly clock: Clock;
   readonly log: AgentParts['log'];
+}
+
+/**
+ * What this node asks for, as far as the last comparison knows. Of forwarding entries and of neighbours that go the kernel
+ * does not say by whom: what is now as it should be is no news, nor is it who is asked for no more on the node's own links.
+ */
+export interface Asked {
+  /** Whether it is our device: others have VXLAN devices too. */
+  isTunnel(linkIndex: number): boolean;
+  hasForwarding(entry: FdbEntry): boolean;
+  hasNeighbour(neighbour: Neighbour): boolean;
 }
 
 /**
@@ -30,7 +44,7 @@ export function watchKernel(options: KernelWatchOptions): { close(): Promise<voi
   const closing = new AbortController();
   const onEvents = (events: readonly KernelEvent[]) => {
     for (const event of events) {
-      const what = touchedBy(event);
+      const what = touchedBy(event, options.asked);
       if (what !== undefined) options.onTouched(what);
     }
   };
@@ -47,7 +61,7 @@ export function watchKernel(options: KernelWatchOptions): { close(): Promise<voi
 }
 
 /** What of ours the event may be about; undefined: nothing. Own doings converge, so a doubt costs one comparison. */
-export function touchedBy(event: KernelEvent): Scope | undefined {
+export function touchedBy(event: KernelEvent, asked: Asked): Scope | undefined {
   switch (event.kind) {
     case 'link':
       return isTellingLink(event) ? 'links' : undefined;
@@ -56,9 +70,14 @@ export function touchedBy(event: KernelEvent): Scope | undefined {
     case 'route':
       return OUR_PROTOCOLS.has(event.route.protocol) ? 'links' : undefined;
     case 'neighbour':
-      return event.removed || event.neighbour.permanent ? 'links' : undefined;
+      // What goes has lost its state, and its MAC too.
+      return (event.removed ? asked.hasNeighbour(event.neighbour) : event.neighbour.permanent)
+        ? 'links'
+        : undefined;
     case 'fdb':
-      return 'links';
+      return asked.isTunnel(event.entry.linkIndex) && event.removed === asked.hasForwarding(event.entry)
+        ? 'links'
+        : undefined;
     case 'nft':
       return 'filters';
     case 'overrun':

@@ -1,52 +1,58 @@
 import type { Clock } from '../ipam/index.ts';
 
-/** What of a node's data path is to be compared. Filters cost processes, so they have a time of their own. */
-export type Scope = 'links' | 'filters' | 'all';
+/**
+ * What of a node's data path is to be looked at. `objects`: what changed ones ask for, without looking at the kernel.
+ * `links`: the kernel's links and routes. `filters`: its filters, which costs processes.
+ */
+export type Part = 'objects' | 'links' | 'filters';
+export type Scope = Part | 'all';
 
 /** When the next comparison is due: requests that come together are answered together, and not too often. */
 export interface Schedule {
   /** At the latest so many milliseconds from now, unless the last comparison is too near. */
   request(scope: Scope, withinMs: number): void;
-  /** Not to be put off: someone waits. */
+  /** The objects, not to be put off: someone waits. */
   requestNow(): void;
   /**
-   * Waits until something is due, or `probe`, asked every second, says that it is. Undefined: `signal` has ended it.
+   * Waits until something is due, or `probe`, asked every second, says that the links are. Undefined: `signal` has
+   * ended it.
    */
-  next(signal: AbortSignal, probe: () => boolean): Promise<{ readonly filters: boolean } | undefined>;
+  next(signal: AbortSignal, probe: () => boolean): Promise<ReadonlySet<Part> | undefined>;
   /** The comparison that `next` gave rise to is over. */
   finished(): void;
 }
 
+const PARTS: readonly Part[] = ['objects', 'links', 'filters'];
 /** The least time between the beginnings of two comparisons; longer where they start processes. */
-const GAP_MS: Readonly<Record<'links' | 'filters', number>> = { links: 200, filters: 1000 };
+const GAP_MS: Readonly<Record<Part, number>> = { objects: 20, links: 200, filters: 1000 };
 /** Comparing takes the longer the more nodes there are: after each it rests for so many times as long as it took. */
 const REST_PER_DURATION = 4;
 const LONGEST_REST_MS = 1000;
 const PROBE_MS = 1000;
 
 export function createSchedule(clock: Clock): Schedule {
-  const dueMs = { links: Infinity, filters: Infinity };
-  const notBeforeMs = { links: -Infinity, filters: -Infinity };
-  let startedMs = -Infinity;
+  const dueMs = { objects: Infinity, links: Infinity, filters: Infinity };
+  const notBeforeMs = { objects: -Infinity, links: -Infinity, filters: -Infinity };
+  let last: { readonly taken: ReadonlySet<Part>; readonly startedMs: number } | undefined;
   let urgent = false;
   let wakeUp = () => undefined as void;
 
-  const take = (nowMs: number) => {
-    const filters = Math.max(dueMs.filters, notBeforeMs.filters) <= nowMs;
-    for (const scope of filters ? (['links', 'filters'] as const) : (['links'] as const)) {
-      dueMs[scope] = Infinity;
-      notBeforeMs[scope] = nowMs + GAP_MS[scope];
+  const atMs = (part: Part) => Math.max(dueMs[part], notBeforeMs[part]);
+  const take = (nowMs: number, more: readonly Part[]): ReadonlySet<Part> => {
+    const taken = new Set([...PARTS.filter((part) => atMs(part) <= nowMs), ...more]);
+    for (const part of taken) {
+      dueMs[part] = Infinity;
+      notBeforeMs[part] = nowMs + GAP_MS[part];
     }
-    startedMs = nowMs;
+    last = { taken, startedMs: nowMs };
     urgent = false;
-    return { filters };
+    return taken;
   };
 
   return {
     request(scope, withinMs) {
-      const atMs = clock.nowMs() + withinMs;
-      if (scope !== 'filters') dueMs.links = Math.min(dueMs.links, atMs);
-      if (scope !== 'links') dueMs.filters = Math.min(dueMs.filters, atMs);
+      const wantedMs = clock.nowMs() + withinMs;
+      for (const part of scope === 'all' ? PARTS : [scope]) dueMs[part] = Math.min(dueMs[part], wantedMs);
       wakeUp();
     },
     requestNow() {
@@ -56,23 +62,25 @@ export function createSchedule(clock: Clock): Schedule {
     async next(signal, probe) {
       while (!signal.aborted) {
         const nowMs = clock.nowMs();
-        const firstMs = Math.min(
-          Math.max(dueMs.links, notBeforeMs.links),
-          Math.max(dueMs.filters, notBeforeMs.filters),
-        );
-        if (urgent || firstMs <= nowMs || probe()) return take(nowMs);
+        const firstMs = Math.min(...PARTS.map(atMs));
+        if (urgent || firstMs <= nowMs) return take(nowMs, urgent ? ['objects'] : []);
+        if (probe()) return take(nowMs, ['links']);
         const woken = new Promise<void>((resolve) => (wakeUp = resolve));
         await waitAtMost(clock, Math.min(firstMs - nowMs, PROBE_MS), woken, signal);
       }
       return undefined;
     },
     finished() {
+      // Filters are looked at by another process: they have their gap, and nothing else waits for it.
+      if (last === undefined || !RESTING.some((part) => last?.taken.has(part))) return;
       const nowMs = clock.nowMs();
-      const restMs = Math.min((nowMs - startedMs) * REST_PER_DURATION, LONGEST_REST_MS);
-      notBeforeMs.links = Math.max(notBeforeMs.links, nowMs + restMs);
+      const restMs = Math.min((nowMs - last.startedMs) * REST_PER_DURATION, LONGEST_REST_MS);
+      for (const part of RESTING) notBeforeMs[part] = Math.max(notBeforeMs[part], nowMs + restMs);
     },
   };
 }
+
+const RESTING = ['objects', 'links'] as const;
 
 async function waitAtMost(
   clock: Clock,

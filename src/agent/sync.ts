@@ -2,8 +2,12 @@ import type { IPPool, NodeSubnet } from '../api/index.ts';
 import {
   desiredNodeState,
   FILTER_TABLE,
+  peerChanges,
   podMTUOf,
+  setHas,
+  VXLAN_LINK,
   type DataplaneConfig,
+  type DesiredInput,
   type DNSServer,
   type NodeState,
   type Uplinks,
@@ -13,11 +17,13 @@ import {
   changePodMTUs,
   ensureAccepted,
   forgetHostPortFlows,
+  getLink,
   podMTUChanges,
   readPodRules,
   repairPodLinks,
   type CommandRunner,
   type Namespace,
+  type Neighbour,
   type NetlinkSocket,
   type PodMTUChange,
 } from '../kernel/index.ts';
@@ -33,9 +39,10 @@ import { createFilterTable } from './filter-table.ts';
 import { ensureForwarding, isForwarding, kernelFamilies } from './forwarding.ts';
 import { kernelDifferences, type KernelDifferences } from './kernel-differences.ts';
 import { watchKernel } from './kernel-watch.ts';
-import { applyNodeState, type Change, type NodeStateOptions } from './node-state.ts';
+import { applyNodeState, forwardingText, type Change, type NodeStateOptions } from './node-state.ts';
 import type { AgentParts, DataPath } from './parts.ts';
-import { createSchedule } from './schedule.ts';
+import { createSchedule, type Part } from './schedule.ts';
+import { applyPeerChanges } from './single-peers.ts';
 import { readUplinks } from './uplink.ts';
 
 /** What the node's data path is derived from. */
@@ -174,10 +181,49 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const filterListeners = new Set<() => void>();
 
   /** What of single peers or pods was refused; undefined while there is nothing to compare with. */
-  async function compare(verifyFilters: boolean): Promise<readonly Error[] | undefined> {
+  async function compare(due: ReadonlySet<Part>): Promise<readonly Error[] | undefined> {
     const sources = parts.sources();
     if (sources === undefined) return undefined;
-    const state = desiredBy(sources);
+    const verifyFilters = due.has('filters');
+    const isWhole = failure === undefined && unmet.refused.length === 0;
+    if (!due.has('links') && isWhole && (await followPeers(sources, verifyFilters))) return [];
+    return compareAll(sources, verifyFilters);
+  }
+
+  /**
+   * What changed objects ask for, where that is no more than single peers that come, go or move: then nothing else of
+   * the kernel is looked at, which takes the longer the more nodes there are. False: everything is to be compared.
+   */
+  async function followPeers(sources: NodeSources, verifyFilters: boolean): Promise<boolean> {
+    if (previous === undefined) return false;
+    const input = inputOf(sources);
+    const changes = peerChanges(previous.input, input, previous.state);
+    if (changes === undefined) return false;
+    const { state } = changes;
+    const drift: string[] = [];
+    try {
+      const outcome = await filterTable.apply(state.filter, { verify: verifyFilters });
+      if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+      const { set, removed } = await applyPeerChanges(host, changes);
+      for (const object of removed) previous.present.delete(object);
+      for (const object of set) previous.present.add(object);
+    } catch (error) {
+      // The kernel is not as it was left. What is wrong with it, the comparison that follows finds, or meets again.
+      log.info({ err: error }, 'what single nodes need could not be set by itself: everything is compared');
+      return false;
+    }
+    if (state.vxlan !== undefined) deviceAskedForMs = clock.nowMs();
+    current = state;
+    previous = { ...previous, input, state };
+    await lookAtForeignFilters(state, verifyFilters, drift);
+    if (drift.length > 0) parts.onDrift(drift);
+    return true;
+  }
+
+  async function compareAll(sources: NodeSources, verifyFilters: boolean): Promise<readonly Error[]> {
+    uplinks = freshUplinks(host, sources.node.addresses, uplinks);
+    const input = inputOf(sources);
+    const state = desiredNodeState(input);
     if (state.vxlan !== undefined) deviceAskedForMs = clock.nowMs();
     const errors: Error[] = [];
     const refused: Error[] = [];
@@ -223,14 +269,10 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       refused.push(...changeMTUs(state, () => true));
       hasApplied = true;
       current = state;
-      previous = { state, present: applied.present };
+      const tunnelIndex = getLink(host, { name: VXLAN_LINK })?.index;
+      previous = { input, state, tunnelIndex, present: new Set(applied.present) };
     });
-    try {
-      await letThrough(state, { verify: verifyFilters, drift });
-    } catch (error) {
-      // Foreign tables that cannot be read, or whose lock is held, are no fault of this node's own data path.
-      log.error({ err: error }, 'could not look at the filters of others: they may drop what pods send');
-    }
+    await lookAtForeignFilters(state, verifyFilters, drift);
     if (drift.length > 0) parts.onDrift(drift);
     const messages = refused.map(({ message }) => message);
     tellUnmet({ notes: state.notes, refused: hasApplied ? messages : unmet.refused });
@@ -244,20 +286,20 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     return clock.nowMs() - deviceAskedForMs < DEVICE_LINGERS_MS;
   }
 
-  function desiredBy(sources: NodeSources): NodeState {
-    uplinks = freshUplinks(host, sources.node.addresses, uplinks);
-    return desiredNodeState({
-      ...sources,
-      uplinks,
-      kernelFamilies: kernelFamilies(sysctlRoot),
-      config: parts.config,
-    });
+  function inputOf(sources: NodeSources): DesiredInput {
+    return { ...sources, uplinks, kernelFamilies: kernelFamilies(sysctlRoot), config: parts.config };
   }
 
-  async function letThrough(
-    state: NodeState,
-    { verify, drift }: { verify: boolean; drift: string[] },
-  ): Promise<void> {
+  async function lookAtForeignFilters(state: NodeState, verify: boolean, drift: string[]): Promise<void> {
+    try {
+      await letThrough(state, verify, drift);
+    } catch (error) {
+      // Foreign tables that cannot be read, or whose lock is held, are no fault of this node's own data path.
+      log.error({ err: error }, 'could not look at the filters of others: they may drop what pods send');
+    }
+  }
+
+  async function letThrough(state: NodeState, verify: boolean, drift: string[]): Promise<void> {
     const { families, bridged } = state;
     const traffic = { vxlanPort: state.vxlan?.port, families, bridged };
     const wanted = [traffic.vxlanPort, ...families, ...bridged.map(formatCIDR)].join();
@@ -305,7 +347,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       if (due === undefined) return;
       const served = [...waiting];
       try {
-        const refused = await compare(due.filters);
+        const refused = await compare(due);
         if (refused === undefined) {
           schedule.request('all', NO_SOURCES_MS);
           continue;
@@ -330,6 +372,11 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   schedule.request('all', 0);
   const watches = watchKernel({
     ownPorts: parts.ownPorts,
+    asked: {
+      isTunnel: (linkIndex) => linkIndex === previous?.tunnelIndex,
+      hasForwarding: (entry) => previous?.present.has(forwardingText(entry)) === true,
+      hasNeighbour: isNeighbourAskedFor,
+    },
     onTouched: (what) => schedule.request(what, DEBOUNCE_MS),
     clock,
     log,
@@ -363,10 +410,10 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       });
     },
     wake() {
-      schedule.request('links', DEBOUNCE_MS);
+      schedule.request('objects', OBJECTS_DEBOUNCE_MS);
       // What is to be kept apart is so soon, however often this node has just been compared.
       if (isolatedFor === isolationOf(parts.pools())) return;
-      void clock.sleep(DEBOUNCE_MS, stopping.signal).then(schedule.requestNow, () => undefined);
+      void clock.sleep(OBJECTS_DEBOUNCE_MS, stopping.signal).then(schedule.requestNow, () => undefined);
     },
     upToDate(signal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -385,7 +432,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     async differences() {
       const sources = parts.sources();
       if (sources === undefined || current === undefined) throw new NodeNotSetUpError();
-      const state = desiredBy(sources);
+      uplinks = freshUplinks(host, sources.node.addresses, uplinks);
+      const state = desiredNodeState(inputOf(sources));
       return kernelDifferences({ host, sysctlRoot, filterTable, state, isDeviceKept: isDeviceKept() });
     },
     async stop() {
@@ -404,6 +452,13 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     }
   }
 
+  function isNeighbourAskedFor({ linkIndex, address }: Neighbour): boolean {
+    if (previous === undefined) return true;
+    const { state, tunnelIndex } = previous;
+    if (linkIndex !== tunnelIndex) return setHas(state.filter.pools, address);
+    return state.neighbours.some((peer) => sameAddress(peer.address, address));
+  }
+
   function setUp(): NodeState {
     if (current === undefined) throw new NodeNotSetUpError();
     return current;
@@ -412,6 +467,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 
 /** Kernel events come in flocks. */
 const DEBOUNCE_MS = 50;
+/** What a watch brings at once is done at once. */
+const OBJECTS_DEBOUNCE_MS = 5;
 const NO_SOURCES_MS = 1000;
 /** For so long an ADD waits for filters that a pool has just asked for. */
 const ISOLATION_WAIT_MS = 5000;
@@ -430,8 +487,11 @@ function isolationOf(pools: readonly IPPool[]): string {
 
 /** What the last comparison left behind. */
 interface Remembered {
+  readonly input: DesiredInput;
   readonly state: NodeState;
-  readonly present: ReadonlySet<string>;
+  readonly tunnelIndex: number | undefined;
+  /** All objects that were as desired, by the names that changes use. */
+  readonly present: Set<string>;
 }
 
 /**

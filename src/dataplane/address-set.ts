@@ -2,8 +2,7 @@ import {
   mergeRanges,
   rangeOfCIDR,
   rangesHave,
-  rangesOverlap,
-  subtractRanges,
+  rangesWithout,
   type CIDR,
   type Family,
   type IPAddress,
@@ -27,10 +26,7 @@ export function unionOfSets(sets: readonly AddressSet[]): AddressSet {
 
 /** The addresses of the one that the other does not have. */
 export function setWithout(set: AddressSet, taken: AddressSet): AddressSet {
-  const ranges = (family: Family): readonly Range[] =>
-    set[family].flatMap((range) =>
-      rangesOverlap(taken[family], range) ? subtractRanges(range, taken[family]) : [range],
-    );
+  const ranges = (family: Family): readonly Range[] => rangesWithout(set[family], taken[family]);
   return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
 }
 

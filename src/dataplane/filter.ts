@@ -19,6 +19,7 @@ import {
   type NftCommand,
   type NftDocument,
 } from './nft-commands.ts';
+import { addNodeSets } from './node-sets.ts';
 import { allowedSources, type AttachmentRules } from './pod-rules.ts';
 import { VXLAN_LINK } from './vxlan.ts';
 
@@ -114,6 +115,7 @@ export function renderFilter(state: FilterState, attachments: readonly Attachmen
       { add: { table } },
       { delete: { table } },
       { add: { table } },
+      ...addNodeSets(state),
       ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
       ...antiSpoofing(state, attachments),
       ...vxlanGuard(state),
@@ -129,8 +131,6 @@ export function renderFilter(state: FilterState, attachments: readonly Attachmen
 
 const SETS: readonly { readonly name: string; readonly of: (state: FilterState) => AddressSet }[] = [
   { name: 'pools', of: ({ pools }) => pools },
-  { name: 'nodes', of: ({ nodes }) => nodes },
-  { name: 'direct_nodes', of: ({ directNodes }) => directNodes },
   { name: 'nat_exempt', of: ({ natExempt }) => natExempt },
   { name: 'nat_sources', of: ({ natSources }) => natSources },
   { name: 'nat_tunnelled', of: ({ natTunnelled }) => natTunnelled },

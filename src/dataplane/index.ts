@@ -7,6 +7,7 @@ export * from './nft-commands.ts';
 export * from './isolation.ts';
 export * from './host-ports.ts';
 export * from './pod-rules.ts';
+export * from './node-sets.ts';
 export * from './filter.ts';
 export * from './desired.ts';
 export * from './diff.ts';

@@ -36,7 +36,7 @@ export function peerChanges(
   now: DesiredInput,
   state: NodeState,
 ): PeerChanges | undefined {
-  if (!sameSurroundings(before, now) || state.filter.isolation !== undefined) return undefined;
+  if (!sameSurroundings(before, now)) return undefined;
   const changed = changedSubnets(before.subnets, now.subnets);
   if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
     return undefined;

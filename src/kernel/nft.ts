@@ -45,14 +45,37 @@ const setListing = z.object({
   nftables: z.array(z.object({ set: z.object({ elem: z.array(z.unknown()).optional() }).optional() })),
 });
 
-/**
- * A hash of the table's listing; undefined if there is no such table. Taken right after applying it, it tells
- * whether someone has changed the table since: what was rendered is never compared with what is listed.
- */
-export async function nftTableHash(run: CommandRunner, table: NftTable): Promise<string | undefined> {
-  const listing = await listTableText(run, table);
-  return listing === undefined ? undefined : createHash('sha256').update(listing).digest('hex');
+/** What a table holds, as a hash, and elements of some of its sets. */
+export interface NftTableContent {
+  /** Of the listing, in the kernel's own order and spelling, without the elements of those sets. */
+  readonly hash: string;
+  /** Those elements as `nft -j` prints them, by the set's name. */
+  readonly elements: ReadonlyMap<string, readonly unknown[]>;
 }
+
+/**
+ * The content of the table; undefined if there is no such table. A hash taken right after applying it tells whether
+ * someone has changed the table since: what was rendered is never compared with what is listed. `apart`: sets whose
+ * elements come and go one by one, and which the kernel lists in any order.
+ */
+export async function readNftTable(
+  run: CommandRunner,
+  table: NftTable,
+  { apart = [] }: { readonly apart?: readonly string[] } = {},
+): Promise<NftTableContent | undefined> {
+  const listing = await listTableText(run, table);
+  if (listing === undefined) return undefined;
+  const elements = new Map<string, readonly unknown[]>();
+  const rest = parseNft(listing).nftables.map((object) => {
+    const { success, data } = listedSet.safeParse(object['set']);
+    if (!success || !apart.includes(data.name)) return object;
+    elements.set(data.name, data.elem ?? []);
+    return { set: { ...data, elem: undefined } };
+  });
+  return { hash: createHash('sha256').update(JSON.stringify(rest)).digest('hex'), elements };
+}
+
+const listedSet = z.looseObject({ name: z.string(), elem: z.array(z.unknown()).optional() });
 
 /** What `nft -j` printed. @throws ZodError if it is not of that form */
 export function parseNft(text: string): NftDocument {

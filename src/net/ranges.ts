@@ -39,6 +39,27 @@ export function subtractRanges(whole: Range, taken: readonly Range[]): Range[] {
   return gaps;
 }
 
+/** What of the ranges none of `taken` covers. Both must be sorted and disjoint, and so is the answer. */
+export function rangesWithout(ranges: readonly Range[], taken: readonly Range[]): Range[] {
+  const left: Range[] = [];
+  let at = 0;
+  for (const range of ranges) {
+    const { last } = range;
+    let next = range.first;
+    // One that reaches beyond this range may cover a part of the next.
+    for (; at < taken.length; at++) {
+      const hole = taken[at];
+      if (hole === undefined || hole.first > last) break;
+      if (hole.first > next) left.push({ first: next, last: hole.first - 1n });
+      if (hole.last >= next) next = hole.last + 1n;
+      if (hole.last > last) break;
+    }
+    if (next === range.first) left.push(range);
+    else if (next <= last) left.push({ first: next, last });
+  }
+  return left;
+}
+
 /** What of `range` one of the ranges covers. They must be sorted and disjoint, and so is the answer. */
 export function intersectRanges(range: Range, ranges: readonly Range[]): Range[] {
   return ranges

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { touchedBy } from '../../src/agent/kernel-watch.ts';
-import type { KernelEvent, Link } from '../../src/kernel/index.ts';
+import type { FdbEntry, KernelEvent, Link, Neighbour } from '../../src/kernel/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 
 const ALIAS = 'w1 weft abc eth0 10.64.0.5 - -';
@@ -28,6 +28,18 @@ function link(name: string, changes: Partial<Link> = {}): Link {
 
 const route = { dst: parseCIDR('10.64.0.64/26'), type: 'unicast', metric: 0 } as const;
 const address = { linkIndex: 2, prefixLength: 32, scope: 'global', nodad: false, tentative: false } as const;
+
+const NEIGHBOUR: Neighbour = {
+  linkIndex: 7,
+  address: parseAddress('192.168.1.2'),
+  mac: undefined,
+  permanent: false,
+};
+const DESIRED: FdbEntry = {
+  linkIndex: 7,
+  mac: '02:00:00:00:00:01',
+  destination: parseAddress('192.168.1.2'),
+};
 
 const table: readonly { event: string; told: KernelEvent; touched: ReturnType<typeof touchedBy> }[] = [
   {
@@ -91,30 +103,48 @@ const table: readonly { event: string; told: KernelEvent; touched: ReturnType<ty
     touched: undefined,
   },
   {
-    event: 'a neighbour goes',
-    told: {
-      kind: 'neighbour',
-      removed: true,
-      neighbour: { linkIndex: 7, address: parseAddress('fe80::2'), mac: undefined, permanent: false },
-    },
+    event: 'a neighbour goes that this node asks for',
+    told: { kind: 'neighbour', removed: true, neighbour: { ...NEIGHBOUR, address: parseAddress('fe80::2') } },
+    touched: 'links',
+  },
+  {
+    event: "a neighbour goes that nothing asks for, as the kernel's own do",
+    told: { kind: 'neighbour', removed: true, neighbour: NEIGHBOUR },
+    touched: undefined,
+  },
+  {
+    event: 'a neighbour is set',
+    told: { kind: 'neighbour', removed: false, neighbour: { ...NEIGHBOUR, permanent: true } },
     touched: 'links',
   },
   {
     event: 'a neighbour is learned',
-    told: {
-      kind: 'neighbour',
-      removed: false,
-      neighbour: { linkIndex: 7, address: parseAddress('192.168.1.2'), mac: undefined, permanent: false },
-    },
+    told: { kind: 'neighbour', removed: false, neighbour: NEIGHBOUR },
     touched: undefined,
   },
   {
-    event: 'an FDB entry',
-    told: {
-      kind: 'fdb',
-      removed: true,
-      entry: { linkIndex: 7, mac: '', destination: parseAddress('192.168.1.2') },
-    },
+    event: 'an FDB entry goes that this node asks for',
+    told: { kind: 'fdb', removed: true, entry: DESIRED },
+    touched: 'links',
+  },
+  {
+    event: 'an FDB entry comes that this node asks for: its own doing',
+    told: { kind: 'fdb', removed: false, entry: DESIRED },
+    touched: undefined,
+  },
+  {
+    event: "an FDB entry of another's device comes",
+    told: { kind: 'fdb', removed: false, entry: { ...DESIRED, linkIndex: 8 } },
+    touched: undefined,
+  },
+  {
+    event: 'an FDB entry goes that nothing asks for any more',
+    told: { kind: 'fdb', removed: true, entry: { ...DESIRED, mac: '02:00:00:00:00:02' } },
+    touched: undefined,
+  },
+  {
+    event: 'an FDB entry comes that nothing asks for',
+    told: { kind: 'fdb', removed: false, entry: { ...DESIRED, mac: '02:00:00:00:00:02' } },
     touched: 'links',
   },
   { event: 'nft rules', told: { kind: 'nft' }, touched: 'filters' },
@@ -123,6 +153,11 @@ const table: readonly { event: string; told: KernelEvent; touched: ReturnType<ty
 
 describe('what an event may have touched', () => {
   it.each(table)('$event: $touched', ({ told, touched }) => {
-    expect(touchedBy(told)).toBe(touched);
+    const asked = {
+      isTunnel: (linkIndex: number) => linkIndex === DESIRED.linkIndex,
+      hasForwarding: ({ mac }: FdbEntry) => mac === DESIRED.mac,
+      hasNeighbour: ({ address: { family } }: Neighbour) => family === 'ipv6',
+    };
+    expect(touchedBy(told, asked)).toBe(touched);
   });
 });

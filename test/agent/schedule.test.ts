@@ -26,7 +26,7 @@ describe('a schedule', () => {
     const schedule = createSchedule(clock);
     schedule.request('links', 50);
     schedule.request('links', 80);
-    expect(await schedule.next(signal, never)).toEqual({ filters: false });
+    expect(await schedule.next(signal, never)).toEqual(new Set(['links']));
     expect(clock.at).toBe(50);
     schedule.request('all', 10_000);
     await schedule.next(signal, never);
@@ -37,13 +37,26 @@ describe('a schedule', () => {
     const clock = steppingClock();
     const schedule = createSchedule(clock);
     schedule.request('all', 0);
-    expect(await schedule.next(signal, never)).toEqual({ filters: true });
-    schedule.request('links', 0);
-    schedule.request('filters', 0);
-    expect(await schedule.next(signal, never)).toEqual({ filters: false });
+    expect(await schedule.next(signal, never)).toEqual(new Set(['objects', 'links', 'filters']));
+    schedule.request('all', 0);
+    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
+    expect(clock.at).toBe(20);
+    expect(await schedule.next(signal, never)).toEqual(new Set(['links']));
     expect(clock.at).toBe(200);
-    expect(await schedule.next(signal, never)).toEqual({ filters: true });
+    expect(await schedule.next(signal, never)).toEqual(new Set(['filters']));
     expect(clock.at).toBe(1000);
+  });
+
+  it('does what objects ask for, and leaves the time at which all is compared as it was', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('all', 30_000);
+    schedule.request('objects', 5);
+    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
+    schedule.finished();
+    schedule.request('all', 30_000);
+    expect(await schedule.next(signal, never)).toEqual(new Set(['links', 'filters']));
+    expect(clock.at).toBe(30_000);
   });
 
   it.each([
@@ -65,6 +78,19 @@ describe('a schedule', () => {
     },
   );
 
+  it('lets nothing wait for filters to be looked at but the next look at them', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('filters', 0);
+    await schedule.next(signal, never);
+    clock.at += 300;
+    schedule.finished();
+    schedule.request('objects', 5);
+    schedule.request('filters', 0);
+    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
+    expect(clock.at).toBe(305);
+  });
+
   it('does not let someone who waits wait for the gap', async () => {
     const clock = steppingClock();
     const schedule = createSchedule(clock);
@@ -73,7 +99,7 @@ describe('a schedule', () => {
     clock.at += 500;
     schedule.requestNow();
     schedule.finished();
-    expect(await schedule.next(signal, never)).toEqual({ filters: false });
+    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
     expect(clock.at).toBe(500);
   });
 
@@ -82,7 +108,7 @@ describe('a schedule', () => {
     const schedule = createSchedule(clock);
     schedule.request('all', 30_000);
     let asked = 0;
-    expect(await schedule.next(signal, () => ++asked === 4)).toEqual({ filters: false });
+    expect(await schedule.next(signal, () => ++asked === 4)).toEqual(new Set(['links']));
     expect(clock.slept).toEqual([1000, 1000, 1000]);
   });
 
@@ -95,7 +121,7 @@ describe('a schedule', () => {
     const schedule = createSchedule(sleeping);
     const next = schedule.next(signal, never);
     schedule.requestNow();
-    expect(await next).toEqual({ filters: false });
+    expect(await next).toEqual(new Set(['objects']));
   });
 
   it('ends with its signal', async () => {

@@ -48,6 +48,15 @@ describe('the changes that peers bring', () => {
     expect(changes?.forwarding).toEqual({ add: [], remove: [] });
   });
 
+  it('are told one by one also where tenants are kept apart, by the CIDRs of their pools', () => {
+    const pools = [
+      pool('main', ['10.64.0.0/16', 'fd64::/64'], { isolation: { mode: 'Isolated', peers: [], dns: true } }),
+    ];
+    const changes = changesOf([own, near], [own, near, far], { pools });
+    expect(changes?.routes.add).toHaveLength(1);
+    expect(changes?.state.filter.isolation).toBeDefined();
+  });
+
   it('exchange a route whose node has another address', () => {
     const moved = subnet('10.64.0.64/26', 'b', ['192.168.1.9', 'fd01::2']);
     const changes = changesOf([own, near, far], [own, moved, far]);
@@ -96,14 +105,15 @@ describe('the changes that peers bring', () => {
         world,
         world,
         fc.array(fc.boolean(), { minLength: 12, maxLength: 12 }),
-        (one, other, keeps) => {
+        fc.constantFrom(POOLS, TENANTS),
+        (one, other, keeps, pools) => {
           const before = [own, ...one];
           // Most objects stay the same ones.
           const kept = one.filter((_, i) => keeps[i] !== false);
           const names = new Set(kept.map(({ metadata }) => metadata.name));
           const come = other.slice(0, 2).filter(({ metadata }) => !names.has(metadata.name));
           const now = [own, ...kept, ...come];
-          const given = input({ pools: POOLS, subnets: before });
+          const given = input({ pools, subnets: before });
           const changes = peerChanges(given, { ...given, subnets: now }, desiredNodeState(given));
           if (changes === undefined) return;
           told++;
@@ -120,6 +130,18 @@ const POOLS = [
   pool('main', ['10.64.0.0/16', 'fd64::/64']),
   pool('always', ['10.65.0.0/16'], { encapsulation: 'Always' }),
   pool('never', ['10.66.0.0/16'], { encapsulation: 'Never' }),
+];
+
+const TENANTS = [
+  pool('main', ['10.64.0.0/16', 'fd64::/64']),
+  pool('always', ['10.65.0.0/16'], {
+    encapsulation: 'Always',
+    isolation: { mode: 'Isolated', peers: ['main'], dns: true },
+  }),
+  pool('never', ['10.66.0.0/16'], {
+    encapsulation: 'Never',
+    isolation: { mode: 'Isolated', peers: [], dns: true },
+  }),
 ];
 
 /** Subnets of a few nodes close to each other, so that some overlap, and share addresses and even UIDs. */

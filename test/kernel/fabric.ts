@@ -47,8 +47,8 @@ export interface FabricPod {
 export interface SyncProcess {
   readonly reports: readonly Report[];
   set(sources: Sources): void;
-  /** Resolves when the kernel is as the last sources say. */
-  upToDate(): Promise<void>;
+  /** Resolves when the kernel is as the last sources say. `dumps`: how often its routes and the like were listed. */
+  upToDate(): Promise<{ readonly dumps: number }>;
   /** Resolves when pods are isolated as the last sources say; with the reason why they are not, if so. */
   isolationInForce(): Promise<string | undefined>;
   status(): Promise<Extract<Report, { kind: 'status' }>>;
@@ -222,7 +222,7 @@ export function startSync(node: FabricNode, { keep = [] }: { keep?: readonly str
   return {
     reports,
     set: (sources) => send({ op: 'sources', sources }),
-    upToDate: async () => void (await ask('upToDate')),
+    upToDate: async () => (await ask('upToDate')) as Extract<Report, { kind: 'upToDate' }>,
     isolationInForce: async () =>
       ((await ask('isolationInForce')) as Extract<Report, { kind: 'isolationInForce' }>).error,
     status: async () => (await ask('status')) as Extract<Report, { kind: 'status' }>,

@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { vxlanMAC } from '../../src/api/index.ts';
 import { linkLocalOfMAC } from '../../src/dataplane/index.ts';
@@ -58,9 +59,20 @@ function sourcesWith(subnets: Sources['subnets'], changes: Partial<Sources> = {}
   return { ...fabric.sources(a), subnets, ...changes };
 }
 
-async function apply(sync: SyncProcess, sources: Sources): Promise<void> {
+/** How often routes and the like of the kernel were listed so far. */
+async function apply(sync: SyncProcess, sources: Sources): Promise<number> {
   sync.set(sources);
-  await sync.upToDate();
+  return (await sync.upToDate()).dumps;
+}
+
+/** When nothing that the kernel has told is still to be looked at. */
+async function settledDumps(sync: SyncProcess): Promise<number> {
+  for (let last = -1; ;) {
+    const { dumps } = await sync.upToDate();
+    if (dumps === last) return dumps;
+    last = dumps;
+    await sleep(1000);
+  }
 }
 
 const OWN = ['10.64.0.0/26', 'a', ['192.168.1.10', 'fd01::10']] as const;
@@ -108,6 +120,44 @@ describe('when the objects change', () => {
     expect(host.sh('ip route show 10.64.0.128/26')).toBe('');
     expect(host.sh('bridge fdb show dev vxlan.weft; ip neigh show dev vxlan.weft nud permanent')).toBe('');
     expect(sync.drift()).toEqual([]);
+  });
+
+  test('what single nodes need is done by itself, without a look at what all others have', async () => {
+    const sync = start();
+    const near = ['10.64.0.64/26', 'b', ['192.168.1.11', 'fd01::11']] as const;
+    const far6 = ['fd64::80/122', 'c', FAR[2]] as const;
+    await apply(sync, sourcesWith([OWN, near]));
+    const before = await settledDumps(sync);
+    expect(await apply(sync, sourcesWith([OWN, near, FAR, far6]))).toBe(before);
+    expect(
+      host.sh('ip route show 10.64.0.128/26; ip -6 route show fd64::80/122').match(/vxlan\.weft/g),
+    ).toHaveLength(2);
+    expect(host.sh('bridge fdb show dev vxlan.weft')).toContain('dst 192.168.2.12');
+    expect(host.sh('nft list set inet weft nodes4')).toContain('192.168.2.12');
+    expect(await apply(sync, sourcesWith([OWN, near, [FAR[0], 'c', ['192.168.2.99']]]))).toBe(before);
+    expect(host.sh('bridge fdb show dev vxlan.weft').match(/dst \S+/g)).toEqual(['dst 192.168.2.99']);
+    expect(await apply(sync, sourcesWith([OWN, FAR]))).toBe(before);
+    expect(host.sh('ip route show 10.64.0.64/26; ip -6 route show fd64::80/122')).toBe('');
+    expect(host.sh('nft list set inet weft nodes4')).not.toContain('192.168.1.11');
+    expect((await sync.status()).differences).toEqual([]);
+    expect(sync.drift()).toEqual([]);
+
+    // Where the node itself has another subnet, all is looked at.
+    const more = await apply(sync, sourcesWith([OWN, FAR, ['10.64.1.0/26', 'a', OWN[2]]]));
+    expect(more).toBeGreaterThan(before);
+  });
+
+  test('what stands in the way of a single node is met, and said as ever', async () => {
+    const sync = start();
+    await apply(sync, sourcesWith([OWN]));
+    host.sh('ip route add 10.64.0.128/26 via 192.168.1.254 proto static');
+    await apply(sync, sourcesWith([OWN, FAR]));
+    expect(host.sh('ip route show 10.64.0.128/26')).toContain('proto static');
+    const unmet = sync.reports.findLast((report) => report.kind === 'unmet');
+    expect(unmet?.refused.join()).toMatch(/route 10\.64\.0\.128\/26.*EEXIST/);
+    host.sh('ip route del 10.64.0.128/26');
+    const ours = () => host.sh('ip route show 10.64.0.128/26').includes('proto 84');
+    expect(await until(ours, 20_000)).toBeDefined();
   });
 
   test('a far node registers under another UID: the same moment its other MAC is known (F37)', async () => {

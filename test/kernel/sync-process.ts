@@ -35,7 +35,8 @@ export type Report =
   | { readonly kind: 'foreignDrop'; readonly chains: readonly string[] }
   | { readonly kind: 'unmet'; readonly notes: readonly string[]; readonly refused: readonly string[] }
   | { readonly kind: 'log'; readonly level: string; readonly message: string }
-  | { readonly kind: 'upToDate'; readonly id: number }
+  /** `dumps`: how often routes, addresses, neighbours or forwarding entries have been listed so far. */
+  | { readonly kind: 'upToDate'; readonly id: number; readonly dumps: number }
   | { readonly kind: 'isolationInForce'; readonly id: number; readonly error: string | undefined }
   | {
       readonly kind: 'status';
@@ -49,6 +50,15 @@ export type Report =
 const keep = new Set(process.argv.slice(2));
 const host = openNetlinkSocket();
 let sources: NodeSources | undefined;
+const subnetsByText = new Map<string, NodeSources['subnets'][number]>();
+let dumps = 0;
+/** Pods' links tell what filters they ask for. */
+const GETLINK = 18;
+const dump = host.dump.bind(host);
+host.dump = (request, parseItem) => {
+  if (request.type !== GETLINK) dumps++;
+  return dump(request, parseItem);
+};
 
 const sync = startNodeSync({
   host,
@@ -94,7 +104,7 @@ function obey(command: Command): void {
     case 'upToDate':
       void sync
         .upToDate(AbortSignal.timeout(60_000))
-        .then(() => report({ kind: 'upToDate', id: command.id }));
+        .then(() => report({ kind: 'upToDate', id: command.id, dumps }));
       return;
     case 'isolationInForce':
       void sync.isolationInForce(AbortSignal.timeout(60_000)).then(
@@ -130,11 +140,19 @@ function parse({ node, pools, subnets, dnsServers = [] }: Sources): NodeSources 
   return {
     node: { ...node, addresses: node.addresses.map(parseAddress) },
     pools: pools.map((parameters) => pool(...parameters)),
-    subnets: subnets.map((parameters) => subnet(...parameters)),
+    subnets: subnets.map(sameSubnet),
     dnsServers: dnsServers
       .map(parseAddress)
       .flatMap((address) => (['udp', 'tcp'] as const).map((protocol) => ({ address, protocol, port: 53 }))),
   };
+}
+
+/** As in an informer's cache: an object that has not changed is the same one. */
+function sameSubnet(parameters: Sources['subnets'][number]): NodeSources['subnets'][number] {
+  const text = JSON.stringify(parameters);
+  const known = subnetsByText.get(text) ?? subnet(...parameters);
+  subnetsByText.set(text, known);
+  return known;
 }
 
 function report(message: Report): void {

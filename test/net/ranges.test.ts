@@ -5,6 +5,7 @@ import {
   mergeRanges,
   parseCIDR,
   rangeOfCIDR,
+  rangesWithout,
   subtractRanges,
   type Range,
 } from '../../src/net/index.ts';
@@ -53,5 +54,28 @@ describe('subtractRanges', () => {
       rangeOfCIDR(parseCIDR('fd00:0:0:1::/64')),
     ]);
     expect(countAddresses(gaps)).toBe((1n << 80n) - (1n << 64n));
+  });
+});
+
+describe('rangesWithout', () => {
+  it('leaves what is covered by none, in order', () => {
+    const ranges = [range(0, 9), range(20, 29), range(40, 49)];
+    expect(rangesWithout(ranges, [range(5, 24), range(27, 27), range(45, 60)])).toEqual([
+      range(0, 4),
+      range(25, 26),
+      range(28, 29),
+      range(40, 44),
+    ]);
+    expect(rangesWithout(ranges, [])).toEqual(ranges);
+    expect(rangesWithout(ranges, ranges)).toEqual([]);
+  });
+
+  it('agrees with taking them from each range by itself', () => {
+    const some = fc.array(anyRange, { maxLength: 8 }).map(mergeRanges);
+    fc.assert(
+      fc.property(some, some, (ranges, taken) => {
+        expect(rangesWithout(ranges, taken)).toEqual(ranges.flatMap((one) => subtractRanges(one, taken)));
+      }),
+    );
   });
 });

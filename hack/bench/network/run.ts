@@ -35,7 +35,7 @@ export interface ProgrammingSamples {
 const POD_MTU = 1450;
 
 const STARTS = 3;
-const CHANGES = 20;
+const CHANGES = 10;
 const NODE_SYNC = new URL('node-sync.ts', import.meta.url).pathname;
 
 if (import.meta.main) {
@@ -203,7 +203,7 @@ async function bareVxlan(from: Machine, to: Machine): Promise<Contender> {
 
 /**
  * A node that starts among so many others, all behind its tunnel, which is the most that a peer can need: routes of
- * both families, neighbours, forwarding entries. Then one more node, ten times; one less, ten times.
+ * both families, neighbours, forwarding entries. Then one more node and one less, in turns.
  */
 async function measureProgramming(fabric: Fabric): Promise<ProgrammingSamples[]> {
   const samples: ProgrammingSamples[] = [];

@@ -6,5 +6,5 @@ export * from './links.ts';
 export * from './neighbours.ts';
 export * from './notifications.ts';
 export * from './routes.ts';
-export { NetlinkSocket, openNetlinkSocket } from './socket.ts';
+export { NetlinkSocket, openNetlinkSocket, type NetlinkRequest } from './socket.ts';
 export * from './namespace-ids.ts';
