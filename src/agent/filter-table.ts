@@ -124,8 +124,7 @@ export function createFilterTable(
         const state = given ?? latest;
         if (state === undefined) return false;
         return (
-          applied !== undefined &&
-          applied.text === rulesText(state, attachments()) &&
+          applied?.text === rulesText(state, attachments()) &&
           nodeSetChanges(applied.state, state) === undefined &&
           (await isAsApplied(applied))
         );
