@@ -22,7 +22,13 @@ import {
   createTakenNames,
   type ClaimParts,
 } from '../../src/ipam/index.ts';
-import { allocationStore, createKubeClient, pathOf, type KubeClient } from '../../src/kube/index.ts';
+import {
+  allocationStore,
+  createKubeClient,
+  pathOf,
+  ServerError,
+  type KubeClient,
+} from '../../src/kube/index.ts';
 import { kubeconfigConnection } from '../../src/kube/kubeconfig.ts';
 import { cidrOf, parseAddress, type CIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
@@ -31,6 +37,7 @@ import { startControlPlane, type ControlPlane } from '../cluster/control-plane.t
 import { step, type Progress } from '../cluster/progress.ts';
 import type { Figure } from './figures.ts';
 import { summarize } from './statistics.ts';
+import { renderTable } from './table.ts';
 
 /** So many nodes, so many allocations on each, one after the other: what grows with nodes shows from the first on. */
 const SIZES = [
@@ -53,7 +60,12 @@ const CHECKOUT = join(import.meta.dirname, '../..');
 export async function measureScale(progress: Progress): Promise<Figure[]> {
   await buildAll();
   const figures: Figure[] = [];
-  for (const { nodes, each } of SIZES) figures.push(...(await measureSize(nodes, each, progress)));
+  for (const { nodes, each } of SIZES) {
+    const measured = await measureSize(nodes, each, progress);
+    // The next may fail, and a run takes long.
+    process.stderr.write(renderTable(measured, [], []));
+    figures.push(...measured);
+  }
   return figures;
 }
 
@@ -84,6 +96,7 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
         brought: watches.brought(),
       };
     });
+    const behindMs = await step(progress, 'until all watches know all', () => untilToldOf(client));
     const controller = await step(progress, 'the controller, restarted', () => measureController(plane, dir));
     const who = `${nodes} nodes, ${each} each`;
     const { p50Ms, p99Ms, count } = summarize(durationsMs);
@@ -108,6 +121,10 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
       {
         ...{ part: 'scale', what: 'watches ended by a busy apiserver', who, count: brought.resumed },
         perSecond: brought.resumed / seconds,
+      },
+      {
+        ...{ part: 'scale', what: 'how far behind the watches are at the end', who, count: 1 },
+        p50Ms: behindMs,
       },
       {
         ...{ part: 'scale', what: 'controller, memory while they come', who, count: 1 },
@@ -261,6 +278,33 @@ type Watched = {
 const Revision = z.object({ resourceVersion: z.string() });
 const Listed = z.object({ metadata: Revision });
 const WatchLine = z.object({ object: z.object({ metadata: Revision }) });
+
+/**
+ * How long it takes the apiserver to tell all watches what it has stored. Each event of a custom resource is offered to
+ * every watch, so that with thousands of nodes it falls behind what one process can claim at once.
+ */
+async function untilToldOf(client: KubeClient): Promise<number> {
+  const beganMs = performance.now();
+  // What is written last has the last revision of all.
+  const node = { apiVersion: 'v1', kind: 'Node', metadata: { name: 'last' } };
+  const { metadata } = Listed.parse(
+    await client.request({ method: 'POST', path: '/api/v1/nodes', body: node }),
+  );
+  const list = {
+    ...{ method: 'GET', path: pathOf(IP_ALLOCATION) },
+    query: { limit: 1, resourceVersion: metadata.resourceVersion, resourceVersionMatch: 'NotOlderThan' },
+  } as const;
+  for (;;) {
+    try {
+      await client.request(list);
+      return performance.now() - beganMs;
+    } catch (error) {
+      if (!(error instanceof ServerError) || performance.now() - beganMs > BEHIND_MS) throw error;
+    }
+  }
+}
+
+const BEHIND_MS = 900_000;
 
 /** Each node's addresses by the real code, the nodes in turns; how long each claim took. */
 async function claimAll(client: KubeClient, pool: IPPool, nodes: number, each: number): Promise<number[]> {
