@@ -291,7 +291,8 @@ async function untilToldOf(client: KubeClient): Promise<number> {
     await client.request({ method: 'POST', path: '/api/v1/nodes', body: node }),
   );
   const list = {
-    ...{ method: 'GET', path: pathOf(IP_ALLOCATION) },
+    method: 'GET',
+    path: pathOf(IP_ALLOCATION),
     query: { limit: 1, resourceVersion: metadata.resourceVersion, resourceVersionMatch: 'NotOlderThan' },
   } as const;
   for (;;) {
