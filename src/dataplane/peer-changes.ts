@@ -39,6 +39,7 @@ export function peerChanges(
 ): PeerChanges | undefined {
   if (!sameSurroundings(before, now)) return undefined;
   const changed = changedSubnets(before.subnets, now.subnets);
+  if (changed.length === 0) return { routes: NONE, neighbours: NONE, forwarding: NONE, state };
   if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
     return undefined;
   }
@@ -75,6 +76,8 @@ export function peerChanges(
     },
   };
 }
+
+const NONE: Difference<never> = { add: [], remove: [] };
 
 /** Of more the whole is worked out about as fast. */
 const MOST_CHANGES = 64;
