@@ -77,6 +77,8 @@ export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSub
    * single peers or pods. Told when it changes, and when nothing is left.
    */
   readonly onUnmet: (unmet: Unmet) => void;
+  /** This node's data path has been broken for so long; told once for each reason. */
+  readonly onBroken: (forMs: number, reason: string) => void;
   readonly settings: { readonly syncMs: number };
   readonly clock: Clock;
   readonly random: Random;
@@ -171,6 +173,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let current: NodeState | undefined;
   let previous: Remembered | undefined;
   let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
+  let brokenTold: string | undefined;
   let uplinks: Uplinks = {};
   let unmet: Unmet = { notes: [], refused: [] };
   let deviceAskedForMs = -Infinity;
@@ -281,6 +284,13 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     return refused;
   }
 
+  /** Not of what heals by itself at once. */
+  function tellBroken(forMs: number, reason: string): void {
+    if (forMs < TELL_BROKEN_MS || reason === brokenTold) return;
+    brokenTold = reason;
+    parts.onBroken(forMs, reason);
+  }
+
   /** Nodes hear of a pool's change one after the other. */
   function isDeviceKept(): boolean {
     return clock.nowMs() - deviceAskedForMs < DEVICE_LINGERS_MS;
@@ -354,12 +364,14 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         }
         if (failure !== undefined) log.info({}, "this node's data path is whole again");
         failure = undefined;
+        brokenTold = undefined;
         served.forEach(({ resolve }) => resolve());
         if (refused.length === 0) retries = backOff();
         schedule.request('all', refused.length === 0 ? parts.settings.syncMs : retries.next());
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         failure = { sinceMs: failure?.sinceMs ?? clock.nowMs(), reason };
+        tellBroken(clock.nowMs() - failure.sinceMs, reason);
         const retryMs = retries.next();
         log.error({ err: error, retryMs }, `this node's data path is not as it should be: ${reason}`);
         schedule.request('all', retryMs);
@@ -470,6 +482,7 @@ const DEBOUNCE_MS = 50;
 /** What a watch brings at once is done at once. */
 const OBJECTS_DEBOUNCE_MS = 5;
 const NO_SOURCES_MS = 1000;
+const TELL_BROKEN_MS = 5_000;
 /** For so long an ADD waits for filters that a pool has just asked for. */
 const ISOLATION_WAIT_MS = 5000;
 /** For how long the device stays after the last pool that may encapsulate. */

@@ -27,6 +27,8 @@ export interface ControllerCaches {
   readonly index: AllocationIndex;
   /** The ranges of Services; undefined: nobody tells. */
   serviceCIDRs(): readonly CIDR[] | undefined;
+  /** Told when they change. Returns what ends it. */
+  onServiceCIDRs(listener: () => void): () => void;
   /** Which of the kinds have not been listed completely yet. */
   missing(): string[];
   /** Resolves when all have been complete once. */
@@ -68,6 +70,7 @@ export async function watchCluster(
       if (services !== undefined) return services.list().flat();
       return given.length > 0 ? given : undefined;
     },
+    onServiceCIDRs: (listener) => services?.onChange(listener) ?? (() => undefined),
     missing: () => Object.entries(all).flatMap(([kind, informer]) => (informer.isSynced ? [] : [kind])),
     synced: Promise.all(informers.map(({ synced }) => synced)).then(() => undefined),
     startAfresh() {

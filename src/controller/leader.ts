@@ -184,6 +184,7 @@ function wakeOnChange(
       const statefulSet = after === undefined ? undefined : statefulSetKey(after);
       if (statefulSet !== undefined) statefulSets.addAfter(statefulSet, GATHER_ALLOCATIONS_MS);
     }),
+    caches.onServiceCIDRs(wakeAllPools),
     caches.nodes.onChange(({ key, before, after }) => {
       if (before === undefined || after === undefined) nodes.add(key);
       if (whatPoolsSee(before) !== whatPoolsSee(after)) wakeAllPools();

@@ -211,7 +211,25 @@ describe('pools', () => {
     await makePool('services', [services]);
     await vi.waitFor(async () => {
       expect(conditionOf(await getPool('services'), 'Overlapping')).toMatchObject({ reason: 'ServiceRange' });
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(/Warning\s+Overlapping\s+ippool\/services/);
     }, soon);
+  });
+
+  it('hear at once of a range that Services get later', async () => {
+    startController('one');
+    await makePool('quiet', ['10.199.0.0/16']);
+    const overlapping = async () => conditionOf(await getPool('quiet'), 'Overlapping');
+    await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ status: 'False' }), soon);
+    const range = {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name: 'later' },
+      spec: { cidrs: ['10.199.64.0/20'] },
+    };
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], range));
+    await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ reason: 'ServiceRange' }), soon);
+    await mustSucceed(apiserver().kubectl(['delete', 'servicecidr', 'later', '--wait=false']));
   });
 
   it('that are deleted wait for their subnets, say for which, and then go by themselves', async () => {
