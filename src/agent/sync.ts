@@ -26,6 +26,7 @@ import {
   type Neighbour,
   type NetlinkSocket,
   type PodMTUChange,
+  type PodMTUOutcome,
 } from '../kernel/index.ts';
 import {
   FAMILIES,
@@ -257,7 +258,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       }
       // A link never carries more than its way does: what shrinks does so before the way, what grows after it. What
       // goes wrong with it goes wrong the second time, too, and is told then.
-      changeMTUs(state, ({ link, mtu }) => mtu < link.mtu);
+      const shrunk = changeMTUs(state, ({ link, mtu }) => mtu < link.mtu);
       const applied = await applyNodeState(host, state, {
         beforeRemovingSubnetRoute: parts.beforeRemovingSubnetRoute,
         keepDevice: isDeviceKept(),
@@ -269,7 +270,10 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       errors.push(...applied.errors);
       refused.push(...applied.refused);
       drift.push(...driftOf(applied.changes, previous?.present));
-      refused.push(...changeMTUs(state, () => true));
+      const grown = changeMTUs(state, () => true);
+      refused.push(...grown.errors);
+      if (samePodMTUs(previous?.state, state))
+        drift.push(...[...shrunk.changed, ...grown.changed].map(mtuText));
       hasApplied = true;
       current = state;
       const tunnelIndex = getLink(host, { name: VXLAN_LINK })?.index;
@@ -311,8 +315,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 
   async function letThrough(state: NodeState, verify: boolean, drift: string[]): Promise<void> {
     const { families, bridged } = state;
-    const traffic = { vxlanPort: state.vxlan?.port, families, bridged };
-    const wanted = [traffic.vxlanPort, ...families, ...bridged.map(formatCIDR)].join();
+    const vxlan = state.vxlan && { port: state.vxlan.port, underlay: state.vxlan.local.family };
+    const traffic = { vxlan, families, bridged };
+    const wanted = [vxlan?.port, vxlan?.underlay, ...families, ...bridged.map(formatCIDR)].join();
     const same = accepted === wanted;
     if (same && !verify) return;
     const { inserted, removed, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
@@ -324,18 +329,16 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     foreignDrops = unhandled.join();
   }
 
-  /** Of living pods, as far as `which` says; returns what went wrong. */
-  function changeMTUs(state: NodeState, which: (change: PodMTUChange) => boolean): readonly Error[] {
+  /** Of living pods, as far as `which` says. */
+  function changeMTUs(state: NodeState, which: (change: PodMTUChange) => boolean): PodMTUOutcome {
     const changes = podMTUChanges(host, (addresses) => podMTUOf(state.podMTU, addresses)).filter(which);
-    const { changed, errors } = changePodMTUs(host, parts.ownNamespace, {
-      changes,
-      paths: parts.podNamespaces,
-    });
+    const outcome = changePodMTUs(host, parts.ownNamespace, { changes, paths: parts.podNamespaces });
+    const { changed } = outcome;
     if (changed.length > 0) {
       const mtus = [...new Set(changed.map(({ mtu }) => mtu))];
       log.info({ links: changed.length, mtus }, "pods' links have another MTU now");
     }
-    return errors;
+    return outcome;
   }
 
   /** One peer that cannot be reached is no reason to take the whole node out of service. */
@@ -388,6 +391,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       isTunnel: (linkIndex) => linkIndex === previous?.tunnelIndex,
       hasForwarding: (entry) => previous?.present.has(forwardingText(entry)) === true,
       hasNeighbour: isNeighbourAskedFor,
+      podMTU: (addresses) => previous && podMTUOf(previous.state.podMTU, addresses),
     },
     onTouched: (what) => schedule.request(what, DEBOUNCE_MS),
     clock,
@@ -539,6 +543,15 @@ function sameSources(before: NodeState | undefined, now: NodeState): boolean {
     }).join();
   return before !== undefined && text(before) === text(now);
 }
+
+/** Whether MTUs are asked for as before: what has to be changed then was changed by someone else. */
+function samePodMTUs(before: NodeState | undefined, now: NodeState): boolean {
+  const text = ({ podMTU: { plain, encapsulated, plainSubnets } }: NodeState) =>
+    [plain, encapsulated, ...plainSubnets.map(formatCIDR)].join();
+  return before !== undefined && text(before) === text(now);
+}
+
+const mtuText = ({ link, mtu }: PodMTUChange): string => `MTU ${mtu} of link ${link.name}`;
 
 function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new Error(String(reason));
