@@ -31,13 +31,17 @@ export function repairPodLinks(
   return requests.filter((_, i) => outcomes[i] === undefined).map((request) => request.describe());
 }
 
-/** What repairPodLinks would do now: empty if attachments lack nothing on the host. Changes nothing. */
+/**
+ * What repairPodLinks would do now: empty if attachments lack nothing on the host. Changes nothing. `only`: of the link
+ * of that name alone.
+ */
 export function podLinkRepairs(
   host: NetlinkSocket,
   hostSources: Readonly<Partial<Record<Family, IPAddress>>>,
+  only?: string,
 ): NetlinkRequest[] {
   const attached = findPodLinks(host).flatMap(({ link, attachment }) =>
-    attachment === undefined ? [] : [{ link, attachment }],
+    attachment === undefined || (only !== undefined && link.name !== only) ? [] : [{ link, attachment }],
   );
   const routes = listRoutes(host, { protocol: ROUTE_PROTOCOL.weftPod });
   const neighbours = listNeighbours(host);

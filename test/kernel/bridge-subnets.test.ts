@@ -136,6 +136,50 @@ describe('sources behind bridges', () => {
   });
 });
 
+describe('a LAN', () => {
+  test('is routed by no node', () => {
+    for (const { throwaway } of fabric.nodes) {
+      for (const family of IP_FAMILIES) {
+        expect(throwaway.sh(`ip -${family} route show proto 84`)).not.toMatch(/192\.168\.9\.|fd09:/);
+      }
+    }
+  });
+
+  test('is outside of the pools: pods reach it with the address of their node', async () => {
+    for (const family of IP_FAMILIES) {
+      for (const { pods } of fabric.nodes) {
+        const [pod] = pods;
+        if (pod === undefined) throw new Error('every node has pods');
+        expect(await pings(pod.throwaway, fabric.outside.addresses[family])).toBe(true);
+      }
+    }
+  });
+});
+
+test('there was nothing to repair', async () => {
+  for (const sync of syncs) {
+    expect((await sync.status()).reason).toBeUndefined();
+    expect(sync.drift()).toEqual([]);
+  }
+});
+
+test('without a subnet on the node nothing of bridges is left in the filters of the host', async () => {
+  const index = fabric.nodes.findIndex(({ name }) => name === 'b');
+  const [b, sync] = [fabric.nodes[index], syncs[index]];
+  if (b === undefined || sync === undefined) throw new Error('there is a node b');
+  const given = sources(b);
+  sync.set({
+    ...given,
+    subnets: given.subnets.filter(([, node, , pool]) => node !== 'b' || pool?.pool !== 'bridged'),
+  });
+  await sync.upToDate();
+  for (const program of ['iptables', 'ip6tables']) {
+    const rules = b.throwaway.sh(`${program} -S FORWARD`);
+    expect(rules).toContain('-i weft+');
+    expect(rules).not.toMatch(/10\.65\.|fd65:/);
+  }
+});
+
 describe('packets of our VXLAN that pods behind bridges make', () => {
   test.each([
     { source: 'with their own address, to another node', local: undefined, to: 2 },
@@ -181,50 +225,6 @@ describe('packets of our VXLAN that pods behind bridges make', () => {
       fabric.nodes.every(({ throwaway }) => throwaway.sh('nft list table inet weft').includes('never'));
     expect(await until(guarded, 5000)).toBeDefined();
   });
-});
-
-describe('a LAN', () => {
-  test('is routed by no node', () => {
-    for (const { throwaway } of fabric.nodes) {
-      for (const family of IP_FAMILIES) {
-        expect(throwaway.sh(`ip -${family} route show proto 84`)).not.toMatch(/192\.168\.9\.|fd09:/);
-      }
-    }
-  });
-
-  test('is outside of the pools: pods reach it with the address of their node', async () => {
-    for (const family of IP_FAMILIES) {
-      for (const { pods } of fabric.nodes) {
-        const [pod] = pods;
-        if (pod === undefined) throw new Error('every node has pods');
-        expect(await pings(pod.throwaway, fabric.outside.addresses[family])).toBe(true);
-      }
-    }
-  });
-});
-
-test('there was nothing to repair', async () => {
-  for (const sync of syncs) {
-    expect((await sync.status()).reason).toBeUndefined();
-    expect(sync.drift()).toEqual([]);
-  }
-});
-
-test('without a subnet on the node nothing of bridges is left in the filters of the host', async () => {
-  const index = fabric.nodes.findIndex(({ name }) => name === 'b');
-  const [b, sync] = [fabric.nodes[index], syncs[index]];
-  if (b === undefined || sync === undefined) throw new Error('there is a node b');
-  const given = sources(b);
-  sync.set({
-    ...given,
-    subnets: given.subnets.filter(([, node, , pool]) => node !== 'b' || pool?.pool !== 'bridged'),
-  });
-  await sync.upToDate();
-  for (const program of ['iptables', 'ip6tables']) {
-    const rules = b.throwaway.sh(`${program} -S FORWARD`);
-    expect(rules).toContain('-i weft+');
-    expect(rules).not.toMatch(/10\.65\.|fd65:/);
-  }
 });
 
 function sources(node: FabricNode): Sources {
