@@ -5,6 +5,7 @@ import {
   choosePools,
   claimAddresses,
   ClaimDeadlineError,
+  figuresOf,
   FixedAddressError,
   InvalidAnnotationError,
   IsolatedPoolFullError,
@@ -14,6 +15,7 @@ import {
   SourcesRefusedError,
   SubnetUnavailableError,
   type ClaimRequest,
+  type PoolChoice,
 } from '../ipam/index.ts';
 import { cidrHasAddress, formatCIDR } from '../net/index.ts';
 import type { LostAllocations } from './lost-allocations.ts';
@@ -92,18 +94,19 @@ async function claimFromFirst(
   const { pool: requestedPool } = claimant;
   const annotations = requestedPool === undefined ? 'obeyed' : 'ignored';
   const claimer = await parts.findClaimer(claimant.pod, annotations, signal);
-  const chosen = choosePools({
+  const choice: PoolChoice = {
     pools: parts.pools(),
     subnets: parts.subnets(),
     claimer,
     asks: claimant.attachment.kind,
     ...(requestedPool === undefined ? {} : { requestedPool }),
-  });
+  };
+  const chosen = choosePools(choice);
   const { wishes } = claimer;
   const pools = wishes?.allowedSources === undefined ? chosen : poolsAllowing(chosen, wishes.allowedSources);
   if (wishes?.notSticky !== undefined) parts.announce.notGranted(claimant.pod, wishes.notSticky);
   if (wishes?.addresses !== undefined || wishes?.sticky !== undefined) {
-    return claimWished(parts, claimant, { ...wishes, pools }, signal);
+    return claimWished(parts, claimant, { ...wishes, pools, choice }, signal);
   }
   return claimFromOneOf(parts, claimant, pools, {}, signal);
 }
@@ -251,7 +254,7 @@ function bridgeIsFull(full: PoolExhaustedError): SubnetUnavailableError {
     full.pool,
     full.family,
     `a bridge has room for one of each family, and its ${full.subnets.map(formatCIDR).join(', ')} is full: of ` +
-      `${full.usable} usable addresses ${full.inUse} are in use and ${full.resting} rest. Use a pool with larger pieces ` +
+      `${full.usable} usable addresses ${figuresOf(full)}. Use a pool with larger pieces ` +
       '(nodeSubnetPrefixLength), or the plugin ptp',
     { cause: full },
   );

@@ -6,6 +6,7 @@ import {
   jitteredBackOff,
   poolOfNamed,
   type AddressWishes,
+  type PoolChoice,
   type WantedAddress,
 } from '../ipam/index.ts';
 import { FAMILIES, formatAddress, sameAddress, type Family, type IPAddress } from '../net/index.ts';
@@ -14,6 +15,8 @@ import { claimFromOneOf, type Claimant, type ClaimingParts } from './claim.ts';
 /** A pod's wishes, and the pools that it may draw from, in their order. */
 export interface Wishes extends AddressWishes {
   readonly pools: readonly IPPool[];
+  /** What they were chosen from. */
+  readonly choice: PoolChoice;
 }
 
 /**
@@ -105,12 +108,12 @@ async function isHeld(
 
 /** What the pod is to have, and from which pool; undefined: nothing certain, from any. */
 function wantedOf(
-  { addresses, pools }: Wishes,
+  { addresses, pools, choice }: Wishes,
   kept: readonly IPAllocation[],
   parts: ClaimingParts,
 ): { readonly pool?: IPPool; readonly addresses: Partial<Record<Family, WantedAddress>> } {
   const given = kept.filter((allocation) => isStillGiven(allocation, pools));
-  const named = addresses === undefined ? undefined : poolOfNamed(addresses, pools, parts.pools());
+  const named = addresses === undefined ? undefined : poolOfNamed(addresses, pools, choice);
   if (named !== undefined) refuseOtherFamilies(addresses ?? {}, parts.subnetSource.families(named), parts);
   const pool = named ?? pools.find(({ metadata }) => given.some(({ spec }) => spec.pool === metadata.name));
   if (pool === undefined) return { addresses: {} };

@@ -1,5 +1,5 @@
 import type { IPPoolStatus, PoolUsage } from '../api/index.ts';
-import type { Clock, Invariant } from '../ipam/index.ts';
+import { countByInvariant, type Clock, type Invariant } from '../ipam/index.ts';
 import type { EventOutcome, RequestObserver } from '../kube/index.ts';
 import {
   addProcessMetrics,
@@ -45,16 +45,22 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
     labels: ['resource'],
     known: [['ipallocations'], ['nodesubnets']],
   });
-  let findings: ReadonlyMap<Invariant, number> = new Map();
+  /** Undefined: this replica has not looked yet, or leads no longer. */
+  let findings: ReadonlyMap<Invariant, number> | undefined;
   registry.gauge(
     {
       name: 'weft_audit_findings',
       help:
         'What the audit of the objects found, by invariant, while this replica leads; the conditions Consistent of the ' +
-        'pools and Events say what. Above 0: two objects contradict each other, and somebody must look. Told by the leader alone.',
+        'pools and Events say what. Above 0: two objects contradict each other, and somebody must look. 0 also until the first look is over. Told by the leader alone.',
       labels: ['invariant'],
     },
-    () => [...findings].map(([invariant, value]) => ({ labels: [String(invariant)], value })),
+    // From the first moment of leading, so that what comes later is seen to rise.
+    () =>
+      [...(findings ?? (isLeading() ? countByInvariant([]) : []))].map(([invariant, value]) => ({
+        labels: [String(invariant)],
+        value,
+      })),
   );
   let silence: ReadonlyMap<string, number> = new Map();
   registry.gauge(
@@ -86,7 +92,7 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
       },
       deposed() {
         pools.clear();
-        findings = new Map();
+        findings = undefined;
         silence = new Map();
       },
     },

@@ -2,10 +2,13 @@ import type { Condition, IPPool, IPPoolStatus, NodeSubnet, PoolUsage } from '../
 import {
   compareFindings,
   exhaustedFamilies,
+  fullNodes,
   isDrained,
+  isExclusive,
   poolUsage,
   servingCIDRs,
   whyNotServing,
+  type CountedAllocation,
   type Finding as AuditFinding,
   type UsageInput,
 } from '../ipam/index.ts';
@@ -49,8 +52,8 @@ export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
   const usage = poolUsage(facts);
   const found = [
     ready(facts),
-    exhausted(facts),
-    nearlyExhausted(usage, facts.nearlyExhausted),
+    exhausted(facts, usage),
+    nearlyExhausted(usage, facts),
     overlapping(facts),
     draining(facts),
     peersUnmatched(facts),
@@ -81,12 +84,10 @@ const MOST_NAMED = 10;
 
 /** "10.244.1.0/26 of node-a, …": the subnets that someone waits for, as text. */
 export function namedSubnets(subnets: readonly NodeSubnet[]): string {
-  const named = subnets
-    .slice(0, MOST_NAMED)
-    .map(({ spec }) => `${formatCIDR(spec.cidr)} of ${spec.nodeName}`);
-  const more = subnets.length - named.length;
-  return [...named, ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
+  return atMost(subnets.map(({ spec }) => `${formatCIDR(spec.cidr)} of ${spec.nodeName}`));
 }
+
+type Usage = Partial<Record<Family, PoolUsage>>;
 
 interface Finding {
   readonly type:
@@ -123,16 +124,9 @@ function ready({ pool, pools, subnets, foreign }: PoolFacts): Finding {
   return { type: 'Ready', holds: false, reason: 'Deleting', message };
 }
 
-function exhausted(facts: PoolFacts): Finding {
+function exhausted(facts: PoolFacts, usage: Usage): Finding {
   const families = exhaustedFamilies(facts);
-  if (families.length === 0) {
-    return {
-      type: 'Exhausted',
-      holds: false,
-      reason: 'AddressesLeft',
-      message: 'every node can get addresses',
-    };
-  }
+  if (families.length === 0) return notExhausted(facts, usage);
   return {
     type: 'Exhausted',
     holds: true,
@@ -141,29 +135,77 @@ function exhausted(facts: PoolFacts): Finding {
   };
 }
 
-function nearlyExhausted(usage: Partial<Record<'ipv4' | 'ipv6', PoolUsage>>, threshold: number): Finding {
-  const short = FAMILIES.filter((family) => {
+/** That no node waits yet does not mean that every node could get an address: the text says who could not. */
+function notExhausted(facts: PoolFacts, usage: Usage): Finding {
+  const { use } = facts.pool.spec;
+  const drawn = familiesDrawn(facts);
+  const taken = drawn.filter((family) => usage[family]?.freeSubnets === '0');
+  const full = use === 'Bridge' ? drawn.flatMap((family) => fullNodes(family, facts)) : [];
+  const limits = [
+    ...(taken.length === 0
+      ? []
+      : [`no ${taken.join(' and no ')} subnet is free: a node that holds none gets no address`]),
+    ...(full.length === 0
+      ? []
+      : [`full: ${atMost([...new Set(full)])}; a bridge gets no second subnet, ptp does`]),
+  ];
+  const finding = { type: 'Exhausted', holds: false } as const;
+  if (drawn.length === 0) return { ...finding, reason: 'NotDrawn', message: NOT_DRAWN };
+  return limits.length === 0
+    ? { ...finding, reason: 'AddressesLeft', message: 'every node can get addresses' }
+    : {
+        ...finding,
+        reason: 'AddressesLeft',
+        message: `addresses are left, but not for all; ${limits.join('; ')}`,
+      };
+}
+
+function nearlyExhausted(usage: Usage, facts: PoolFacts): Finding {
+  const threshold = facts.nearlyExhausted;
+  const drawn = familiesDrawn(facts);
+  const short = drawn.filter((family) => {
     const counts = usage[family];
     return counts !== undefined && shareInUse(counts) >= threshold;
   });
-  return short.length > 0
+  if (short.length > 0) {
+    return {
+      type: 'NearlyExhausted',
+      holds: true,
+      reason: 'FewLeft',
+      message: `${Math.round(threshold * 100)} % or more of its ${short.join(' and ')} addresses or subnets are in use`,
+    };
+  }
+  return drawn.length > 0
     ? {
-        type: 'NearlyExhausted',
-        holds: true,
-        reason: 'FewLeft',
-        message: `${Math.round(threshold * 100)} % or more of its ${short.join(' and ')} addresses or subnets are in use`,
-      }
-    : {
         type: 'NearlyExhausted',
         holds: false,
         reason: 'EnoughLeft',
         message: 'addresses and subnets are left',
-      };
+      }
+    : { type: 'NearlyExhausted', holds: false, reason: 'NotDrawn', message: NOT_DRAWN };
 }
 
-/** The larger of the shares of addresses and of subnets that are in use, 0 to 1. */
-function shareInUse({ capacity, free, nodeSubnets, freeSubnets }: PoolUsage): number {
-  const addresses = 1 - Number(free) / Number(capacity);
+/** What nobody draws from does not run short: the condition Ready says why it is so. */
+const NOT_DRAWN = 'nothing is drawn from it, so nothing runs short';
+
+/** The families of which a node could get an address now, if one were free. */
+function familiesDrawn({ pool, pools, subnets, foreign, labelsOf }: PoolFacts): Family[] {
+  if (whyNotServing(pool, { pools, subnets }) !== undefined) return [];
+  const claimable = servingCIDRs(pool, pools, foreign);
+  const drawn = subnetsOf(pool, subnets).filter(
+    (subnet) => !isExclusive(subnet) && !isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)),
+  );
+  const cidrs = [...claimable, ...drawn.map(({ spec }) => spec.cidr)];
+  return FAMILIES.filter((family) => cidrs.some((cidr) => cidr.family === family));
+}
+
+/**
+ * The larger of the shares of addresses and of subnets that are in use, 0 to 1. What is reserved is nobody's to get:
+ * it is no part of either.
+ */
+function shareInUse({ allocated, resting, free, nodeSubnets, freeSubnets }: PoolUsage): number {
+  const used = allocated + resting;
+  const addresses = used / (used + Number(free));
   const subnets = nodeSubnets / (nodeSubnets + Number(freeSubnets));
   // A pool that never could hold a subnet divides nothing by nothing: all of it is in use.
   return Math.max(...[addresses, subnets].map((share) => (Number.isNaN(share) ? 1 : share)));
@@ -211,19 +253,24 @@ function draining(facts: PoolFacts): Finding {
   const drained = held.filter(
     (subnet) => isDeleted || isDrained(subnet, pool, labelsOf?.(subnet.spec.nodeName)),
   );
-  if (drained.length === 0) {
+  const left = addressesLeft(drained, facts);
+  if (drained.length === 0 && left.length === 0) {
     return {
       type: 'Draining',
       holds: false,
       reason: 'NothingLeft',
-      message: 'every node subnet of the pool is drawn from',
+      message: 'nothing is left of what it no longer gives',
     };
   }
+  const where =
+    drained.length === 0
+      ? 'what it no longer gives'
+      : `${drained.length} node subnets, which go when ${lastToGo(pool)} are gone`;
   return {
     type: 'Draining',
     holds: true,
-    reason: whyDrained(pool, drained, isDeleted),
-    message: `nothing new is drawn from ${drained.length} node subnets, which go when ${lastToGo(pool)} are gone: ${whatIsLeft(drained, facts)}`,
+    reason: whyDrained(pool, drained, left),
+    message: `nothing new is drawn from ${where}: ${whatIsLeft(drained, left)}`,
   };
 }
 
@@ -232,42 +279,76 @@ function lastToGo({ spec: { use } }: IPPool): string {
   return use === 'Bridge' ? "their pods, and the nodes' links with their gateways," : 'their pods';
 }
 
-function whyDrained({ spec }: IPPool, drained: readonly NodeSubnet[], isDeleted: boolean): string {
-  if (isDeleted) return 'Deleting';
+function whyDrained(
+  { metadata, spec }: IPPool,
+  drained: readonly NodeSubnet[],
+  left: readonly CountedAllocation[],
+): string {
+  if (metadata.deletionTimestamp !== undefined) return 'Deleting';
   if (spec.disabled) return 'Disabled';
-  const isListed = ({ spec: { cidr } }: NodeSubnet) =>
-    spec.cidrs.some((listed) => cidrContains(listed, cidr));
-  return drained.every(isListed) ? 'NodesNotSelected' : 'RangeRemoved';
+  const isListed =
+    drained.every(({ spec: { cidr } }) => spec.cidrs.some((listed) => cidrContains(listed, cidr))) &&
+    left.every(({ spec: { address } }) => spec.cidrs.some((listed) => cidrHasAddress(listed, address)));
+  return isListed ? 'NodesNotSelected' : 'RangeRemoved';
 }
 
 /**
- * "14 addresses are left. Held by printer: 10.244.1.5. 10.244.1.0/26 of node-a (12), …": who keeps a drain from
- * ending. Those without a pod come first, since nobody ends them by restarting workloads.
+ * What keeps a drain from ending: whatever lies in the drained subnets, and the pool's own wherever it gives nothing.
+ * One that is held without a node, or kept for a pod, keeps no node subnet, and counts all the same.
  */
-function whatIsLeft(drained: readonly NodeSubnet[], { allocations }: PoolFacts): string {
+function addressesLeft(
+  drained: readonly NodeSubnet[],
+  { pool, allocations }: PoolFacts,
+): CountedAllocation[] {
   const ranges = mergeRangesByFamily(drained);
-  const left = allocations.filter(({ spec: { address } }) =>
-    rangesHave(ranges[address.family], address.value),
+  const givesNothing = pool.spec.disabled || pool.metadata.deletionTimestamp !== undefined;
+  return allocations.filter(({ spec: { address, pool: name } }) => {
+    if (rangesHave(ranges[address.family], address.value)) return true;
+    if (name !== pool.metadata.name) return false;
+    return givesNothing || !pool.spec.cidrs.some((cidr) => cidrHasAddress(cidr, address));
+  });
+}
+
+/**
+ * "14 addresses are left; held without a pod: 10.244.1.5 (printer); 10.244.1.0/26 of node-a (12), …": who keeps a
+ * drain from ending. Those without a pod come first, since nobody ends them by restarting workloads.
+ */
+function whatIsLeft(drained: readonly NodeSubnet[], left: readonly CountedAllocation[]): string {
+  const ranges = mergeRangesByFamily(drained);
+  const holders = left.filter(({ spec }) => spec.holder !== undefined);
+  const strays = left.filter(
+    ({ spec: { address, holder } }) =>
+      holder === undefined && !rangesHave(ranges[address.family], address.value),
   );
-  const held = left.filter(({ spec }) => spec.holder !== undefined);
-  const holders = held
-    .slice(0, MOST_NAMED)
-    .map(({ spec }) => `${formatAddress(spec.address)} (${spec.holder ?? ''})`);
   const counted = drained
     .map((subnet) => ({
       subnet,
       count: left.filter(({ spec }) => cidrHasAddress(subnet.spec.cidr, spec.address)).length,
     }))
     .sort((a, b) => b.count - a.count);
-  const named = counted
-    .slice(0, MOST_NAMED)
-    .map(({ subnet: { spec }, count }) => `${formatCIDR(spec.cidr)} of ${spec.nodeName} (${count})`);
-  const more = counted.length - named.length;
+  const parts = [
+    {
+      what: 'held without a pod: ',
+      names: holders.map(({ spec }) => `${formatAddress(spec.address)} (${spec.holder ?? ''})`),
+    },
+    { what: 'in no node subnet: ', names: strays.map(({ spec }) => formatAddress(spec.address)) },
+    {
+      what: '',
+      names: counted.map(
+        ({ subnet: { spec }, count }) => `${formatCIDR(spec.cidr)} of ${spec.nodeName} (${count})`,
+      ),
+    },
+  ];
   return [
     `${left.length} addresses are left`,
-    ...(holders.length > 0 ? [`held without a pod: ${holders.join(', ')}`] : []),
-    [...named, ...(more > 0 ? [`and ${more} more`] : [])].join(', '),
+    ...parts.filter(({ names }) => names.length > 0).map(({ what, names }) => `${what}${atMost(names)}`),
   ].join('; ');
+}
+
+/** "a, b, …, and 3 more". */
+function atMost(names: readonly string[]): string {
+  const more = names.length - MOST_NAMED;
+  return [...names.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
 }
 
 /** Whether the pool names others as peers to no effect. It is told and nothing more: the filters go by the specs. */

@@ -272,11 +272,12 @@ function exhausted(parts: ClaimParts, request: ClaimRequest, family: Family): Po
     if (allocation === undefined || !isResting(allocation)) continue;
     if (subnets.some(({ spec }) => cidrHasAddress(spec.cidr, allocation.spec.address))) resting++;
   }
-  const nextFreeInMs = parts.releases.nextFreeInMs(request.pool.metadata.name);
+  const searched = subnets.map(({ spec }) => spec.cidr);
+  const nextFreeInMs = parts.releases.nextFreeInMs(pool.metadata.name, searched);
   return new PoolExhaustedError({
     pool: request.pool.metadata.name,
     family,
-    subnets: subnets.map(({ spec }) => spec.cidr),
+    subnets: searched,
     usable,
     inUse: Number(usable) - resting,
     resting,

@@ -193,18 +193,30 @@ export function messageOf(error: unknown): string {
 }
 
 function exhaustionText(exhaustion: Exhaustion): string {
-  const { pool, family, subnets, usable, inUse, resting, reserved, nextFreeInMs } = exhaustion;
+  const { pool, family, subnets, usable } = exhaustion;
   if (subnets.length === 0) {
     return `IPPool ${pool} has no ${family} address for this node: the node holds no ${family} subnet of it to draw from`;
   }
-  const next =
-    nextFreeInMs === undefined ? '' : `, the next comes free in ${Math.ceil(nextFreeInMs / 1000)} s`;
   return (
     `IPPool ${pool} has no free ${family} address on this node: of ${usable} usable in ` +
-    `${subnets.map(formatCIDR).join(', ')}, ${inUse} are in use and ${resting} rest after their release${next}` +
-    `${reserved > 0n ? `; ${reserved} more are reserved` : ''}. ` +
+    `${subnets.map(formatCIDR).join(', ')}, ${figuresOf(exhaustion)}. ` +
     'Add a CIDR to the pool, or wait for pods to go'
   );
+}
+
+/** "12 are in use and 3 rest after their release, the next comes free in 20 s; 4 more are reserved" */
+export function figuresOf({
+  inUse,
+  resting,
+  reserved,
+  nextFreeInMs,
+}: Pick<PoolExhaustedError, 'inUse' | 'resting' | 'reserved'> & {
+  readonly nextFreeInMs?: number | undefined;
+}): string {
+  const next =
+    nextFreeInMs === undefined ? '' : `, the next comes free in ${Math.ceil(nextFreeInMs / 1000)} s`;
+  const more = reserved > 0n ? `; ${reserved} more are reserved` : '';
+  return `${inUse} are in use and ${resting} rest after their release${next}${more}`;
 }
 
 /** At most so many pools in one message: a cluster may have one for each tenant. */

@@ -10,6 +10,7 @@ import {
   type IPAddress,
 } from '../net/index.ts';
 import { FixedAddressError } from './errors.ts';
+import { whyNotDrawn, type PoolChoice } from './pools.ts';
 import { reservedRanges } from './subnets.ts';
 
 /** One address of each family that a pod names. */
@@ -17,20 +18,16 @@ export type NamedAddresses = Readonly<Partial<Record<Family, IPAddress>>>;
 
 /**
  * The pool from which a pod gets the addresses that it names: the first of those that it may draw from which has them
- * all (design, section 4). `pools` are what choosePools answered, `all` every pool there is: for the reason.
+ * all (design, section 4). `pools` are what choosePools answered to `choice`, which says why others are not among them.
  * @throws FixedAddressError
  */
-export function poolOfNamed(
-  addresses: NamedAddresses,
-  pools: readonly IPPool[],
-  all: readonly IPPool[],
-): IPPool {
+export function poolOfNamed(addresses: NamedAddresses, pools: readonly IPPool[], choice: PoolChoice): IPPool {
   const named = FAMILIES.flatMap((family) => addresses[family] ?? []);
   const having = pools.filter((pool) => named.every((address) => has(pool, address)));
   const allowing = having.find(({ spec }) => spec.fixedAddresses);
   for (const address of named) {
     const reason =
-      having.length === 0 ? whyNowhere(address, pools, all) : whyNotOf(address, allowing ?? having[0]);
+      having.length === 0 ? whyNowhere(address, pools, choice) : whyNotOf(address, allowing ?? having[0]);
     if (reason !== undefined) throw new FixedAddressError(address, reason);
   }
   const [first] = named;
@@ -54,17 +51,20 @@ function isReserved(pool: IPPool, { family, value }: IPAddress): boolean {
   return rangesHave(reservedRanges(pool, family), value);
 }
 
-/** Of another tenant's pool its name is told, which whoever may ask for it knows; nothing of who is in it. */
-function whyNowhere(
-  address: IPAddress,
-  pools: readonly IPPool[],
-  all: readonly IPPool[],
-): string | undefined {
+/**
+ * Of another tenant's pool its name is told and whom it admits, as to who names the pool itself; nothing of who is in it.
+ */
+function whyNowhere(address: IPAddress, pools: readonly IPPool[], choice: PoolChoice): string | undefined {
   if (pools.some((pool) => has(pool, address))) return undefined;
-  const foreign = all.filter((pool) => has(pool, address)).map(({ metadata }) => metadata.name);
+  const foreign = choice.pools
+    .filter((pool) => has(pool, address))
+    .map((pool) => {
+      const reason = whyNotDrawn(pool, choice) ?? 'it does not suit what else the pod asks for';
+      return `in IPPool ${pool.metadata.name}, from which this pod may not draw here and now: ${reason}`;
+    });
   return foreign.length === 0
     ? 'it lies in no IPPool. Name an address of a pool'
-    : `it lies in IPPool ${foreign.join(', ')}, from which this pod may not draw here and now. Name an address of ` +
+    : `it lies ${foreign.join('; and ')}. Name an address of ` +
         `${pools.map(({ metadata }) => metadata.name).join(' or ')}`;
 }
 

@@ -81,16 +81,28 @@ export function choosePools(choice: PoolChoice): IPPool[] {
   const candidates: IPPool[] = [];
   const refusals: PoolRefusal[] = [];
   for (const pool of [...asked].sort(byPriority)) {
-    const reason =
-      whyNotAdmitted(pool, claimer) ??
-      whyNotForUse(pool, choice) ??
-      whyNotServing(pool, choice) ??
-      whyNotOnNode(pool, claimer.node);
+    const reason = whyUnusable(pool, choice);
     if (reason === undefined) candidates.push(pool);
     else refusals.push({ pool: pool.metadata.name, reason });
   }
   if (candidates.length === 0) throw fail(refusals);
   return candidates;
+}
+
+/** Why the pool is not among those that may be drawn from, as a part of a sentence; undefined if it is. */
+export function whyNotDrawn(pool: IPPool, choice: PoolChoice): string | undefined {
+  const { claimer, requestedPool } = choice;
+  const { name } = pool.metadata;
+  const [forbidden] = refuseNamed([name], choice);
+  if (forbidden !== undefined) return forbidden.reason;
+  const unusable = whyUnusable(pool, choice);
+  if (unusable !== undefined) return unusable;
+  if (requestedPool !== undefined && requestedPool !== name)
+    return `the network configuration names ${requestedPool} only`;
+  const named = requestedPool === undefined ? claimer.podPools : undefined;
+  return named === undefined || named.includes(name)
+    ? undefined
+    : `the pod's annotation ${POOLS_ANNOTATION} names ${named.join(', ')} only`;
 }
 
 /** Whether the pool is for everyone on that node: its agent holds a subnet of it before any pod asks. */
@@ -121,6 +133,16 @@ function refuseNamed(named: readonly string[], { pools, claimer, requestedPool }
           : whyNotAdmitted(pool, claimer);
     return reason === undefined ? [] : [{ pool: name, reason }];
   });
+}
+
+/** Why nothing can be drawn from the pool here and now, named or not, as a part of a sentence; undefined if it can. */
+function whyUnusable(pool: IPPool, choice: PoolChoice): string | undefined {
+  return (
+    whyNotAdmitted(pool, choice.claimer) ??
+    whyNotForUse(pool, choice) ??
+    whyNotServing(pool, choice) ??
+    whyNotOnNode(pool, choice.claimer.node)
+  );
 }
 
 /** Why the pool does not admit the namespace, as a part of a sentence; undefined if it does. */

@@ -1,5 +1,5 @@
 import { STICKY_HOLDER, type Attachment, type IPAllocation } from '../api/index.ts';
-import type { IPAddress } from '../net/index.ts';
+import { cidrHasAddress, type CIDR, type IPAddress } from '../net/index.ts';
 import { attachmentID } from './attachment-lock.ts';
 import { jitteredBackOff, type Clock, type Random } from './clock.ts';
 import type { AllocationStore } from './store.ts';
@@ -50,8 +50,8 @@ export interface ReleaseQueue {
   /** Whether the release of that allocation has begun and the apiserver does not know of it yet. */
   isReleasing(allocation: IPAllocation): boolean;
   pending(): PendingReleases;
-  /** Milliseconds until the first of the resting allocations of that pool is deleted; undefined if none rests. */
-  nextFreeInMs(pool: string): number | undefined;
+  /** Milliseconds until the first of the pool's resting allocations in those CIDRs is deleted; undefined if none rests. */
+  nextFreeInMs(pool: string, within: readonly CIDR[]): number | undefined;
   /** Resolves when all that was asked for is done, but for what rests. */
   settled(): Promise<void>;
   /** Ends all work. What was not done is left to the sweep and to observeResting of the next process. */
@@ -104,8 +104,11 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
   /** Releases by uid: what is asked for twice is done once. */
   const releasing = new Map<string, Promise<ReleaseOutcome>>();
   const undoing = new Map<string, Promise<ReleaseOutcome>>();
-  /** What rests, by uid: its pool, and when its delay is over. */
-  const resting = new Map<string, { readonly pool: string; readonly untilMs: number }>();
+  /** What rests, by uid: its pool and address, and when its delay is over. */
+  const resting = new Map<
+    string,
+    { readonly pool: string; readonly address: IPAddress; readonly untilMs: number }
+  >();
   /** Deletions of what has rested, under way. */
   const deleting = new Set<Promise<void>>();
 
@@ -152,8 +155,10 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
 
     pending: () => ({ releasing: releasing.size, resting: resting.size, undoing: undoing.size }),
 
-    nextFreeInMs(pool) {
-      const ends = [...resting.values()].filter((one) => one.pool === pool).map((one) => one.untilMs);
+    nextFreeInMs(pool, within) {
+      const ends = [...resting.values()]
+        .filter((one) => one.pool === pool && within.some((cidr) => cidrHasAddress(cidr, one.address)))
+        .map((one) => one.untilMs);
       return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - clock.nowMs());
     },
 
@@ -225,7 +230,7 @@ export function createReleaseQueue(parts: ReleaseQueueParts): ReleaseQueue {
     const { address } = allocation.spec;
     // Once as soon as nobody has it, for those who still talk to it; and once more when somebody may get it.
     void parts.endConnections?.(address, 'soon');
-    resting.set(uid, { pool: allocation.spec.pool, untilMs: clock.nowMs() + delayMs });
+    resting.set(uid, { pool: allocation.spec.pool, address, untilMs: clock.nowMs() + delayMs });
     void clock.sleep(delayMs, signal).then(
       () => {
         const ended = parts.endConnections?.(address, 'now') ?? Promise.resolve();

@@ -5,6 +5,7 @@ import {
   type Labels,
   type NodeSubnet,
   type NodeSubnetSpec,
+  type PoolUsage,
 } from '../api/index.ts';
 import {
   cidrContains,
@@ -376,7 +377,27 @@ function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string 
   if (servingCIDRs(pool, parts.pools(), { nodes: [], services }).every((cidr) => !isFamily(cidr))) {
     return 'its CIDRs overlap those of older IPPools or of the Services. Give the pool a CIDR of its own';
   }
-  return `no /${length} is free in its CIDRs. Add a CIDR to the pool`;
+  const held = parts
+    .subnets()
+    .filter(
+      (subnet) =>
+        subnet.spec.poolUID === pool.metadata.uid && isFamily(subnet.spec.cidr) && !isExclusive(subnet),
+    ).length;
+  const figures = poolFigures(pool.status?.[family]);
+  return `no /${length} is free in its CIDRs: nodes hold ${held}${figures}. Add a CIDR to the pool, or wait for pods to go`;
+}
+
+/**
+ * What the pool's status counts, for people alone: nobody decides by it, and it may be a little old. When the next one
+ * comes free only the nodes know that hold the subnets.
+ */
+function poolFigures(usage: PoolUsage | undefined): string {
+  if (usage === undefined) return '';
+  const { allocated, resting, reserved, free } = usage;
+  return (
+    `; of the pool's ${usage.capacity} addresses ${allocated} are in use, ${resting} rest after their release, ` +
+    `${reserved} are reserved and ${free} are free in the subnets of other nodes, as its status says`
+  );
 }
 
 /** Sees to it that the pool cannot go while the subnet is there. Answers why that is not possible, if it is not. */

@@ -248,10 +248,21 @@ test('a bridge draws from what it has: full is full, and the way out is another'
   expect(await claim('c1', 'b', undefined, bridge)).toEqual(['10.2.0.2']);
   await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow(
     'this node gets no ipv4 subnet of IPPool b: a bridge has room for one of each family, and its 10.2.0.0/30 is full: ' +
-      'of 1 usable addresses 1 are in use and 0 rest. Use a pool with larger pieces',
+      'of 1 usable addresses 1 are in use and 0 rest after their release. Use a pool with larger pieces',
   );
   expect(more).toEqual([]);
   expect(await claim('c2', 'b', undefined, { kind: 'AddressOnly' })).toEqual(['10.2.0.6']);
+});
+
+test('a bridge that is full says what its pool reserves there', async () => {
+  const { pool, claim } = setUp();
+  const spec = { use: 'Bridge', reserved: ['10.2.0.4/31'] };
+  pool('b', ['10.2.0.0/24'], ['10.2.0.0/29'], {}, spec);
+  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+  for (const container of ['c1', 'c2', 'c3']) await claim(container, 'b', undefined, bridge);
+  await expect(claim('c4', 'b', undefined, bridge)).rejects.toThrow(
+    'of 3 usable addresses 3 are in use and 0 rest after their release; 2 more are reserved. Use a pool',
+  );
 });
 
 test('another plugin draws for a pod from a pool that admits its namespace, and from no other', async () => {

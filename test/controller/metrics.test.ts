@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createControllerMetrics } from '../../src/controller/metrics.ts';
 import { poolStatus } from '../../src/controller/pool-status.ts';
 import type { IPAllocation, IPPool, NodeSubnet } from '../../src/api/index.ts';
-import { countByInvariant } from '../../src/ipam/index.ts';
+import { countByInvariant, INVARIANTS } from '../../src/ipam/index.ts';
 import { parseExposition } from '../metrics/exposition.ts';
 import { allocation, nodeSubnet, pool } from './objects.ts';
 
@@ -112,6 +112,18 @@ it('tells what waits in each queue, what came, how long it took and what is trie
   expect(value('weft_workqueue_work_duration_seconds_count', { queue: 'pools' })).toBe(2);
   expect(value('weft_workqueue_work_duration_seconds_sum', { queue: 'pools' })).toBeCloseTo(2.02);
   expect(value('weft_workqueue_work_duration_seconds_count', { queue: 'nodes' })).toBe(1);
+});
+
+it('tells of no finding of any invariant as soon as it leads, before the audit has looked', async () => {
+  const { metrics, scrape } = start();
+  let leads = false;
+  metrics.readFrom({ isLeading: () => leads });
+  expect((await scrape()).value('weft_audit_findings', { invariant: '5' })).toBeUndefined();
+  leads = true;
+  const { value } = await scrape();
+  for (const invariant of INVARIANTS) {
+    expect(value('weft_audit_findings', { invariant: String(invariant) })).toBe(0);
+  }
 });
 
 it('tells what the audit found by invariant, and nothing once another leads', async () => {

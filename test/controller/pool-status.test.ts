@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Condition, IPPool } from '../../src/api/index.ts';
+import { STICKY_HOLDER, type Condition, type IPPool } from '../../src/api/index.ts';
 import { isUrgent, poolStatus, sameStatus, type PoolFacts } from '../../src/controller/pool-status.ts';
 import type { Finding } from '../../src/ipam/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
@@ -62,6 +62,53 @@ describe("a pool's conditions", () => {
     expect(holding(facts(pods, { subnets }))).toEqual(['Ready']);
   });
 
+  it.each([
+    { used: 0, nearly: 'False' },
+    { used: 17, nearly: 'False' },
+    { used: 18, nearly: 'True' },
+    { used: 20, nearly: 'True' },
+  ])('of a LAN with 20 addresses that are not reserved, $used in use: nearly exhausted: $nearly', (given) => {
+    const plain = pool('lan', ['192.168.7.0/24'], { prefixLength: 28 });
+    // 192.168.7.32 to .51 are left, in two of the 16 pieces.
+    const reserved = ['0/27', '52/30', '56/29', '64/26', '128/25'];
+    const lan = {
+      ...plain,
+      spec: {
+        ...plain.spec,
+        use: 'Lan' as const,
+        reserved: reserved.map((end) => parseCIDR(`192.168.7.${end}`)),
+      },
+    };
+    const addresses = Array.from({ length: given.used }, (_, index) => `192.168.7.${32 + index}`);
+    const subnets = given.used > 0 ? [nodeSubnet(lan, '192.168.7.32/28', 'a')] : [];
+    const allocations = addresses.map((address) => allocation(lan, address, 'a'));
+    const found = condition(facts(lan, { subnets, allocations }), 'NearlyExhausted');
+    expect(found?.status).toBe(given.nearly);
+  });
+
+  it.each<{ what: string; more: Partial<IPPool['spec']>; metadata?: Partial<IPPool['metadata']> }>([
+    { what: 'disabled', more: { disabled: true } },
+    { what: 'deleted', more: {}, metadata: { deletionTimestamp: '2026-02-01T00:00:00Z' } },
+  ])('is not nearly exhausted when $what, with subnets and without', ({ more, metadata }) => {
+    const pods = pool('pods', ['10.0.0.0/26'], metadata === undefined ? {} : { metadata });
+    const off = { ...pods, spec: { ...pods.spec, ...more } };
+    const subnets = [nodeSubnet(pods, '10.0.0.0/26', 'a')];
+    for (const of of [facts(off), facts(off, { subnets })]) {
+      expect(condition(of, 'NearlyExhausted')).toMatchObject({ status: 'False', reason: 'NotDrawn' });
+    }
+  });
+
+  it('is not nearly exhausted in a family of which it gives nothing', () => {
+    const dual = pool('dual', ['10.0.0.0/16', 'fd00::/48']);
+    const subnets = [nodeSubnet(dual, 'fd01::/122', 'a')];
+    const serviceCIDRs = [parseCIDR('fd00::/108')];
+    // Of IPv6 there is a removed CIDR's subnet, which drains, and a CIDR that overlaps the Services'.
+    expect(condition(facts(dual, { subnets, serviceCIDRs }), 'NearlyExhausted')).toMatchObject({
+      status: 'False',
+      reason: 'EnoughLeft',
+    });
+  });
+
   it('shows the younger of two overlapping pools as such, with the name of the older', () => {
     const older = pool('older', ['10.0.0.0/16']);
     const younger = pool('younger', ['10.0.128.0/17', '10.1.0.0/16'], {
@@ -101,6 +148,10 @@ describe("a pool's conditions", () => {
     const pods = pool('pods', ['10.0.0.0/16']);
     expect(holding(facts(pods, more))).not.toContain('Ready');
     expect(condition(facts(pods, more), 'Ready')).toMatchObject({ reason: 'Overlapping' });
+    expect(condition(facts(pods, more), 'NearlyExhausted')).toMatchObject({
+      status: 'False',
+      reason: 'NotDrawn',
+    });
     expect(poolStatus(facts(pods, more), now).ipv4).toMatchObject({ free: '0', freeSubnets: '0' });
     const subnets = [nodeSubnet(pods, '10.0.1.0/26', 'a')];
     expect(holding(facts(pods, { ...more, subnets }))).toContain('Ready');
@@ -115,6 +166,39 @@ describe("a pool's conditions", () => {
     const full = facts(wide, { subnets, allocations });
     expect(holding(full)).not.toContain('Exhausted');
     expect(holding({ ...full, serviceCIDRs: [parseCIDR('10.8.0.0/20')] })).toContain('Exhausted');
+  });
+
+  it.each([
+    { what: 'all is free', used: 0, cidrs: ['10.9.0.0/24'], says: 'every node can get addresses' },
+    {
+      what: 'all pieces are held',
+      used: 3,
+      cidrs: ['10.9.0.0/28'],
+      says: 'addresses are left, but not for all; no ipv4 subnet is free: a node that holds none gets no address',
+    },
+    {
+      what: 'a bridge is full',
+      used: 13,
+      cidrs: ['10.9.0.0/24'],
+      use: 'Bridge' as const,
+      says: 'addresses are left, but not for all; full: a; a bridge gets no second subnet, ptp does',
+    },
+  ])('is not Exhausted, and says for whom nothing is left, where $what', ({ used, cidrs, use, says }) => {
+    const plain = pool('tiny', cidrs, { prefixLength: 28 });
+    const tiny = { ...plain, spec: { ...plain.spec, use: use ?? plain.spec.use } };
+    const subnets = used === 0 ? [] : [nodeSubnet(tiny, '10.9.0.0/28', 'a')];
+    const head = use === 'Bridge' ? 2 : 1;
+    const allocations = Array.from({ length: used }, (_, index) =>
+      allocation(tiny, `10.9.0.${index + head}`, 'a'),
+    );
+    const found = condition(facts(tiny, { subnets, allocations }), 'Exhausted');
+    expect(found).toMatchObject({ status: 'False', message: says });
+  });
+
+  it('is not Exhausted where nothing is drawn, and does not say that every node can get addresses', () => {
+    const pods = pool('pods', ['10.0.0.0/16']);
+    const disabled = { ...pods, spec: { ...pods.spec, disabled: true } };
+    expect(condition(facts(disabled), 'Exhausted')).toMatchObject({ status: 'False', reason: 'NotDrawn' });
   });
 
   it('says that the ranges of Services are unknown where they are', () => {
@@ -151,6 +235,52 @@ describe("a pool's conditions", () => {
     expect(condition(facts(pods, { subnets, allocations }), 'Draining')?.message).toBe(
       'nothing new is drawn from 2 node subnets, which go when their pods are gone: 4 addresses are left; held ' +
         'without a pod: 10.0.1.9 (printer); 10.0.1.0/26 of b (3), 10.0.0.0/26 of a (1)',
+    );
+  });
+
+  it('goes on with the drain for who is in no node subnet: held ones without a node, and kept ones', () => {
+    const pods = pool('pods', ['10.1.0.0/16']);
+    const outside = [
+      allocation(pods, '10.0.0.9', 'a', { holder: 'printer' }),
+      allocation(pods, '10.0.3.7', 'a', { holder: STICKY_HOLDER }),
+    ];
+    const allocations = [...outside, allocation(pods, '10.1.0.9', 'a', { holder: 'scanner' })];
+    const found = condition(facts(pods, { allocations }), 'Draining');
+    expect(found).toMatchObject({ status: 'True', reason: 'RangeRemoved' });
+    expect(found?.message).toBe(
+      'nothing new is drawn from what it no longer gives: 2 addresses are left; held without a pod: 10.0.0.9 ' +
+        '(printer), 10.0.3.7 (sticky)',
+    );
+    expect(condition(facts(pods, { allocations: [] }), 'Draining')?.status).toBe('False');
+    const subnets = [nodeSubnet(pods, '10.0.4.0/26', 'b')];
+    expect(condition(facts(pods, { allocations, subnets }), 'Draining')?.message).toBe(
+      'nothing new is drawn from 1 node subnets, which go when their pods are gone: 2 addresses are left; held ' +
+        'without a pod: 10.0.0.9 (printer), 10.0.3.7 (sticky); 10.0.4.0/26 of b (0)',
+    );
+  });
+
+  it('counts all of a disabled pool as left, wherever it lies, and nothing of other pools', () => {
+    const pods = pool('pods', ['10.0.0.0/16']);
+    const other = pool('other', ['10.9.0.0/16']);
+    const disabled = { ...pods, spec: { ...pods.spec, disabled: true } };
+    const allocations = [
+      allocation(pods, '10.0.0.9', 'a', { holder: 'printer' }),
+      allocation(other, '10.9.0.9', 'a', { holder: 'scanner' }),
+    ];
+    const found = condition(facts(disabled, { pools: [disabled, other], allocations }), 'Draining');
+    expect(found).toMatchObject({ status: 'True', reason: 'Disabled' });
+    expect(found?.message).toMatch(/1 addresses are left; held without a pod: 10\.0\.0\.9 \(printer\)$/);
+    expect(condition(facts(disabled), 'Draining')).toMatchObject({ status: 'False', reason: 'NothingLeft' });
+  });
+
+  it('names first whom nobody ends by restarting workloads, and then pods that no node subnet has', () => {
+    const pods = pool('pods', ['10.1.0.0/16']);
+    const allocations = [
+      allocation(pods, '10.0.0.7', 'a'),
+      allocation(pods, '10.0.0.9', 'a', { holder: 'printer' }),
+    ];
+    expect(condition(facts(pods, { allocations }), 'Draining')?.message).toMatch(
+      /held without a pod: 10\.0\.0\.9 \(printer\); in no node subnet: 10\.0\.0\.7$/,
     );
   });
 

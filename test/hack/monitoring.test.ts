@@ -65,6 +65,13 @@ it('names each alert once', () => {
   expect(new Set(names).size).toBe(names.length);
 });
 
+it.each(['weft_unmet_needs', 'weft_events_total'])(
+  'alerts by %s, which no other figure stands for',
+  (metric) => {
+    expect(rules.filter(({ expr }) => nodesOf(expr, 'Identifier').includes(metric))).toHaveLength(1);
+  },
+);
+
 describe.each(expressions)('$where', ({ expr }) => {
   it('is PromQL', () => {
     expect(nodesOf(expr, '⚠')).toEqual([]);

@@ -293,6 +293,20 @@ describe('exhaustion', () => {
     expect((await process.claim('c4'))[0]?.metadata.name).toBe('10.0.0.1');
   });
 
+  test('says when the next of that family and of those subnets comes free, not of others', async () => {
+    const process = createClaimingProcess({ pool: dualStack, subnets: ['10.0.0.0/30', 'fd00::/122'] });
+    const claimed = [];
+    for (const container of ['c1', 'c2', 'c3']) claimed.push(await process.claim(container));
+    const [sooner, later] = [claimed[0]?.[1], claimed[1]?.[0]];
+    if (sooner === undefined || later === undefined) throw new Error('claimed');
+    // An IPv6 address comes free first, and helps nobody who lacks an IPv4 one.
+    await process.releases.release(sooner, { reuseDelayMs: 5_000 });
+    await process.releases.release(later, { reuseDelayMs: 30_000 });
+    await expect(process.claim('c4')).rejects.toThrow(
+      '1 rest after their release, the next comes free in 30 s',
+    );
+  });
+
   test('without a subnet says that there is none', async () => {
     const process = createClaimingProcess({ subnets: [] });
     await expect(process.claim('c1')).rejects.toThrow(/the node holds no ipv4 subnet of it/);

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import type { IPAllocation, IPAllocationSpec } from '../../src/api/index.ts';
 import { createReleaseQueue, UNKNOWN_SETTLES_MS, type ReleaseQueue } from '../../src/ipam/index.ts';
-import { parseAddress } from '../../src/net/index.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeOptions, type FakeStores } from '../contract/fake-stores.ts';
 import { allElse, createFakeClock, type FakeClock } from './fake-clock.ts';
 import { attachmentOf } from './objects.ts';
 
 const NAME = '10.0.0.5';
+const around = [parseCIDR('10.0.0.0/24')];
 const mine = attachmentOf('c1');
 
 describe('a time of day that steps while an address rests (F31)', () => {
@@ -125,13 +126,14 @@ describe('release', () => {
     expect(queue.pending()).toEqual({ releasing: 0, resting: 1, undoing: 0 });
     await clock.advance(29_999);
     expect(stores.stored.IPAllocation.has(NAME)).toBe(true);
-    expect(queue.nextFreeInMs('p')).toBe(1);
-    expect(queue.nextFreeInMs('other')).toBeUndefined();
+    expect(queue.nextFreeInMs('p', around)).toBe(1);
+    expect(queue.nextFreeInMs('other', around)).toBeUndefined();
+    expect(queue.nextFreeInMs('p', [parseCIDR('10.0.1.0/24'), parseCIDR('fd00::/64')])).toBeUndefined();
     await clock.advance(1);
     await queue.settled();
     expect(stores.stored.IPAllocation.has(NAME)).toBe(false);
     expect(queue.pending()).toEqual({ releasing: 0, resting: 0, undoing: 0 });
-    expect(queue.nextFreeInMs('p')).toBeUndefined();
+    expect(queue.nextFreeInMs('p', around)).toBeUndefined();
     expect(told).toEqual(['marked', 'soon', 'now', 'deleted']);
   });
 
@@ -318,7 +320,7 @@ describe('after a restart', () => {
     queue.observeResting(seen);
     await clock.advance(29_000);
     queue.observeResting(seen); // seen again: the delay does not begin anew
-    expect(queue.nextFreeInMs('p')).toBe(1_000);
+    expect(queue.nextFreeInMs('p', around)).toBe(1_000);
     expect(stores.stored.IPAllocation.size).toBe(1);
     await clock.advance(1_000);
     await queue.settled();

@@ -252,7 +252,20 @@ describe('the pool is not what the cache says', () => {
     const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/26'] });
     await clock.until(claimNodeSubnets(node('n1').parts, pool));
     await expect(clock.until(claimNodeSubnets(node('n2').parts, pool))).rejects.toThrow(
-      'this node gets no ipv4 subnet of IPPool p: no /26 is free in its CIDRs. Add a CIDR to the pool',
+      'this node gets no ipv4 subnet of IPPool p: no /26 is free in its CIDRs: nodes hold 1. Add a CIDR to the pool, ' +
+        'or wait for pods to go',
+    );
+  });
+
+  test('full: says what the pool counts, of the family that is full', async () => {
+    const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/26', 'fd00::/64'] });
+    await clock.until(claimNodeSubnets(node('n1').parts, pool));
+    const usage = { nodeSubnets: 1, freeSubnets: '0', allocated: 40, resting: 3, reserved: '9', free: '12' };
+    const ipv6 = { ...usage, allocated: 0, capacity: '18446744073709551616' };
+    const counted = { ...pool, status: { ipv4: { ...usage, capacity: '64' }, ipv6 } };
+    await expect(clock.until(claimNodeSubnets(node('n2').parts, counted))).rejects.toThrow(
+      "nodes hold 1; of the pool's 64 addresses 40 are in use, 3 rest after their release, 9 are reserved and 12 are " +
+        'free in the subnets of other nodes, as its status says. Add a CIDR',
     );
   });
 });

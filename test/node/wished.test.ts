@@ -106,7 +106,13 @@ describe('a pod that names its address', () => {
     ['misspelt', '10.020.0.9', 'without leading zeros', 'InvalidIPAnnotation'],
     ['twice', '10.20.0.9,10.20.0.10', 'it names two of ipv4', 'InvalidIPAnnotation'],
     ['foreign', '203.0.113.9', 'it lies in no IPPool', 'IPAddressRefused'],
-    ['tenants', '10.22.0.9', 'it lies in IPPool blue, from which this pod may not draw', 'IPAddressRefused'],
+    [
+      'tenants',
+      '10.22.0.9',
+      'it lies in IPPool blue, from which this pod may not draw here and now: its namespaceSelector tenant=blue does ' +
+        'not match namespace default',
+      'IPAddressRefused',
+    ],
     ['strictly', '10.21.0.9', 'IPPool strict does not allow it', 'IPAddressRefused'],
     ['reserved', '10.20.0.200', 'IPPool fixed reserves it', 'IPAddressRefused'],
     ['nodes-own', '10.20.0.80', 'it is the first of a /28 of IPPool fixed', 'IPAddressRefused'],
