@@ -67,7 +67,7 @@ export async function readNftTable(
   if (listing === undefined) return undefined;
   const elements = new Map<string, readonly unknown[]>();
   const rest = parseNft(listing).nftables.map((object) => {
-    const { success, data } = listedSet.safeParse(object['set']);
+    const { success, data } = listedSet.safeParse(object.set);
     if (!success || !apart.includes(data.name)) return object;
     elements.set(data.name, data.elem ?? []);
     return { set: { ...data, elem: undefined } };
