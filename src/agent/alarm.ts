@@ -1,7 +1,7 @@
 import { API_VERSION, IP_ALLOCATION, type IPAllocation, type PodReference } from '../api/index.ts';
 import { ownerText, type SweepConflict } from '../ipam/index.ts';
-import type { EventObject, EventRecorder } from '../kube/index.ts';
-import { formatAddress } from '../net/index.ts';
+import type { EventObject, EventRecord, EventRecorder } from '../kube/index.ts';
+import { formatAddress, formatCIDR, type CIDR } from '../net/index.ts';
 import type { Unmet } from './sync.ts';
 
 /** What an agent finds wrong on its node, as Events (design, section 10). Best effort: never in anyone's way. */
@@ -14,8 +14,24 @@ export interface Alarm {
   unmet(unmet: Unmet): void;
   /** Limits of bandwidth are not kept on this node, although they are asked for. */
   noBandwidth(message: string): void;
+  /** The sweep has freed addresses whose sandboxes are gone, and made objects again that living ones had lost. */
+  swept(swept: SweptAddresses): void;
+  /** A subnet in which pods live had lost its NodeSubnet, and has it again. */
+  subnetRecovered(cidr: CIDR): void;
+  /** This node has no subnet of a pool that it should have one of: no pod gets an address of it here. */
+  noSubnet(pool: string, reason: string): void;
+  /** Routes and filters of this node have not been what they should be for a while. */
+  broken(forMs: number, reason: string): void;
+  /** Filters of others drop what pods send, as `inet firewalld filter_FORWARD`, and weft leaves them alone. */
+  foreignDrop(chains: readonly string[], pools: readonly CIDR[]): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
+}
+
+/** By the names of their objects. */
+export interface SweptAddresses {
+  readonly released: readonly string[];
+  readonly readopted: readonly string[];
 }
 
 export interface AlarmSources {
@@ -28,9 +44,15 @@ export interface AlarmSources {
 const MOST_NAMED = 10;
 
 export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf }: AlarmSources): Alarm {
-  const warn = (object: EventObject | undefined, reason: string, message: string) => {
-    if (object !== undefined) events.record({ object, type: 'Warning', reason, message });
+  const record = (
+    type: EventRecord['type'],
+    object: EventObject | undefined,
+    reason: string,
+    message: string,
+  ) => {
+    if (object !== undefined) events.record({ object, type, reason, message });
   };
+  const warn = record.bind(undefined, 'Warning');
   const nodeObject = (): EventObject => {
     const { name, uid } = node();
     return { apiVersion: 'v1', kind: 'Node', name, uid };
@@ -56,6 +78,42 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
         );
       }
     },
+    swept({ released, readopted }) {
+      if (released.length > 0) {
+        record(
+          'Normal',
+          nodeObject(),
+          'AddressesReclaimed',
+          `addresses were freed whose sandboxes are gone without a DEL: ${list(released)}`,
+        );
+      }
+      if (readopted.length > 0) {
+        warn(
+          nodeObject(),
+          'AllocationsRecovered',
+          `living pods had lost their IPAllocations, which were made again: ${list(readopted)}`,
+        );
+      }
+    },
+    subnetRecovered: (cidr) =>
+      warn(
+        nodeObject(),
+        'SubnetRecovered',
+        `${formatCIDR(cidr)}, in which pods of this node live, had lost its NodeSubnet, which was made again`,
+      ),
+    noSubnet: (pool, reason) =>
+      warn(
+        nodeObject(),
+        'NoNodeSubnet',
+        `pods get no address of IPPool ${pool} on this node, which has no subnet of it: ${reason}`,
+      ),
+    broken: (forMs, reason) =>
+      warn(
+        nodeObject(),
+        'NetworkBroken',
+        `routes and filters of this node have not been right for ${Math.round(forMs / 1000)} s: ${reason}`,
+      ),
+    foreignDrop: (chains, pools) => warn(nodeObject(), 'ForeignFirewall', foreignDropText(chains, pools)),
     noBandwidth: (message) => warn(nodeObject(), 'NoBandwidthLimits', message),
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);
@@ -75,6 +133,17 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
       );
     },
   };
+}
+
+/** What a person runs who wants the firewall to stay. */
+function foreignDropText(chains: readonly string[], pools: readonly CIDR[]): string {
+  const said = `${list(chains)} may drop what pods send, and weft does not change it`;
+  if (!chains.some((chain) => chain.includes('firewalld'))) {
+    return `${said}: let the links weft* and vxlan.weft through it`;
+  }
+  const sources = pools.map((cidr) => `--add-source=${formatCIDR(cidr)}`);
+  const trusted = ['firewall-cmd', '--permanent', '--zone=trusted', '--add-interface=vxlan.weft', ...sources];
+  return `${said}. Run: ${trusted.join(' ')} && firewall-cmd --permanent --add-port=4789/udp && firewall-cmd --reload`;
 }
 
 /** As many as one Event may name. */

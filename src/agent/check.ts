@@ -1,12 +1,16 @@
 import { CheckFailedError, type CheckRequest } from '../cni/index.ts';
 import { hostPortsOf, hostPortText, type HostPort } from '../dataplane/index.ts';
 import {
+  FIXED_MTU_LINK_GROUP,
+  HOST_LINK_MAC,
   hostLinkName,
   inspectPodLink,
   openNamespaceSocket,
   POD_GATEWAYS,
+  podLinkRepairs,
   podRulesOf,
   type AttachmentAlias,
+  type Link,
   type NamespaceSocket,
   type PodEnd,
 } from '../kernel/index.ts';
@@ -85,6 +89,12 @@ function compareAllocations(
       throw new CheckFailedError(`${where}: no IPAllocation gives it ${formatAddress(address)}`);
     }
   }
+  const more = held.find((other) => !addresses.some((address) => sameAddress(address, other)));
+  if (more !== undefined) {
+    throw new CheckFailedError(
+      `${where}: an IPAllocation gives it ${formatAddress(more)}, which it does not have`,
+    );
+  }
 }
 
 function compareKernel(
@@ -102,9 +112,27 @@ function compareKernel(
   }
   if (!podLink.up || !hostLink.up) throw new CheckFailedError(`${where}: it is down`);
   for (const address of addresses) compareAddress(standing, where, address);
+  compareHostEnd(parts, hostLink, where, addresses);
 }
 
-function compareAddress({ addresses, routes }: PodEnd, where: string, address: IPAddress): void {
+/** What leads to the sandbox, which the agent puts back by itself. */
+function compareHostEnd(
+  { host, dataPath }: AgentParts,
+  hostLink: Link,
+  where: string,
+  addresses: readonly IPAddress[],
+): void {
+  const [lacking] = podLinkRepairs(host, dataPath.hostSources(), hostLink.name);
+  if (lacking !== undefined) {
+    throw new CheckFailedError(`${where}: its node must ${lacking.describe()}, and the agent is about to`);
+  }
+  const mtu = dataPath.podMTU(addresses);
+  if (hostLink.group !== FIXED_MTU_LINK_GROUP && hostLink.mtu !== mtu) {
+    throw new CheckFailedError(`${where}: its MTU is ${hostLink.mtu} on the node, and should be ${mtu}`);
+  }
+}
+
+function compareAddress({ addresses, routes, neighbours }: PodEnd, where: string, address: IPAddress): void {
   if (!addresses.some((found) => sameAddress(found.address, address))) {
     throw new CheckFailedError(`${where}: it lacks its address ${formatAddress(address)}`);
   }
@@ -114,6 +142,12 @@ function compareAddress({ addresses, routes }: PodEnd, where: string, address: I
   );
   if (!leadsOut) {
     throw new CheckFailedError(`${where}: it has no ${address.family} route via ${formatAddress(gateway)}`);
+  }
+  const known = neighbours.find((neighbour) => sameAddress(neighbour.address, gateway));
+  if (known?.permanent !== true || known.mac !== HOST_LINK_MAC) {
+    throw new CheckFailedError(
+      `${where}: it does not know ${formatAddress(gateway)} as ${HOST_LINK_MAC} for good`,
+    );
   }
 }
 

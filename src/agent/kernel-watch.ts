@@ -1,8 +1,10 @@
 import type { Clock } from '../ipam/index.ts';
-import { cidrHasAddress, parseCIDR } from '../net/index.ts';
+import { cidrHasAddress, FAMILIES, parseCIDR, type IPAddress } from '../net/index.ts';
 import { VXLAN_LINK } from '../dataplane/index.ts';
 import {
   DYING_LINK_PREFIX,
+  FIXED_MTU_LINK_GROUP,
+  HOST_LINK_MAC,
   HOST_LINK_PREFIX,
   parseAlias,
   ROUTE_PROTOCOL,
@@ -10,6 +12,7 @@ import {
   watchRtnetlink,
   type FdbEntry,
   type KernelEvent,
+  type Link,
   type Neighbour,
   type Notifications,
 } from '../kernel/index.ts';
@@ -33,6 +36,8 @@ export interface Asked {
   /** Whether it is our device: others have VXLAN devices too. */
   isTunnel(linkIndex: number): boolean;
   hasForwarding(entry: FdbEntry): boolean;
+  /** Of the link of a pod with these addresses, bytes; undefined while that is not known. */
+  podMTU(addresses: readonly IPAddress[]): number | undefined;
   hasNeighbour(neighbour: Neighbour): boolean;
 }
 
@@ -64,7 +69,7 @@ export function watchKernel(options: KernelWatchOptions): { close(): Promise<voi
 export function touchedBy(event: KernelEvent, asked: Asked): Scope | undefined {
   switch (event.kind) {
     case 'link':
-      return isTellingLink(event) ? 'links' : undefined;
+      return isTellingLink(event, asked) ? 'links' : undefined;
     case 'address':
       return cidrHasAddress(LINK_LOCAL, event.address.address) ? undefined : 'links';
     case 'route':
@@ -91,12 +96,20 @@ const RESTART_MS = 1000;
 
 /**
  * Our device, and uplinks, whose MTU may change. Links of pods come and go by our own hand, which a link's event
- * does not say; of them only a complete one that is down is news.
+ * does not say; of them only a complete one that is not as it should be is news.
  */
-function isTellingLink({ link, removed }: Extract<KernelEvent, { kind: 'link' }>): boolean {
+function isTellingLink({ link, removed }: Extract<KernelEvent, { kind: 'link' }>, asked: Asked): boolean {
   if (link.name === VXLAN_LINK) return true;
   if (removed || link.name.startsWith(DYING_LINK_PREFIX)) return false;
-  return link.name.startsWith(HOST_LINK_PREFIX) ? !link.up && parseAlias(link.alias) !== undefined : true;
+  return link.name.startsWith(HOST_LINK_PREFIX) ? isChangedPodLink(link, asked) : true;
+}
+
+function isChangedPodLink(link: Link, { podMTU }: Asked): boolean {
+  const attachment = parseAlias(link.alias);
+  if (attachment === undefined) return false;
+  if (!link.up || link.mac !== HOST_LINK_MAC) return true;
+  const mtu = podMTU(FAMILIES.flatMap((family) => attachment.addresses[family] ?? []));
+  return link.group !== FIXED_MTU_LINK_GROUP && mtu !== undefined && link.mtu !== mtu;
 }
 
 async function keepWatching(

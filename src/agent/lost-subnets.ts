@@ -12,6 +12,8 @@ export interface LostSubnetsParts {
   readonly markedSubnets: () => readonly CIDR[];
   /** What interfaces of this node have, as the kernel says now, and what its allocations hold: claims not wired yet. */
   readonly addressesInUse: () => readonly IPAddress[];
+  /** The object of a subnet with living pods is there again. */
+  readonly onRecovered: (cidr: CIDR) => void;
   /** A subnet in which pods of this node live is another node's by the book. */
   readonly onTwoOwners: (theirs: NodeSubnet) => void;
   readonly log: AgentParts['log'];
@@ -100,8 +102,10 @@ export function createLostSubnets(parts: LostSubnetsParts): LostSubnets {
     if (found === undefined) return;
     if (found.spec.nodeName !== node.name) parts.onTwoOwners(found);
     // Also where it is taken: by an earlier create, whose answer was lost.
-    else
+    else {
       parts.log.warn({ subnet: formatCIDR(cidr), ...owner }, 'a subnet with living pods was created again');
+      parts.onRecovered(cidr);
+    }
   }
 
   /** The pool of the longest NodeSubnet that holds it, else of the CIDR that does. */

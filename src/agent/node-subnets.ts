@@ -72,6 +72,8 @@ export interface NodeSubnetsParts {
   readonly isDisputed?: (subnet: NodeSubnet) => boolean;
   /** Whether the leader holds claims of subnets. */
   readonly hold?: SubnetHold;
+  /** This node has no subnet of a pool that it should have one of; told once, until it has one. */
+  readonly onNone?: (pool: string, reason: string) => void;
   readonly settings: {
     readonly subnetWaitMs: number;
     readonly giveBackMs: number;
@@ -284,7 +286,11 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       signal.throwIfAborted();
       const facts = { err: error, pool: pool.metadata.name, family };
       if (!(error instanceof SubnetUnavailableError)) parts.log.error(facts, 'no subnet claimed');
-      else if (!short.has(key)) parts.log.warn(facts, 'no subnet claimed');
+      else if (!short.has(key)) {
+        parts.log.warn(facts, 'no subnet claimed');
+        const hasOne = drawable(pool).some(({ spec }) => spec.cidr.family === family);
+        if (!hasOne) parts.onNone?.(pool.metadata.name, error.message);
+      }
       short.add(key);
       return false;
     }

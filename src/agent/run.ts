@@ -287,6 +287,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       ...lost.addresses(),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
+    onRecovered: alarm.subnetRecovered,
     onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
     log,
   });
@@ -322,11 +323,17 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       log.warn({ objects }, "someone else had changed the node's network; repaired");
       alarm.repaired(objects);
     },
-    onForeignDrop: (chains) =>
+    onForeignDrop(chains) {
       log.warn(
         { chains },
         'a firewall of the host may drop pod traffic: let weft* and vxlan.weft through it',
-      ),
+      );
+      alarm.foreignDrop(
+        chains,
+        caches.pools.list().flatMap(({ spec }) => spec.cidrs),
+      );
+    },
+    onBroken: alarm.broken,
     onUnmet(unmet) {
       metrics.unmet(unmet);
       alarm.unmet(unmet);
@@ -352,6 +359,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     node: caches.node,
     waitDelivered: caches.subnets.waitDelivered,
     inForce: sync.upToDate,
+    onNone: alarm.noSubnet,
     allocations: caches.allocations,
     inFlight,
     wired: inUseAnyhow,
@@ -478,6 +486,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         return pod === undefined ? {} : marksOf(pod, address);
       },
       nowMs: () => clock.nowMs(),
+      onSwept: alarm.swept,
       onConflict: alarm.conflict,
     }),
   );

@@ -34,6 +34,7 @@ export function createSchedule(clock: Clock): Schedule {
   const dueMs = { objects: Infinity, links: Infinity, filters: Infinity };
   const notBeforeMs = { objects: -Infinity, links: -Infinity, filters: -Infinity };
   let last: { readonly taken: ReadonlySet<Part>; readonly startedMs: number } | undefined;
+  let probedMs = -Infinity;
   let urgent = false;
   let wakeUp = () => undefined as void;
 
@@ -63,8 +64,13 @@ export function createSchedule(clock: Clock): Schedule {
       while (!signal.aborted) {
         const nowMs = clock.nowMs();
         const firstMs = Math.min(...PARTS.map(atMs));
-        if (urgent || firstMs <= nowMs) return take(nowMs, urgent ? ['objects'] : []);
-        if (probe()) return take(nowMs, ['links']);
+        const more: Part[] = urgent ? ['objects'] : [];
+        // Also where one change follows the other.
+        if (nowMs - probedMs >= PROBE_MS) {
+          probedMs = nowMs;
+          if (probe()) more.push('links');
+        }
+        if (more.length > 0 || firstMs <= nowMs) return take(nowMs, more);
         const woken = new Promise<void>((resolve) => (wakeUp = resolve));
         await waitAtMost(clock, Math.min(firstMs - nowMs, PROBE_MS), woken, signal);
       }

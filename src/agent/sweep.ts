@@ -30,6 +30,7 @@ import {
 } from '../kernel/index.ts';
 import { FAMILIES, formatAddress, type IPAddress } from '../net/index.ts';
 import type { AllocationStore } from '../ipam/index.ts';
+import type { SweptAddresses } from './alarm.ts';
 import { findHostEnd, withoutPodRules } from './attachments.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 
@@ -43,6 +44,8 @@ export interface SweepFacts {
   readonly marksOf: (podUID: string, address: IPAddress) => AddressMarks;
   /** Monotonic. */
   readonly nowMs: () => number;
+  /** Told by each sweep that has done some of it. */
+  readonly onSwept: (swept: SweptAddresses) => void;
   /** The address of a living sandbox is another's by the book, or no pool's; told by each sweep that finds it. */
   readonly onConflict: (conflict: SweepConflict) => void;
 }
@@ -104,15 +107,16 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     });
     memory = judgement.memory;
     for (const spec of judgement.forget) parts.lost.forget(spec);
-    let released = 0;
+    const released: string[] = [];
     for (const allocation of judgement.release) {
-      if (await attempt(parts, allocation.metadata.name, () => release(parts, facts, allocation))) released++;
+      const { name } = allocation.metadata;
+      if (await attempt(parts, name, () => release(parts, facts, allocation))) released.push(name);
     }
-    let readopted = 0;
+    const readopted: string[] = [];
     const conflicts = [...judgement.conflicts];
     for (const spec of judgement.readopt) {
       const outcome = await attempt(parts, formatAddress(spec.address), () => readopt(parts, facts, spec));
-      if (outcome === 'created') readopted++;
+      if (outcome === 'created') readopted.push(allocationName(spec.address));
       if (typeof outcome === 'object') conflicts.push(...conflictsOver(spec, live, outcome.takenBy));
     }
     let linksRemoved = 0;
@@ -124,10 +128,11 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       report(parts, conflict);
       facts.onConflict(conflict);
     }
+    if (released.length + readopted.length > 0) facts.onSwept({ released, readopted });
     return {
       judged: true,
-      released,
-      readopted,
+      released: released.length,
+      readopted: readopted.length,
       conflicts: conflicts.length,
       linksRemoved,
       suspects: memory.allocations.size,

@@ -26,6 +26,7 @@ import {
   type Neighbour,
   type NetlinkSocket,
   type PodMTUChange,
+  type PodMTUOutcome,
 } from '../kernel/index.ts';
 import {
   FAMILIES,
@@ -77,6 +78,8 @@ export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSub
    * single peers or pods. Told when it changes, and when nothing is left.
    */
   readonly onUnmet: (unmet: Unmet) => void;
+  /** This node's data path has been broken for so long; told once for each reason. */
+  readonly onBroken: (forMs: number, reason: string) => void;
   readonly settings: { readonly syncMs: number };
   readonly clock: Clock;
   readonly random: Random;
@@ -171,6 +174,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let current: NodeState | undefined;
   let previous: Remembered | undefined;
   let failure: { readonly sinceMs: number; readonly reason: string } | undefined;
+  let brokenTold: string | undefined;
   let uplinks: Uplinks = {};
   let unmet: Unmet = { notes: [], refused: [] };
   let deviceAskedForMs = -Infinity;
@@ -254,7 +258,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       }
       // A link never carries more than its way does: what shrinks does so before the way, what grows after it. What
       // goes wrong with it goes wrong the second time, too, and is told then.
-      changeMTUs(state, ({ link, mtu }) => mtu < link.mtu);
+      const shrunk = changeMTUs(state, ({ link, mtu }) => mtu < link.mtu);
       const applied = await applyNodeState(host, state, {
         beforeRemovingSubnetRoute: parts.beforeRemovingSubnetRoute,
         keepDevice: isDeviceKept(),
@@ -266,7 +270,10 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       errors.push(...applied.errors);
       refused.push(...applied.refused);
       drift.push(...driftOf(applied.changes, previous?.present));
-      refused.push(...changeMTUs(state, () => true));
+      const grown = changeMTUs(state, () => true);
+      refused.push(...grown.errors);
+      if (samePodMTUs(previous?.state, state))
+        drift.push(...[...shrunk.changed, ...grown.changed].map(mtuText));
       hasApplied = true;
       current = state;
       const tunnelIndex = getLink(host, { name: VXLAN_LINK })?.index;
@@ -279,6 +286,13 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const [first] = errors;
     if (first !== undefined) throw errors.length === 1 ? first : new NodeSyncError(errors);
     return refused;
+  }
+
+  /** Not of what heals by itself at once. */
+  function tellBroken(forMs: number, reason: string): void {
+    if (forMs < TELL_BROKEN_MS || reason === brokenTold) return;
+    brokenTold = reason;
+    parts.onBroken(forMs, reason);
   }
 
   /** Nodes hear of a pool's change one after the other. */
@@ -301,8 +315,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
 
   async function letThrough(state: NodeState, verify: boolean, drift: string[]): Promise<void> {
     const { families, bridged } = state;
-    const traffic = { vxlanPort: state.vxlan?.port, families, bridged };
-    const wanted = [traffic.vxlanPort, ...families, ...bridged.map(formatCIDR)].join();
+    const vxlan = state.vxlan && { port: state.vxlan.port, underlay: state.vxlan.local.family };
+    const traffic = { vxlan, families, bridged };
+    const wanted = [vxlan?.port, vxlan?.underlay, ...families, ...bridged.map(formatCIDR)].join();
     const same = accepted === wanted;
     if (same && !verify) return;
     const { inserted, removed, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });
@@ -314,18 +329,16 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     foreignDrops = unhandled.join();
   }
 
-  /** Of living pods, as far as `which` says; returns what went wrong. */
-  function changeMTUs(state: NodeState, which: (change: PodMTUChange) => boolean): readonly Error[] {
+  /** Of living pods, as far as `which` says. */
+  function changeMTUs(state: NodeState, which: (change: PodMTUChange) => boolean): PodMTUOutcome {
     const changes = podMTUChanges(host, (addresses) => podMTUOf(state.podMTU, addresses)).filter(which);
-    const { changed, errors } = changePodMTUs(host, parts.ownNamespace, {
-      changes,
-      paths: parts.podNamespaces,
-    });
+    const outcome = changePodMTUs(host, parts.ownNamespace, { changes, paths: parts.podNamespaces });
+    const { changed } = outcome;
     if (changed.length > 0) {
       const mtus = [...new Set(changed.map(({ mtu }) => mtu))];
       log.info({ links: changed.length, mtus }, "pods' links have another MTU now");
     }
-    return errors;
+    return outcome;
   }
 
   /** One peer that cannot be reached is no reason to take the whole node out of service. */
@@ -354,12 +367,14 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         }
         if (failure !== undefined) log.info({}, "this node's data path is whole again");
         failure = undefined;
+        brokenTold = undefined;
         served.forEach(({ resolve }) => resolve());
         if (refused.length === 0) retries = backOff();
         schedule.request('all', refused.length === 0 ? parts.settings.syncMs : retries.next());
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         failure = { sinceMs: failure?.sinceMs ?? clock.nowMs(), reason };
+        tellBroken(clock.nowMs() - failure.sinceMs, reason);
         const retryMs = retries.next();
         log.error({ err: error, retryMs }, `this node's data path is not as it should be: ${reason}`);
         schedule.request('all', retryMs);
@@ -376,6 +391,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       isTunnel: (linkIndex) => linkIndex === previous?.tunnelIndex,
       hasForwarding: (entry) => previous?.present.has(forwardingText(entry)) === true,
       hasNeighbour: isNeighbourAskedFor,
+      podMTU: (addresses) => previous && podMTUOf(previous.state.podMTU, addresses),
     },
     onTouched: (what) => schedule.request(what, DEBOUNCE_MS),
     clock,
@@ -470,6 +486,7 @@ const DEBOUNCE_MS = 50;
 /** What a watch brings at once is done at once. */
 const OBJECTS_DEBOUNCE_MS = 5;
 const NO_SOURCES_MS = 1000;
+const TELL_BROKEN_MS = 5_000;
 /** For so long an ADD waits for filters that a pool has just asked for. */
 const ISOLATION_WAIT_MS = 5000;
 /** For how long the device stays after the last pool that may encapsulate. */
@@ -526,6 +543,15 @@ function sameSources(before: NodeState | undefined, now: NodeState): boolean {
     }).join();
   return before !== undefined && text(before) === text(now);
 }
+
+/** Whether MTUs are asked for as before: what has to be changed then was changed by someone else. */
+function samePodMTUs(before: NodeState | undefined, now: NodeState): boolean {
+  const text = ({ podMTU: { plain, encapsulated, plainSubnets } }: NodeState) =>
+    [plain, encapsulated, ...plainSubnets.map(formatCIDR)].join();
+  return before !== undefined && text(before) === text(now);
+}
+
+const mtuText = ({ link, mtu }: PodMTUChange): string => `MTU ${mtu} of link ${link.name}`;
 
 function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new Error(String(reason));

@@ -41,6 +41,7 @@ import { createKeptAddresses, type KeptAddressesCluster } from './kept-addresses
 import { createPools, type PoolObserver, type PoolsCluster } from './pools.ts';
 import { createWorkQueue, type QueueObserver, type WorkQueue } from './queue.ts';
 import { createRateLimit } from './rate.ts';
+import { createSilentAgents } from './silent-agents.ts';
 
 /** Is told what the leader does. */
 export interface LeaderObserver {
@@ -62,6 +63,8 @@ export interface LeaderParts {
   readonly log: Log;
   /** Told after each audit how many findings stand, by invariant. */
   readonly onFindings: (counts: ReadonlyMap<Invariant, number>) => void;
+  /** Told after each look for how long agents have been silent, by node. */
+  readonly onSilentAgents: (forMs: ReadonlyMap<string, number>) => void;
 }
 
 /** How long changes are gathered before a pool is counted again: objects come in bursts. */
@@ -138,17 +141,57 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
       },
     }),
   });
+  const silentAgents = createSilentAgents({
+    holders: () => holders(caches).filter((nodeName) => caches.nodes.has(nodeName)),
+    served: () => servedNodes(caches),
+    clock,
+    everyMs: settings.auditMs,
+    afterMs: settings.quarantineMs,
+    onSilent: (nodeName, forMs) => {
+      const event = eventOfSilence(nodeName, forMs, caches);
+      log.warn({ node: nodeName, forMs }, 'the agent of a node that holds addresses is not Ready');
+      if (event !== undefined) parts.events.record(event);
+    },
+    onLooked: parts.onSilentAgents,
+    log,
+  });
   const unsubscribe = wakeOnChange(caches, { pools, nodes, statefulSets });
   try {
     for (const name of caches.pools.keys()) pools.add(name);
-    const holders = [...caches.index.nodeNames(), ...caches.subnets.list().map(({ spec }) => spec.nodeName)];
-    for (const nodeName of holders) nodes.add(nodeName);
+    for (const nodeName of holders(caches)) nodes.add(nodeName);
     for (const key of caches.index.statefulSets()) statefulSets.add(key);
-    await Promise.all([pools, nodes, statefulSets, audit].map((part) => part.run(signal)));
+    await Promise.all([pools, nodes, statefulSets, audit, silentAgents].map((part) => part.run(signal)));
   } finally {
     unsubscribe();
     observer.deposed();
   }
+}
+
+/** The names of nodes that have subnets or addresses, some of them more than once. */
+function holders({ index, subnets }: ControllerCaches): string[] {
+  return [...index.nodeNames(), ...subnets.list().map(({ spec }) => spec.nodeName)];
+}
+
+/** The nodes on which an agent serves, or waits to; undefined while that is not known. */
+function servedNodes({ agents }: ControllerCaches): ReadonlySet<string> | undefined {
+  if (!agents.isSynced || !agents.isAlive()) return undefined;
+  return new Set(agents.list().flatMap(({ nodeName, isReady }) => (isReady ? (nodeName ?? []) : [])));
+}
+
+function eventOfSilence(nodeName: string, forMs: number, caches: ControllerCaches): EventRecord | undefined {
+  const uid = caches.nodes.get(nodeName)?.uid;
+  if (uid === undefined) return undefined;
+  const subnets = caches.subnets.list().filter(({ spec }) => spec.nodeName === nodeName).length;
+  const addresses = caches.index.ofNode(nodeName).length;
+  return {
+    object: { apiVersion: 'v1', kind: 'Node', name: nodeName, uid },
+    type: 'Warning',
+    reason: 'AgentSilent',
+    message:
+      `weft-agent has not been Ready on this node for ${Math.round(forMs / 60_000)} min. The node keeps all it holds ` +
+      `(${addresses} addresses, ${subnets} subnets) as long as its Node exists: nobody else can know what runs there. ` +
+      'If the machine will not come back, delete its Node, and they come free',
+  };
 }
 
 /** An event only wakes: what is done about it is read from the caches then. */
@@ -184,6 +227,7 @@ function wakeOnChange(
       const statefulSet = after === undefined ? undefined : statefulSetKey(after);
       if (statefulSet !== undefined) statefulSets.addAfter(statefulSet, GATHER_ALLOCATIONS_MS);
     }),
+    caches.onServiceCIDRs(wakeAllPools),
     caches.nodes.onChange(({ key, before, after }) => {
       if (before === undefined || after === undefined) nodes.add(key);
       if (whatPoolsSee(before) !== whatPoolsSee(after)) wakeAllPools();

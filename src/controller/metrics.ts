@@ -21,6 +21,8 @@ export interface ControllerMetrics {
   readonly leader: LeaderObserver;
   /** How many findings the audit has, by invariant. */
   audited(counts: ReadonlyMap<Invariant, number>): void;
+  /** For how long agents have been silent, by node. */
+  silent(forMs: ReadonlyMap<string, number>): void;
   /** From now on the gauge of leadership is read from there. */
   readFrom(sources: { readonly isLeading: () => boolean }): void;
 }
@@ -54,6 +56,17 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
     },
     () => [...findings].map(([invariant, value]) => ({ labels: [String(invariant)], value })),
   );
+  let silence: ReadonlyMap<string, number> = new Map();
+  registry.gauge(
+    {
+      name: 'weft_agent_silent_seconds',
+      help:
+        'For how long no agent has been Ready on a node that holds subnets or addresses, from five minutes on. The node ' +
+        'keeps all of it; delete the Node of a machine that will not come back. Told by the leader alone.',
+      labels: ['node'],
+    },
+    () => [...silence].map(([nodeName, ms]) => ({ labels: [nodeName], value: ms / 1000 })),
+  );
   const events = createEventMetrics(registry);
   const requests = createRequestMetrics(registry, clock);
   addProcessMetrics(registry, 'controller');
@@ -74,10 +87,14 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
       deposed() {
         pools.clear();
         findings = new Map();
+        silence = new Map();
       },
     },
     audited(counts) {
       findings = counts;
+    },
+    silent(forMs) {
+      silence = forMs;
     },
     readFrom(sources) {
       isLeading = sources.isLeading;

@@ -56,7 +56,7 @@ export async function runController(
   const parts = { client, clock, random, log };
   const caches = await repeatedly(async () => {
     await requireSchemaRevision(client, signal);
-    return watchCluster(parts, flags.serviceCIDRs, signal);
+    return watchCluster(parts, flags, signal);
   }, environment);
   const events = eventRecorder({
     ...parts,
@@ -89,6 +89,7 @@ export async function runController(
           random,
           log,
           onFindings: metrics.audited,
+          onSilentAgents: metrics.silent,
         },
         term,
       ),

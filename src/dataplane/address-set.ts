@@ -2,6 +2,7 @@ import {
   mergeRanges,
   rangeOfCIDR,
   rangesHave,
+  rangesWith,
   rangesWithout,
   type CIDR,
   type Family,
@@ -21,6 +22,12 @@ export function addressSet(cidrs: readonly CIDR[]): AddressSet {
 /** All addresses of all the sets. */
 export function unionOfSets(sets: readonly AddressSet[]): AddressSet {
   const ranges = (family: Family): readonly Range[] => mergeRanges(sets.flatMap((one) => one[family]));
+  return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
+}
+
+/** The addresses of both. */
+export function setWith(set: AddressSet, more: AddressSet): AddressSet {
+  const ranges = (family: Family): readonly Range[] => rangesWith(set[family], more[family]);
   return { ipv4: ranges('ipv4'), ipv6: ranges('ipv6') };
 }
 

@@ -1,7 +1,6 @@
 import {
   ADDRESS_BITS,
   cidrHasAddress,
-  formatAddress,
   formatCIDR,
   parseCIDR,
   type CIDR,
@@ -64,7 +63,7 @@ export function diffAddresses<Listed extends AddressFacts>(
   const { add, remove } = difference<AddressFacts, Listed>(
     hosts,
     listed,
-    ({ address, prefixLength }) => `${formatAddress(address)}/${prefixLength}`,
+    ({ address, prefixLength }) => `${numberOf(address)}/${prefixLength}`,
   );
   return {
     add,
@@ -90,16 +89,16 @@ export function diffNeighbours<Listed extends NeighbourFacts>(
   desired: readonly { readonly address: IPAddress; readonly mac: string }[],
   listed: readonly Listed[],
 ): Difference<{ readonly address: IPAddress; readonly mac: string }, Listed> {
-  const wanted = new Set(desired.map(({ address }) => formatAddress(address)));
+  const wanted = new Set(desired.map(({ address }) => numberOf(address)));
   const permanent = listed.filter((entry) => entry.permanent);
   const { add, remove } = difference<{ address: IPAddress; mac: string | undefined }, Listed>(
     desired,
     permanent,
-    ({ address, mac }) => `${formatAddress(address)} ${mac}`,
+    ({ address, mac }) => `${numberOf(address)} ${mac}`,
   );
   return {
     add: add.flatMap(({ address, mac }) => (mac === undefined ? [] : [{ address, mac }])),
-    remove: remove.filter(({ address }) => !wanted.has(formatAddress(address))),
+    remove: remove.filter(({ address }) => !wanted.has(numberOf(address))),
   };
 }
 
@@ -117,7 +116,7 @@ export function diffFdb<Listed extends ForwardingFacts>(
   return difference<ForwardingFacts, Listed>(
     desired,
     listed,
-    ({ mac, destination }) => `${mac} ${formatAddress(destination)}`,
+    ({ mac, destination }) => `${mac} ${numberOf(destination)}`,
   );
 }
 
@@ -138,6 +137,12 @@ function difference<Desired, Listed>(
 }
 
 function routeIdentity({ dst, type, via, oif, prefSrc, metric }: RouteFacts): string {
-  const text = (address: IPAddress | undefined) => (address === undefined ? '-' : formatAddress(address));
-  return [formatCIDR(dst), type, text(via), oif ?? '-', text(prefSrc), metric].join(' ');
+  const text = (address: IPAddress | undefined) => (address === undefined ? '-' : numberOf(address));
+  const destination = `${numberOf({ family: dst.family, value: dst.first })}/${dst.prefixLength}`;
+  return `${destination} ${type} ${text(via)} ${oif ?? '-'} ${text(prefSrc)} ${metric}`;
+}
+
+/** Only to tell one from another: what people read takes ten times as long, and there may be tens of thousands. */
+function numberOf({ family, value }: IPAddress): string {
+  return `${family} ${value.toString(16)}`;
 }

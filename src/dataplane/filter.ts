@@ -182,18 +182,26 @@ const NO_WAY_BACK = match('==', { fib: { result: 'oif', flags: ['saddr', 'iif'] 
 
 /**
  * Packets of our VXLAN are believed from nodes only. A pod's are dropped wherever they go: masqueraded, they
- * would come from a node. Matched by port and VNI, so that another's VXLAN on the same port is left alone.
+ * would come from a node. Matched by port and VNI, so that another's VXLAN on the same port is left alone. Pods behind
+ * links of other plugins, which have any name, are told by their addresses; and since nothing there keeps them from sending
+ * with a node's, where there are such pods a node's packets must come by the link that leads to it.
  */
-function vxlanGuard({ vxlan }: FilterState): readonly NftCommand[] {
+function vxlanGuard({ vxlan, bridged }: FilterState): readonly NftCommand[] {
   const ours = [
     match('==', payload('udp', 'dport'), vxlan.port),
     match('==', { payload: { base: 'th', offset: VNI_OFFSET_BITS, len: VNI_BITS } }, vxlan.vni),
   ];
   const fromPod = match('==', { meta: { key: 'iifname' } }, POD_LINK_PATTERN);
   const guard = 'vxlan';
+  const hasBridged = FAMILIES.some((family) => bridged[family].length > 0);
+  const forged = (chain: string, matched: readonly NftCommand[]) =>
+    hasBridged
+      ? [addRule(chain, 'not from the link that leads to the node', [...matched, NO_WAY_BACK, ...DROP])]
+      : [];
   return [
     addChain(guard),
     addRule(guard, 'never from pods', [fromPod, ...DROP]),
+    ...forged(guard, []),
     ...FAMILIES.map((family) =>
       addRule(guard, 'from nodes', [
         match('==', address(family, 'saddr'), set('nodes', family)),
@@ -205,6 +213,14 @@ function vxlanGuard({ vxlan }: FilterState): readonly NftCommand[] {
     addRule('input', 'our VXLAN', [...ours, { jump: { target: guard } }]),
     addBaseChain('forward', 'filter', 'forward', PRIORITY_FILTER),
     addRule('forward', 'never from pods', [...ours, fromPod, ...DROP]),
+    ...FAMILIES.map((family) =>
+      addRule('forward', 'never from pods', [
+        ...ours,
+        match('==', address(family, 'saddr'), set('pools', family)),
+        ...DROP,
+      ]),
+    ),
+    ...forged('forward', ours),
   ];
 }
 

@@ -8,8 +8,9 @@ import {
   rangesOverlap,
   sameAddress,
   sameCIDR,
+  type Range,
 } from '../net/index.ts';
-import { addressSet, setWithout, unionOfSets, type AddressSet } from './address-set.ts';
+import { addressSet, setWith, setWithout, type AddressSet } from './address-set.ts';
 import { desiredNodeState, type DesiredInput } from './desired.ts';
 import type { Difference } from './diff.ts';
 import { peerMAC } from './peers.ts';
@@ -38,6 +39,7 @@ export function peerChanges(
 ): PeerChanges | undefined {
   if (!sameSurroundings(before, now)) return undefined;
   const changed = changedSubnets(before.subnets, now.subnets);
+  if (changed.length === 0) return { routes: NONE, neighbours: NONE, forwarding: NONE, state };
   if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
     return undefined;
   }
@@ -55,7 +57,7 @@ export function peerChanges(
   const elements = (of: (state: NodeState) => AddressSet): AddressSet => {
     const gone = setWithout(of(was), of(is));
     const come = setWithout(of(is), of(was));
-    return unionOfSets([setWithout(of(state), gone), come]);
+    return setWith(setWithout(of(state), gone), come);
   };
   return {
     routes,
@@ -75,6 +77,8 @@ export function peerChanges(
   };
 }
 
+const NONE: Difference<never> = { add: [], remove: [] };
+
 /** Of more the whole is worked out about as fast. */
 const MOST_CHANGES = 64;
 
@@ -91,8 +95,17 @@ function poolText({ metadata, spec }: IPPool): unknown {
 
 /** Those that are only in one of the lists: an object that has changed is in both, as it was and as it is. */
 function changedSubnets(before: readonly NodeSubnet[], now: readonly NodeSubnet[]): NodeSubnet[] {
-  const [had, has] = [new Set(before), new Set(now)];
-  return [...before.filter((subnet) => !has.has(subnet)), ...now.filter((subnet) => !had.has(subnet))];
+  // A cache keeps its order: what stands around the first and the last change is the same.
+  const shorter = Math.min(before.length, now.length);
+  let [head, tail] = [0, 0];
+  while (head < shorter && before[head] === now[head]) head++;
+  while (tail < shorter - head && before.at(-1 - tail) === now.at(-1 - tail)) tail++;
+  const [had, has] = [before, now].map((list) => list.slice(head, list.length - tail));
+  const [wasThere, isThere] = [new Set(had), new Set(has)];
+  return [
+    ...(had ?? []).filter((subnet) => !isThere.has(subnet)),
+    ...(has ?? []).filter((subnet) => !wasThere.has(subnet)),
+  ];
 }
 
 /** Whether a subnet is this node's, or of one whose subnets have changed, or that has a MAC with such a one. */
@@ -124,11 +137,22 @@ function touchesOthers(subnets: readonly NodeSubnet[], isConcerned: IsConcerned,
     if (isConcerned(subnet)) return false;
     const { cidr, nextHops } = subnet.spec;
     return (
-      rangesOverlap(territory[cidr.family], rangeOfCIDR(cidr)) ||
+      rangesOverlap(territory[cidr.family], rangeOf(subnet)) ||
       nextHops.some(({ family, value }) => rangesHave(territory[family], value))
     );
   });
 }
+
+/** Objects never change: each is asked once. */
+function rangeOf(subnet: NodeSubnet): Range {
+  const known = ranges.get(subnet);
+  if (known !== undefined) return known;
+  const range = rangeOfCIDR(subnet.spec.cidr);
+  ranges.set(subnet, range);
+  return range;
+}
+
+const ranges = new WeakMap<NodeSubnet, Range>();
 
 /** Whether all that is no entry of single peers is the same. */
 function sameFrame(was: NodeState, is: NodeState): boolean {

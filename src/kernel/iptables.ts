@@ -6,8 +6,8 @@ import { applyNft, parseNft } from './nft.ts';
 
 /** Which of weft's packets foreign filters must let through. */
 export interface AcceptedTraffic {
-  /** The port of VXLAN, if this node uses it. Our own table drops what does not come from a node. */
-  readonly vxlanPort: number | undefined;
+  /** VXLAN, if this node uses it: its port, and the family between nodes. Our own table drops what does not come from one. */
+  readonly vxlan: { readonly port: number; readonly underlay: Family } | undefined;
   /** The families that have pods. */
   readonly families: readonly Family[];
   /** This node's subnets of pods behind links of other plugins: told by address, since those links have any name. */
@@ -85,7 +85,7 @@ export async function ensureAccepted(
   const chains = await listBaseChains(run);
   const reports: Changed[] = [];
   for (const family of FAMILIES) {
-    const rules = traffic.families.includes(family) ? acceptRules(family, traffic) : [];
+    const rules = acceptRules(family, traffic);
     reports.push(await changeByNft(run, family, rules, chains));
     if ((await legacyTables(family)).includes('filter')) {
       reports.push(await changeByLegacy(run, family, rules));
@@ -100,24 +100,31 @@ export async function ensureAccepted(
 
 type Changed = Pick<AcceptReport, 'inserted' | 'removed'>;
 
-function acceptRules(family: Family, { vxlanPort, bridged }: AcceptedTraffic): AcceptRule[] {
+/** What pods send is of their families, and what carries it through the tunnel of the nodes' own. */
+function acceptRules(family: Family, traffic: AcceptedTraffic): AcceptRule[] {
+  return [
+    ...(traffic.families.includes(family) ? acceptForwarded(family, traffic) : []),
+    ...(traffic.vxlan?.underlay === family ? [acceptTunnel(traffic.vxlan.port)] : []),
+  ];
+}
+
+function acceptTunnel(port: number): AcceptRule {
+  return {
+    chain: 'INPUT',
+    expression: [match({ payload: { protocol: 'udp', field: 'dport' } }, port), { accept: null }],
+    iptables: ['-p', 'udp', '-m', 'udp', '--dport', String(port), ...ACCEPT],
+  };
+}
+
+function acceptForwarded(family: Family, { bridged }: AcceptedTraffic): AcceptRule[] {
   const pods = `${HOST_LINK_PREFIX}*`;
-  const forward = [
+  return [
     ...(['iifname', 'oifname'] as const).map((key): AcceptRule => ({
       chain: 'FORWARD',
       expression: [match({ meta: { key } }, pods), { accept: null }],
       iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, ...ACCEPT],
     })),
     ...bridged.filter((cidr) => cidr.family === family).flatMap(acceptBridged),
-  ];
-  if (vxlanPort === undefined) return forward;
-  return [
-    ...forward,
-    {
-      chain: 'INPUT',
-      expression: [match({ payload: { protocol: 'udp', field: 'dport' } }, vxlanPort), { accept: null }],
-      iptables: ['-p', 'udp', '-m', 'udp', '--dport', String(vxlanPort), ...ACCEPT],
-    },
   ];
 }
 

@@ -1,8 +1,8 @@
 import { sameAddress, sameCIDR, type Family, type IPAddress } from '../net/index.ts';
 import type { AttachmentAlias } from './alias.ts';
-import { podMac } from './names.ts';
+import { HOST_LINK_MAC, podMac } from './names.ts';
 import { findPodLinks, hostNeighbourSpecs, hostRoutes } from './pod-link.ts';
-import { linkUpRequest, type Link } from './rtnetlink/links.ts';
+import { changeLinkRequest, linkUpRequest, type Link } from './rtnetlink/links.ts';
 import { listNeighbours, replaceNeighbourRequest, type Neighbour } from './rtnetlink/neighbours.ts';
 import {
   addRouteRequest,
@@ -14,7 +14,7 @@ import {
 import { throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
 
 /**
- * Puts back what attachments have lost on the host: link up, routes, neighbours (one `link down` by anyone flushes
+ * Puts back what attachments have lost on the host: MAC, link up, routes, neighbours (one `link down` by anyone flushes
  * both). It reads the attachments from the kernel and works in one go, so no ADD or DEL of this process
  * comes between; it never removes anything. Returns what it did, one phrase each; empty if all was well.
  * @throws NetlinkError or NetlinkBatchError, after everything else has been put back
@@ -31,17 +31,23 @@ export function repairPodLinks(
   return requests.filter((_, i) => outcomes[i] === undefined).map((request) => request.describe());
 }
 
-/** What repairPodLinks would do now: empty if attachments lack nothing on the host. Changes nothing. */
+/**
+ * What repairPodLinks would do now: empty if attachments lack nothing on the host. Changes nothing. `only`: of the link
+ * of that name alone.
+ */
 export function podLinkRepairs(
   host: NetlinkSocket,
   hostSources: Readonly<Partial<Record<Family, IPAddress>>>,
+  only?: string,
 ): NetlinkRequest[] {
   const attached = findPodLinks(host).flatMap(({ link, attachment }) =>
-    attachment === undefined ? [] : [{ link, attachment }],
+    attachment === undefined || (only !== undefined && link.name !== only) ? [] : [{ link, attachment }],
   );
   const routes = listRoutes(host, { protocol: ROUTE_PROTOCOL.weftPod });
   const neighbours = listNeighbours(host);
   return attached.flatMap(({ link, attachment }) => [
+    // To another MAC the pod's permanent neighbour leads nowhere.
+    ...(link.mac === HOST_LINK_MAC ? [] : [changeLinkRequest(link.index, { mac: HOST_LINK_MAC })]),
     ...(link.up ? [] : [linkUpRequest(link.index)]),
     ...missingRoutes(link, attachment, hostSources, routes),
     ...missingNeighbours(link, attachment, neighbours),

@@ -24,7 +24,12 @@ import {
   type Link,
 } from './rtnetlink/links.ts';
 import { namespaceIdOf } from './rtnetlink/namespace-ids.ts';
-import { replaceNeighbourRequest, type NeighbourSpec } from './rtnetlink/neighbours.ts';
+import {
+  listNeighbours,
+  replaceNeighbourRequest,
+  type Neighbour,
+  type NeighbourSpec,
+} from './rtnetlink/neighbours.ts';
 import { addRouteRequest, listRoutes, ROUTE_PROTOCOL, routeTo, type Route } from './rtnetlink/routes.ts';
 import { throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
 import { forgetSourceRequest, sourceRouteRequests } from './source-routes.ts';
@@ -76,6 +81,7 @@ export interface PodEnd {
   readonly podLink: Link;
   readonly addresses: readonly LinkAddress[];
   readonly routes: readonly Route[];
+  readonly neighbours: readonly Neighbour[];
 }
 
 /** A link of that name is there already. */
@@ -218,6 +224,7 @@ export function inspectPodLink(
     podLink,
     addresses: listAddresses(pod.socket, { linkIndex: podLink.index }),
     routes: listRoutes(pod.socket).filter((route) => route.oif === podLink.index),
+    neighbours: listNeighbours(pod.socket, { linkIndex: podLink.index }),
   };
 }
 

@@ -1,5 +1,6 @@
 /** The apiserver: the only folder that knows it. One client, informers, a Lease, Events, and one store per kind. */
 export * from './connection.ts';
+export * from './agents.ts';
 export * from './client.ts';
 export * from './errors.ts';
 export * from './list.ts';

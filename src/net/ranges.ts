@@ -39,11 +39,44 @@ export function subtractRanges(whole: Range, taken: readonly Range[]): Range[] {
   return gaps;
 }
 
+/** What one of the two lists covers. Both must be sorted, disjoint and without ranges that touch, and so is the answer. */
+export function rangesWith(ranges: readonly Range[], more: readonly Range[]): Range[] {
+  const joined: Range[] = [];
+  // Ranges of one list never touch: only next to one of the other is there anything to look at.
+  let isNextToOther = false;
+  const join = (range: Range) => {
+    const previous = joined.at(-1);
+    if (previous === undefined || range.first > previous.last + 1n) joined.push(range);
+    else if (range.last > previous.last) joined[joined.length - 1] = { ...previous, last: range.last };
+  };
+  let at = 0;
+  for (const range of ranges) {
+    for (let other = more[at]; other !== undefined && other.first < range.first; other = more[++at]) {
+      join(other);
+      isNextToOther = true;
+    }
+    if (!isNextToOther) {
+      joined.push(range);
+      continue;
+    }
+    const count = joined.length;
+    join(range);
+    isNextToOther = joined.length === count;
+  }
+  for (const other of more.slice(at)) join(other);
+  return joined;
+}
+
 /** What of the ranges none of `taken` covers. Both must be sorted and disjoint, and so is the answer. */
 export function rangesWithout(ranges: readonly Range[], taken: readonly Range[]): Range[] {
   const left: Range[] = [];
   let at = 0;
   for (const range of ranges) {
+    // Most of two long lists that differ in a few places are the same ranges.
+    if (range === taken[at]) {
+      at++;
+      continue;
+    }
     const { last } = range;
     let next = range.first;
     // One that reaches beyond this range may cover a part of the next.

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { createAlarm, type Alarm } from '../../src/agent/alarm.ts';
 import type { LiveAttachment } from '../../src/ipam/index.ts';
 import type { EventRecord } from '../../src/kube/index.ts';
-import { parseAddress } from '../../src/net/index.ts';
+import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { allocationOf, attachmentOf } from '../ipam/objects.ts';
 
 let events: EventRecord[];
@@ -51,6 +51,53 @@ test('what was put back is an Event on the Node that names it, and not too much 
   ]);
   expect(events[0]?.message).toContain('route 10.0.1.0/26; table inet weft');
   expect(events[1]?.message).toMatch(/route 9; and 490 more$/);
+});
+
+test('what the sweep freed and made again is an Event each, that names the addresses', () => {
+  alarm.swept({ released: ['10.0.0.5', '10.0.0.6'], readopted: [] });
+  alarm.swept({ released: [], readopted: ['10.0.0.7'] });
+  expect(events).toMatchObject([
+    {
+      object: { kind: 'Node', uid: 'uid-n1' },
+      type: 'Normal',
+      reason: 'AddressesReclaimed',
+      message: 'addresses were freed whose sandboxes are gone without a DEL: 10.0.0.5; 10.0.0.6',
+    },
+    {
+      object: { kind: 'Node', uid: 'uid-n1' },
+      type: 'Warning',
+      reason: 'AllocationsRecovered',
+      message: 'living pods had lost their IPAllocations, which were made again: 10.0.0.7',
+    },
+  ]);
+});
+
+test('what this node lacks is a Warning on its Node, with the reason', () => {
+  alarm.subnetRecovered(parseCIDR('10.0.0.0/26'));
+  alarm.noSubnet('blue', 'no /26 is free in its CIDRs');
+  alarm.broken(61_400, 'InternalIP 192.0.2.1 is on no link');
+  expect(events.map(({ object, type, reason }) => [object.kind, type, reason])).toEqual([
+    ['Node', 'Warning', 'SubnetRecovered'],
+    ['Node', 'Warning', 'NoNodeSubnet'],
+    ['Node', 'Warning', 'NetworkBroken'],
+  ]);
+  expect(events.map(({ message }) => message)).toEqual([
+    '10.0.0.0/26, in which pods of this node live, had lost its NodeSubnet, which was made again',
+    'pods get no address of IPPool blue on this node, which has no subnet of it: no /26 is free in its CIDRs',
+    'routes and filters of this node have not been right for 61 s: InternalIP 192.0.2.1 is on no link',
+  ]);
+});
+
+test('a firewall that drops what pods send is said with what to run', () => {
+  const pools = ['10.0.0.0/16', 'fd00::/64'].map(parseCIDR);
+  alarm.foreignDrop(['inet firewalld filter_FORWARD'], pools);
+  alarm.foreignDrop(['inet mine forward'], pools);
+  expect(events.map(({ reason }) => reason)).toEqual(['ForeignFirewall', 'ForeignFirewall']);
+  expect(events[0]?.message).toContain(
+    'Run: firewall-cmd --permanent --zone=trusted --add-interface=vxlan.weft --add-source=10.0.0.0/16 ' +
+      '--add-source=fd00::/64 && firewall-cmd --permanent --add-port=4789/udp && firewall-cmd --reload',
+  );
+  expect(events[1]?.message).toMatch(/let the links weft\* and vxlan\.weft through it$/);
 });
 
 test('where DNS is served and nobody can read it, is an Event on the Node', () => {

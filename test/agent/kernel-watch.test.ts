@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { touchedBy } from '../../src/agent/kernel-watch.ts';
-import type { FdbEntry, KernelEvent, Link, Neighbour } from '../../src/kernel/index.ts';
+import {
+  FIXED_MTU_LINK_GROUP as FIXED,
+  type FdbEntry,
+  type KernelEvent,
+  type Link,
+  type Neighbour,
+} from '../../src/kernel/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 
 const ALIAS = 'w1 weft abc eth0 10.64.0.5 - -';
@@ -10,7 +16,7 @@ function link(name: string, changes: Partial<Link> = {}): Link {
     index: 7,
     name,
     kind: 'veth',
-    mac: undefined,
+    mac: 'ee:ee:ee:ee:ee:ee',
     mtu: 1500,
     up: true,
     loopback: false,
@@ -70,6 +76,21 @@ const table: readonly { event: string; told: KernelEvent; touched: ReturnType<ty
   {
     event: "a pod's link was set down",
     told: { kind: 'link', removed: false, link: link('weftabc', { alias: ALIAS, up: false }) },
+    touched: 'links',
+  },
+  {
+    event: "a pod's link got another MTU",
+    told: { kind: 'link', removed: false, link: link('weftabc', { alias: ALIAS, mtu: 1400 }) },
+    touched: 'links',
+  },
+  {
+    event: "a pod's link, whose configuration names an MTU, has that",
+    told: { kind: 'link', removed: false, link: link('weftabc', { alias: ALIAS, mtu: 1400, group: FIXED }) },
+    touched: undefined,
+  },
+  {
+    event: "a pod's link got another MAC",
+    told: { kind: 'link', removed: false, link: link('weftabc', { alias: ALIAS, mac: '02:00:00:00:00:09' }) },
     touched: 'links',
   },
   {
@@ -156,6 +177,7 @@ describe('what an event may have touched', () => {
     const asked = {
       isTunnel: (linkIndex: number) => linkIndex === DESIRED.linkIndex,
       hasForwarding: ({ mac }: FdbEntry) => mac === DESIRED.mac,
+      podMTU: () => 1500,
       hasNeighbour: ({ address: { family } }: Neighbour) => family === 'ipv6',
     };
     expect(touchedBy(told, asked)).toBe(touched);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { createLostSubnets } from '../../src/agent/lost-subnets.ts';
-import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
 
 describe('the marked route of a subnet without an object', () => {
@@ -123,7 +123,7 @@ describe('a lost subnet', () => {
   );
 
   test('whose create was carried out and not answered is confirmed, and not created twice', async () => {
-    const { marked, inUse, stores, recreate, logged, hideFromCache } = setUp({
+    const { marked, inUse, stores, recreate, recovered, logged, hideFromCache } = setUp({
       fault: ({ name }) => (logged.length === 0 && name === '10.0.0.64-26' ? 'lose' : 'none'),
     });
     hideFromCache();
@@ -137,6 +137,7 @@ describe('a lost subnet', () => {
       'a lost subnet could not be created again yet',
       'a subnet with living pods was created again',
     ]);
+    expect(recovered).toEqual(['10.0.0.64/26']);
   });
 });
 
@@ -150,6 +151,7 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
   stores.applyPool('p', { cidrs: ['10.0.0.0/24', 'fd00::/120'] });
   const marked: string[] = [];
   const inUse: string[] = [];
+  const recovered: string[] = [];
   const twoOwners: string[] = [];
   const logged: string[] = [];
   const log = (_: object, message: string) => void logged.push(message);
@@ -161,6 +163,7 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
     node: () => ({ name: 'n1', uid: 'uid-n1', labels: {}, addresses: [parseAddress('192.0.2.1')] }),
     markedSubnets: () => marked.map(parseCIDR),
     addressesInUse: () => inUse.map(parseAddress),
+    onRecovered: (cidr) => recovered.push(formatCIDR(cidr)),
     onTwoOwners: ({ metadata, spec }) => twoOwners.push(`${metadata.name} of ${spec.nodeName}`),
     log: { info: log, warn: log, error: log },
   });
@@ -169,6 +172,7 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
     marked,
     inUse,
     stores,
+    recovered,
     twoOwners,
     logged,
     recreate: () => lost.recreate(new AbortController().signal),

@@ -47,6 +47,15 @@ describe('the first subnet', () => {
     expect(heldOf(p)).toEqual(['10.5.0.0/26']);
   });
 
+  test('that cannot be had is told, with the pool and the reason; one more that cannot is not', async () => {
+    const { agent, run, pool, without, serviceCIDRs } = setUp({ spareAddresses: 100 });
+    serviceCIDRs.push(parseCIDR('10.1.0.0/26'));
+    pool('small', ['10.0.0.0/26']);
+    pool('none', ['10.1.0.0/26']);
+    for (let i = 0; i < 2; i++) await run(agent.maintain);
+    expect(without).toEqual([['none', expect.stringContaining('IPPool none')]]);
+  });
+
   test('that cannot be had does not keep the other pools from theirs, and is reported', async () => {
     const { agent, run, pool, heldOf, logged } = setUp({
       fault: ({ verb, name }) => (verb === 'create' && name.startsWith('10.0.') ? 'fail' : 'none'),
@@ -734,6 +743,7 @@ function setUp({
   const clock = createFakeClock();
   const logged: { level: string; message: string }[] = [];
   const told: string[] = [];
+  const without: [pool: string, reason: string][] = [];
   const log = (level: string) => (_: object, message: string) => {
     logged.push({ level, message });
   };
@@ -774,6 +784,7 @@ function setUp({
       },
       inFlight,
       serviceCIDRs: () => serviceCIDRs,
+      onNone: (name, reason) => without.push([name, reason]),
       wired,
       linkWithAddressIn: (cidr) =>
         bridges.some((address) => cidrHasAddress(cidr, parseAddress(address))) ? 'br0' : undefined,
@@ -817,6 +828,7 @@ function setUp({
     serviceCIDRs,
     inForce,
     logged,
+    without,
     told,
     pool: (
       name: string,

@@ -112,6 +112,18 @@ describe('a schedule', () => {
     expect(clock.slept).toEqual([1000, 1000, 1000]);
   });
 
+  it('asks the probe also while one request follows the other', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    const taken = [];
+    for (let i = 0; i < 60; i++) {
+      schedule.request('objects', 0);
+      taken.push(await schedule.next(signal, () => clock.at >= 1000));
+    }
+    expect(taken.filter((parts) => parts?.has('links'))).toHaveLength(1);
+    expect(clock.at).toBeLessThan(1500);
+  });
+
   it('wakes up for a request that comes while it waits', async () => {
     const sleeping: Clock = {
       nowMs: () => performance.now(),

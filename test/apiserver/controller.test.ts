@@ -211,7 +211,25 @@ describe('pools', () => {
     await makePool('services', [services]);
     await vi.waitFor(async () => {
       expect(conditionOf(await getPool('services'), 'Overlapping')).toMatchObject({ reason: 'ServiceRange' });
+      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+      expect(String(events.stdout)).toMatch(/Warning\s+Overlapping\s+ippool\/services/);
     }, soon);
+  });
+
+  it('hear at once of a range that Services get later', async () => {
+    startController('one');
+    await makePool('quiet', ['10.199.0.0/16']);
+    const overlapping = async () => conditionOf(await getPool('quiet'), 'Overlapping');
+    await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ status: 'False' }), soon);
+    const range = {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name: 'later' },
+      spec: { cidrs: ['10.199.64.0/20'] },
+    };
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], range));
+    await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ reason: 'ServiceRange' }), soon);
+    await mustSucceed(apiserver().kubectl(['delete', 'servicecidr', 'later', '--wait=false']));
   });
 
   it('that are deleted wait for their subnets, say for which, and then go by themselves', async () => {
@@ -418,7 +436,7 @@ describe('sticky addresses', () => {
     }
     await makeStatefulSet('kept', 3);
     // A pod is refused without it, and no controller of Kubernetes is here to make it.
-    await mustSucceed(apiserver().kubectl(['create', 'serviceaccount', 'default', '-n', 'default']));
+    await apiserver().kubectl(['create', 'serviceaccount', 'default', '-n', 'default']);
     // Of kept-2 there is no pod at the moment.
     const spec = { automountServiceAccountToken: false, containers: [{ name: 'c', image: 'none' }] };
     for (const [name, annotations] of [
@@ -443,6 +461,45 @@ describe('sticky addresses', () => {
     const object = { apiVersion: 'apps/v1', kind: 'StatefulSet', metadata: { name }, spec };
     await mustSucceed(apiserver().kubectl(['create', '-n', 'default', '-f', '-'], object));
   }
+});
+
+describe('nodes whose agents are silent', () => {
+  it('are told of where they hold something, and keep it; not where an agent is Ready', async () => {
+    const labels = { 'app.kubernetes.io/name': 'weft-agent' };
+    const container = { name: 'c', image: 'none' };
+    await apiserver().kubectl(['create', 'serviceaccount', 'default', '-n', 'default']);
+    for (const name of ['serves', 'silent', 'empty']) await makeNode(name);
+    await makePool('pods', ['10.28.0.0/24']);
+    await claimSubnet('pods', '10.28.0.0/26', 'serves');
+    await claimSubnet('pods', '10.28.0.64/26', 'silent');
+    for (const nodeName of ['serves', 'silent']) {
+      const spec = { nodeName, automountServiceAccountToken: false, containers: [container] };
+      const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: `agent-${nodeName}`, labels }, spec };
+      await mustSucceed(apiserver().kubectl(['create', '-n', 'default', '-f', '-'], pod));
+    }
+    const ready = JSON.stringify({ status: { conditions: [{ type: 'Ready', status: 'True' }] } });
+    await mustSucceed(
+      apiserver().kubectl([
+        'patch',
+        'pod',
+        'agent-serves',
+        '--subresource=status',
+        '--type=merge',
+        '-p',
+        ready,
+      ]),
+    );
+    startController('one', ['--audit-seconds=1', '--quarantine-seconds=2']);
+    const events = async () => String((await apiserver().kubectl(['get', 'events', '-n', 'default'])).stdout);
+    await vi.waitFor(
+      async () => expect(await events()).toMatch(/Warning\s+AgentSilent\s+node\/silent/),
+      soon,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    expect(await events()).not.toMatch(/AgentSilent\s+node\/(serves|empty)/);
+    expect(await names('nodesubnets')).toEqual(['10.28.0.0-26', '10.28.0.64-26']);
+    await apiserver().kubectl(['delete', 'pods', '-n', 'default', '--all', '--force', '--grace-period=0']);
+  });
 });
 
 describe('a leader that acts on what it saw a while ago', () => {

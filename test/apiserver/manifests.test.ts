@@ -296,10 +296,11 @@ describe('what the accounts may do', () => {
     expect(await canI(user, verb, resource)).toBe(false);
   });
 
-  it('grants the controller its one Lease, and Events about pools', async () => {
+  it('grants the controller its one Lease, Events about pools, and to see the agents', async () => {
     const lease = 'leases.coordination.k8s.io/weft-controller';
     expect(await canI(CONTROLLER, 'update', lease, 'weft-system')).toBe(true);
     expect(await canI(CONTROLLER, 'create', 'events', 'default')).toBe(true);
+    expect(await canI(CONTROLLER, 'list', 'pods', 'weft-system')).toBe(true);
     expect(await canI(CONTROLLER, 'update', 'leases.coordination.k8s.io/other', 'weft-system')).toBe(false);
   });
 

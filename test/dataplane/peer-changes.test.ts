@@ -38,6 +38,17 @@ describe('the changes that peers bring', () => {
     expect(changes?.routes.remove).toEqual([]);
   });
 
+  it('are none where no subnet has changed, whatever else there is', () => {
+    const lost = subnet('10.99.0.0/26', 'c', ['192.168.2.3'], { pool: 'gone' });
+    const was = input({ subnets: [own, lost] });
+    const state = desiredNodeState(was);
+    const none = { add: [], remove: [] };
+    expect(peerChanges(was, { ...was, subnets: [own, lost] }, state)).toEqual({
+      ...{ routes: none, neighbours: none, forwarding: none },
+      state,
+    });
+  });
+
   it('keep what a node still needs that loses one of its subnets', () => {
     const other6 = subnet('fd64::c0/122', 'c', ['192.168.2.3', 'fd02::3']);
     const changes = changesOf([own, far, far6, other6], [own, far, far6]);

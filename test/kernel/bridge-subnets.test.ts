@@ -180,6 +180,53 @@ test('without a subnet on the node nothing of bridges is left in the filters of 
   }
 });
 
+describe('packets of our VXLAN that pods behind bridges make', () => {
+  test.each([
+    { source: 'with their own address, to another node', local: undefined, to: 2 },
+    { source: 'with their own address, to their own node', local: undefined, to: 0 },
+    { source: "with another node's, to a third", local: '192.168.1.11', to: 2 },
+    { source: "with another node's, to their own", local: '192.168.1.11', to: 0 },
+  ])('are not believed: $source', async ({ local, to }) => {
+    const [from] = bridged;
+    const node = fabric.nodes[to];
+    const pod = node?.pods[0];
+    if (from === undefined || node === undefined || pod === undefined)
+      throw new Error('every node has a pod');
+    const mac = /link\/ether (\S+)/.exec(node.throwaway.sh('ip link show vxlan.weft'))?.[1];
+    from.throwaway.sh(
+      (local === undefined ? '' : `ip addr add ${local}/32 dev eth0 && `) +
+        'ip link add forged type vxlan id 4097 dstport 4789 nolearning ' +
+        `remote ${node.addresses[4]} ${local === undefined ? '' : `local ${local}`} && ` +
+        'ip addr add 10.64.0.70/32 dev forged && ip link set forged up && ' +
+        `ip route add ${pod.addresses[4]} dev forged src 10.64.0.70 && ` +
+        `ip neigh add ${pod.addresses[4]} lladdr ${mac} dev forged nud permanent`,
+    );
+    pod.throwaway.sh(
+      `nft 'add table inet arrivals; add chain inet arrivals input { type filter hook input priority 0; }; ` +
+        `add rule inet arrivals input icmp type echo-request counter'`,
+    );
+    const arrived = () => Number(/packets (\d+)/.exec(pod.throwaway.sh('nft list table inet arrivals'))?.[1]);
+    await pings(from.throwaway, pod.addresses[4]);
+    expect(arrived()).toBe(0);
+
+    // Without the guard they do arrive: nothing else stops them.
+    syncs.forEach((sync) => sync.pause());
+    for (const { throwaway } of fabric.nodes) {
+      throwaway.sh('nft flush chain inet weft vxlan && nft flush chain inet weft forward');
+    }
+    await pings(from.throwaway, pod.addresses[4]);
+    syncs.forEach((sync) => sync.resume());
+    expect(arrived()).toBe(1);
+    from.throwaway.sh(
+      `ip link del forged; ${local === undefined ? 'true' : `ip addr del ${local}/32 dev eth0`}`,
+    );
+    pod.throwaway.sh('nft delete table inet arrivals');
+    const guarded = () =>
+      fabric.nodes.every(({ throwaway }) => throwaway.sh('nft list table inet weft').includes('never'));
+    expect(await until(guarded, 5000)).toBeDefined();
+  });
+});
+
 function sources(node: FabricNode): Sources {
   const given = fabric.sources(node);
   const bridges = fabric.nodes.flatMap(({ name, addresses }, index): Sources['subnets'] => {

@@ -5,7 +5,11 @@ import { useThrowaways } from './throwaway.ts';
 
 const { make } = useThrowaways();
 const host = make('host');
-const traffic: AcceptedTraffic = { vxlanPort: 4789, families: ['ipv4', 'ipv6'], bridged: [] };
+const traffic: AcceptedTraffic = {
+  vxlan: { port: 4789, underlay: 'ipv4' },
+  families: ['ipv4', 'ipv6'],
+  bridged: [],
+};
 const MARKED = '-m comment --comment weft-accept -j ACCEPT';
 const noLegacy = () => Promise.resolve([]);
 const options = { run: host.run, ownTable: 'weft', legacyTables: noLegacy };
@@ -90,7 +94,7 @@ describe('by nft', () => {
     expect(removed).toHaveLength(1);
     expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${mine} ${MARKED}`);
     expect(host.sh(`${program} -S FORWARD`)).not.toContain(`-A FORWARD -s ${more} ${MARKED}`);
-    await ensureAccepted({ ...traffic, families: [] }, options);
+    await ensureAccepted({ families: [], bridged: [], vxlan: undefined }, options);
     expect(host.sh(`${program} -S`)).toBe(foreign);
   });
 
@@ -111,7 +115,21 @@ describe('by nft', () => {
     expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
     expect(host.sh('iptables-nft -S INPUT')).toMatch(/udp .*dport 4789 .*-j ACCEPT/);
     host.sh('iptables-nft -F INPUT');
-    expect((await ensureAccepted({ ...traffic, vxlanPort: undefined }, options)).inserted).toEqual([]);
+    expect((await ensureAccepted({ ...traffic, vxlan: undefined }, options)).inserted).toEqual([]);
+  });
+
+  test('VXLAN over IPv6 is let in there, whatever families pods have', async () => {
+    host.sh('ip6tables-nft -P INPUT DROP; ip6tables-nft -P FORWARD DROP');
+    const over6: AcceptedTraffic = {
+      ...traffic,
+      vxlan: { port: 4789, underlay: 'ipv6' },
+      families: ['ipv4'],
+    };
+    expect((await ensureAccepted(over6, options)).inserted).toEqual([
+      'ip6 filter INPUT -p udp -m udp --dport 4789 -j ACCEPT',
+    ]);
+    expect((await ensureAccepted(traffic, options)).removed).toHaveLength(1);
+    host.sh('ip6tables-nft -P INPUT ACCEPT; ip6tables-nft -P FORWARD ACCEPT; ip6tables-nft -F');
   });
 
   test('a family without pods is left alone', async () => {
@@ -174,7 +192,8 @@ describe('by xtables-legacy', () => {
     host.sh(
       `${program} -P FORWARD DROP; ${program} -A INPUT -j REJECT; ${program} -A FORWARD -o weft+ -j ACCEPT`,
     );
-    const only: AcceptedTraffic = { vxlanPort: 4789, families: [family], bridged: [] };
+    const vxlan = { port: 4789, underlay: family };
+    const only: AcceptedTraffic = { vxlan, families: [family], bridged: [] };
     expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([
       `${program} FORWARD -i weft+ -j ACCEPT`,
       `${program} INPUT -p udp -m udp --dport 4789 -j ACCEPT`,
@@ -204,14 +223,15 @@ describe('by xtables-legacy', () => {
           `${program} -A FORWARD -s ${cidr} -m comment --comment "by hand" -j ACCEPT`,
       );
       const foreign = host.sh(`${program} -S`);
-      const only: AcceptedTraffic = { vxlanPort: 4789, families: [family], bridged: [parseCIDR(cidr)] };
+      const vxlan = { port: 4789, underlay: family };
+      const only: AcceptedTraffic = { vxlan, families: [family], bridged: [parseCIDR(cidr)] };
       expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(4);
-      const { removed } = await ensureAccepted({ ...only, vxlanPort: undefined, bridged: [] }, legacyOptions);
+      const { removed } = await ensureAccepted({ ...only, vxlan: undefined, bridged: [] }, legacyOptions);
       expect([...removed].sort()).toEqual([
         `${program} FORWARD -s ${cidr} ${MARKED}`,
         `${program} INPUT -p udp -m udp --dport 4789 ${MARKED}`,
       ]);
-      await ensureAccepted({ ...only, families: [] }, legacyOptions);
+      await ensureAccepted({ vxlan: undefined, families: [], bridged: [] }, legacyOptions);
       expect(host.sh(`${program} -S`)).toBe(foreign);
       host.sh(`${program} -P FORWARD ACCEPT; ${program} -P INPUT ACCEPT; ${program} -F`);
     },

@@ -33,6 +33,7 @@ export type Report =
   | { readonly kind: 'drift'; readonly objects: readonly string[] }
   | { readonly kind: 'removal'; readonly cidr: string }
   | { readonly kind: 'foreignDrop'; readonly chains: readonly string[] }
+  | { readonly kind: 'broken'; readonly forMs: number; readonly reason: string }
   | { readonly kind: 'unmet'; readonly notes: readonly string[]; readonly refused: readonly string[] }
   | { readonly kind: 'log'; readonly level: string; readonly message: string }
   /** `dumps`: how often routes, addresses, neighbours or forwarding entries have been listed so far. */
@@ -76,6 +77,7 @@ const sync = startNodeSync({
   },
   onDrift: (objects) => report({ kind: 'drift', objects }),
   onForeignDrop: (chains) => report({ kind: 'foreignDrop', chains }),
+  onBroken: (forMs, reason) => report({ kind: 'broken', forMs, reason }),
   onUnmet: ({ notes, refused }) => report({ kind: 'unmet', notes, refused }),
   settings: { syncMs: 30_000 },
   clock: {

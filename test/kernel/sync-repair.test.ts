@@ -36,6 +36,8 @@ afterAll(async () => {
   await Promise.all(syncs.map((sync) => sync.kill()));
 });
 
+const POD_LINK = '$(ip -br link | grep -o "^weft[^@]*" | head -1)';
+
 describe('what someone else takes away or changes is put back within two seconds', () => {
   test.each<readonly [what: string, sabotage: string]>([
     ['all of nft', 'nft flush ruleset'],
@@ -69,6 +71,12 @@ describe('what someone else takes away or changes is put back within two seconds
     [
       "a pod's link, down and up",
       'L=$(ip -br link | grep -o "^weft[^@]*" | head -1); ip link set $L down; ip link set $L up',
+    ],
+    ["the MAC of a pod's host end", `ip link set ${POD_LINK} address 02:00:00:00:00:44`],
+    ["the MTU of a pod's host end", `ip link set ${POD_LINK} mtu 1400`],
+    [
+      "a pod's neighbour",
+      `A=$(ip neigh show dev ${POD_LINK} nud permanent | cut -d' ' -f1 | head -1); ip neigh del $A dev ${POD_LINK}`,
     ],
     ["a pod's link, left down", 'ip link set $(ip -br link | grep -o "^weft[^@]*" | head -1) down'],
   ])('%s', async (_, sabotage) => {
@@ -156,7 +164,7 @@ function ownState(node: Throwaway): Record<string, string[]> {
     fdb: 'bridge fdb show dev vxlan.weft',
     addresses: 'ip -o addr show dev vxlan.weft scope global',
     tunnel: 'ip -o -d link show dev vxlan.weft',
-    links: 'ip -br link | grep ^weft',
+    links: 'ip -br link | grep ^weft; ip -o link | grep ": weft" | grep -o "mtu [0-9]*"',
     filter: 'nft -s list table inet weft',
     forwarding: 'sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding',
   };

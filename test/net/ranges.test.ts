@@ -5,6 +5,7 @@ import {
   mergeRanges,
   parseCIDR,
   rangeOfCIDR,
+  rangesWith,
   rangesWithout,
   subtractRanges,
   type Range,
@@ -75,6 +76,40 @@ describe('rangesWithout', () => {
     fc.assert(
       fc.property(some, some, (ranges, taken) => {
         expect(rangesWithout(ranges, taken)).toEqual(ranges.flatMap((one) => subtractRanges(one, taken)));
+      }),
+    );
+  });
+});
+
+describe('rangesWith', () => {
+  it('has what either of them has, in order, and joins what touches', () => {
+    const ranges = [range(0, 9), range(20, 29), range(40, 49)];
+    expect(rangesWith(ranges, [range(12, 13), range(30, 39), range(60, 61)])).toEqual([
+      range(0, 9),
+      range(12, 13),
+      range(20, 49),
+      range(60, 61),
+    ]);
+    expect(rangesWith(ranges, [])).toEqual(ranges);
+    expect(rangesWith([], ranges)).toEqual(ranges);
+  });
+
+  it('agrees with merging all of them', () => {
+    const some = fc.array(anyRange, { maxLength: 8 }).map(mergeRanges);
+    fc.assert(
+      fc.property(some, some, (ranges, more) => {
+        expect(rangesWith(ranges, more)).toEqual(mergeRanges([...ranges, ...more]));
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it('and what is taken away again leave what there was', () => {
+    const some = fc.array(anyRange, { maxLength: 8 }).map(mergeRanges);
+    fc.assert(
+      fc.property(some, some, (ranges, more) => {
+        const own = rangesWithout(ranges, more);
+        expect(rangesWithout(rangesWith(own, more), more)).toEqual(own);
       }),
     );
   });

@@ -1,5 +1,6 @@
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { hostLinkName } from '../../src/kernel/index.ts';
 import { CONFIG, eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { ip, UPLINK, weftLinks } from './namespaces.ts';
 
@@ -166,6 +167,43 @@ describe('CHECK', () => {
     const { answer } = await node.cni(call);
     expect(answer?.msg).toContain('lacks its address');
     await node.cni({ command: 'DEL', containerID: 'check', netns });
+  });
+
+  // What the agent would put back at once is done while it stands still.
+  test.each([
+    ['pod', 'route del default', 'it has no ipv4 route via 169.254.1.1'],
+    ['pod', '-6 route del default', 'it has no ipv6 route via fe80::1'],
+    [
+      'pod',
+      'neigh replace 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent',
+      'does not know 169.254.1.1',
+    ],
+    ['pod', 'neigh del fe80::1 dev eth0', 'does not know fe80::1'],
+    ['pod', 'link set eth0 down', 'it is down'],
+    ['pod', 'link set eth0 name other', 'it is called other by now'],
+    ['node', 'link set LINK down', 'it is down'],
+    ['node', 'link set LINK mtu 1400', 'its MTU is 1400 on the node'],
+    ['node', 'link set LINK address 02:00:00:00:00:02', 'its node must change link'],
+    ['node', 'neigh flush dev LINK nud permanent', 'its node must set neighbour'],
+    ['node', 'route flush proto 85 dev LINK', 'its node must add route'],
+  ])('names what was done in the %s: %s', async (place, sabotage, message) => {
+    const netns = await node.makeSandbox('sabotaged');
+    const added = await node.cni({ command: 'ADD', containerID: 'sabotaged', netns });
+    const config = { ...CONFIG, prevResult: JSON.parse(added.stdout) as object };
+    const words = sabotage.replace('LINK', hostLinkName('sabotaged', 'eth0')).split(' ');
+    const pid = agent?.pid ?? 0;
+    process.kill(pid, 'SIGSTOP');
+    try {
+      await ip(...(place === 'pod' ? ['-n', 'sabotaged'] : []), ...words);
+      const answered = node.cni({ command: 'CHECK', containerID: 'sabotaged', netns, config });
+      // The question waits in the agent's socket, and is asked before anything is put back.
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      process.kill(pid, 'SIGCONT');
+      expect((await answered).answer?.msg).toContain(message);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await node.cni({ command: 'DEL', containerID: 'sabotaged', netns });
   });
 });
 

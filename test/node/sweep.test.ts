@@ -41,6 +41,7 @@ describe('an allocation', () => {
       (await node.allocations('leaked')).every(({ released }) => released) ? true : undefined,
     );
     expect(performance.now() - goneMs).toBeGreaterThan(GRACE_SECONDS * 1000);
+    await eventIs('Normal +AddressesReclaimed');
     await nothingOf('leaked');
   });
 
@@ -56,6 +57,7 @@ describe('an allocation', () => {
     expect(after.map(({ name }) => name).sort()).toEqual(before.map(({ name }) => name).sort());
     expect(after.map(({ podName }) => podName)).toEqual(['web-0', 'web-0']);
     expect(after.map(({ uid: its }) => its)).not.toEqual(before.map(({ uid: its }) => its));
+    await eventIs('Warning +AllocationsRecovered');
     await ping('readopted', UPLINK.addresses[0]);
     await remove('readopted');
   });
@@ -71,6 +73,7 @@ describe('a NodeSubnet in which pods live (F40)', () => {
       const now = await node.subnets('sweep');
       return before.every((name) => now.includes(name)) ? true : undefined;
     });
+    await eventIs('Warning +SubnetRecovered');
     const after = await uidsOfSubnets(before);
     expect(after.filter((uid) => uids.includes(uid))).toEqual([]);
     await ping('subnetless', UPLINK.addresses[0]);
@@ -264,6 +267,13 @@ async function remove(containerID: string): Promise<void> {
   expect((await node.cni({ command: 'DEL', containerID, netns })).exitCode).toBe(0);
   await nothingOf(containerID);
   await node.removeSandbox(containerID);
+}
+
+async function eventIs(pattern: string): Promise<void> {
+  const told = new RegExp(`${pattern} +node/${NODE_NAME}`);
+  await eventually(`the Event ${pattern}`, async () =>
+    told.test(await node.kubectl('get', 'events', '-n', 'default')) ? true : undefined,
+  );
 }
 
 async function uidsOfSubnets(names: readonly string[]): Promise<string[]> {
