@@ -1,4 +1,4 @@
-import type { Plan } from './plan.ts';
+import type { NodePlan, Plan } from './plan.ts';
 
 /** Where a node finds what is its own: its folder in the cluster's state, and the cluster's binaries. */
 export const NODE_DIRECTORY = '/run/local-cluster/node';
@@ -72,13 +72,13 @@ export function kubeletConfig(plan: Plan): object {
   };
 }
 
-/** KubeProxyConfiguration, in nftables mode. */
-export function kubeProxyConfig(plan: Plan, nodeName: string): object {
+/** KubeProxyConfiguration, in the node's own mode. */
+export function kubeProxyConfig(plan: Plan, { name, proxyMode }: NodePlan): object {
   return {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
-    mode: 'nftables',
-    hostnameOverride: nodeName,
+    mode: proxyMode,
+    hostnameOverride: name,
     clientConnection: { kubeconfig: `${NODE_DIRECTORY}/config/kube-proxy.kubeconfig` },
     clusterCIDR: plan.poolCidrs.join(','),
     // conntrack's size is the machine's, not a namespace's.

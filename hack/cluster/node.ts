@@ -177,7 +177,7 @@ async function writeNodeFiles(context: NodeContext, node: NodePlan): Promise<voi
   const json = (name: string, content: object) =>
     writeFile(join(config, name), `${JSON.stringify(content, null, 2)}\n`);
   await json('kubelet.json', kubeletConfig(plan));
-  await json('kube-proxy.json', kubeProxyConfig(plan, node.name));
+  await json('kube-proxy.json', kubeProxyConfig(plan, node));
   await writeFile(join(config, 'containerd.toml'), containerdConfig(await snapshotterFor(directory)));
   await writeFile(join(directory, 'etc', 'resolv.conf'), 'nameserver 203.0.113.1\n');
   await writeFile(join(directory, 'etc', 'hostname'), `${node.name}\n`);

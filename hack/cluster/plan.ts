@@ -18,6 +18,7 @@ export function planCluster(options: ClusterOptions): Plan {
       segment,
       ipv4: `172.30.${segment}.${host}`,
       ipv6: `fd00:30:${segment}::${host}`,
+      proxyMode: PROXY_MODES[index % PROXY_MODES.length] ?? 'nftables',
       quirks: QUIRKS.filter((_quirk, number) => number % options.nodes === index),
     };
   });
@@ -61,12 +62,17 @@ export const DEFAULT_OPTIONS: ClusterOptions = {
 export const QUIRKS = ['docker0', 'strict-rp-filter', 'forward-drop', 'router-advertisement'] as const;
 export type Quirk = (typeof QUIRKS)[number];
 
+/** How kube-proxy does its work. They take turns, so every cluster of two nodes or more has both. */
+export const PROXY_MODES = ['nftables', 'iptables'] as const;
+export type ProxyMode = (typeof PROXY_MODES)[number];
+
 export type DualStack = { readonly ipv4: string; readonly ipv6: string };
 
 export type NodePlan = DualStack & {
   readonly name: string;
   /** From 1; the control plane is on segment 0. */
   readonly segment: number;
+  readonly proxyMode: ProxyMode;
   readonly quirks: readonly Quirk[];
 };
 

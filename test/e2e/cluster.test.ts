@@ -46,6 +46,29 @@ describe('a cluster', () => {
     expect(await on('node-3', 'cat', '/proc/sys/net/ipv4/ip_forward')).toBe('0');
   });
 
+  it.each([
+    { node: 'node-1', mode: 'nftables' },
+    { node: 'node-2', mode: 'iptables' },
+    { node: 'node-3', mode: 'nftables' },
+  ])('has kube-proxy in $mode mode on $node, for both families', async ({ node, mode }) => {
+    const read = (...command: string[]) => cluster.execOnNode(node, command);
+    const look = async () => {
+      const tables = (await read('nft', 'list', 'tables')).split('\n');
+      const chains = [await read('iptables-save', '-t', 'nat'), await read('ip6tables-save', '-t', 'nat')];
+      return {
+        iptables: chains.map((text) => text.includes(':KUBE-SERVICES ')),
+        nftables: ['ip', 'ip6'].map((family) => tables.includes(`table ${family} kube-proxy`)),
+      };
+    };
+    const [both, none] = [
+      [true, true],
+      [false, false],
+    ];
+    await expect
+      .poll(look, { timeout: 30_000 })
+      .toEqual(mode === 'iptables' ? { iptables: both, nftables: none } : { iptables: none, nftables: both });
+  });
+
   it.each(['10.244.9.9', 'fd00:10:244::9'])(
     'has a router that drops %s, and a way outside for nodes',
     async (pod) => {

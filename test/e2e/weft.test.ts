@@ -6,6 +6,7 @@ import { bringUp, takeDown } from './weft/bring-up.ts';
 import { checkTests } from './weft/check.ts';
 import { cniCallTests } from './weft/cni-calls.ts';
 import { controllerTests } from './weft/controller.ts';
+import { encapsulationTests } from './weft/encapsulation.ts';
 import { exhaustionTests } from './weft/exhaustion.ts';
 import { foreignHandsTests } from './weft/foreign-hands.ts';
 import { hostPortTests } from './weft/host-ports.ts';
@@ -41,6 +42,7 @@ describe('weft on a cluster', () => {
   describe('tenants', () => tenantTests(stage));
   describe('agent restarts', () => restartTests(stage));
   describe('foreign hands', () => foreignHandsTests(stage));
+  describe('encapsulation', () => encapsulationTests(stage));
   describe('rollout', () => rolloutTests(stage));
   describe('no controller', () => noControllerTests(stage));
   describe('controller', () => controllerTests(stage));

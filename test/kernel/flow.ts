@@ -1,15 +1,6 @@
 import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
+import { serveFlows, startFlows, type Enter, type FlowOutcome } from '../flows/flows.ts';
 import type { Throwaway } from './throwaway.ts';
-
-/** What became of a TCP connection. */
-export interface FlowOutcome {
-  /** Everything came back in order. */
-  readonly whole: boolean;
-  readonly error?: string;
-  /** The longest time in which nothing came back. */
-  readonly longestMs: number;
-}
 
 /** A TCP connection between two machines that carries a number every 20 ms there and back. */
 export interface Flow {
@@ -25,36 +16,24 @@ export async function startFlow(
   to: Throwaway,
   { address, source }: { readonly address: string; readonly source?: string },
 ): Promise<Flow> {
-  const port = String(++lastPort);
-  const server = start(to, ['serve', '::', port]);
-  await server.line();
-  const client = start(from, ['send', address, port, ...(source === undefined ? [] : [source])]);
-  await client.line();
+  const port = ++lastPort;
+  const server = await serveFlows(inside(to), port);
+  const spec = { protocol: 'TCP', address, port, everyMs: 20 } as const;
+  const flows = await startFlows(inside(from), [{ ...spec, ...(source === undefined ? {} : { source }) }]);
   return {
     async end() {
-      client.child.stdin.end();
-      const outcome = JSON.parse(await client.line()) as FlowOutcome;
-      server.child.kill('SIGKILL');
+      const [outcome] = await flows.end();
+      server.stop();
+      if (outcome === undefined) throw new Error('one flow has one outcome');
       return outcome;
     },
   };
 }
 
-function start(machine: Throwaway, args: readonly string[]) {
-  const program = new URL('flow-process.ts', import.meta.url).pathname;
-  const child = spawn('nsenter', [`--net=${machine.path}`, process.execPath, program, ...args], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  return {
-    child,
-    async line(): Promise<string> {
-      const { value, done } = await lines.next();
-      if (done === true) throw new Error(`${args.join(' ')} in ${machine.name} ended without an answer`);
-      return value;
-    },
-  };
-}
+const inside =
+  ({ path }: Throwaway): Enter =>
+  (command) =>
+    Promise.resolve(['nsenter', `--net=${path}`, ...command]);
 
 /** Echo requests every 20 ms; answers the longest run of lost ones, in milliseconds. */
 export function startPings(from: Throwaway, to: string): { end(): Promise<number> } {

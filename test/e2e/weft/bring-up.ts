@@ -12,7 +12,8 @@ import { buildImage } from '../../../hack/image.ts';
 import { openStage, type Stage } from './stage.ts';
 import { deployment, pool, POOL_NAME, service, WEB, WEB_PODS } from './workload.ts';
 
-export const CLUSTER_NAME = 'e2e';
+/** Another one, so that two checkouts can be tested at once. */
+export const CLUSTER_NAME = process.env.WEFT_E2E_NAME ?? 'e2e';
 
 /** With WEFT_E2E_KEEP=1 the cluster is left running and used again: for whoever writes tests. */
 const KEEP = process.env.WEFT_E2E_KEEP === '1';

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { formatAddress } from '../../../src/net/index.ts';
 import { prepareAgentProcess, removeAgent, returnAgent, startAgentProcess } from './agent-process.ts';
 import { cnitool, makeSandbox, plainAdd, removeSandbox } from './cni-calls.ts';
-import { addressesOf, podOn } from './paths.ts';
-import { isReady, readiness, type Pod, type Stage } from './stage.ts';
+import { expectNothingLost, startPodFlows, toPod } from './flows.ts';
+import { podOn } from './paths.ts';
+import { isReady, readiness, type Stage } from './stage.ts';
 import { WEB } from './workload.ts';
 
 const RESTARTS = 50;
@@ -61,15 +62,15 @@ export function restartTests(stage: () => Stage): void {
 
   it(`keeps a TCP flow, the kernel and the kubelet's Ready over ${RESTARTS} kills of the agent`, async () => {
     const { cluster, pods, node } = stage();
-    const running = (await pods(`app=${WEB}`)).filter(isReady);
-    const [near, far] = [podOn(running, NODE), podOn(running, FAR_NODE)];
+    const ready = (await pods(`app=${WEB}`)).filter(isReady);
+    const [near, far] = [podOn(ready, NODE), podOn(ready, FAR_NODE)];
     const first = await serveOnce(stage());
     await first.kill();
     const kernel = await kernelState(stage());
-    const ready = readiness(await node(NODE));
-    expect(ready.status).toBe('True');
+    const readyBefore = readiness(await node(NODE));
+    expect(readyBefore.status).toBe('True');
 
-    await startFlows(stage(), near, addressesOf(far));
+    const running = await startPodFlows(stage(), toPod(near, far, 'a pod behind the router', ['TCP']));
     for (let restart = 1; restart <= RESTARTS; restart++) {
       const agent = await startAgentProcess(stage(), NODE);
       // Every other one is killed somewhere on its way to serving.
@@ -78,18 +79,14 @@ export function restartTests(stage: () => Stage): void {
       await agent.kill();
     }
     const last = await serveOnce(stage());
-    const flows = await endFlows(stage(), near, addressesOf(far));
+    const flows = await running.end();
     await last.kill();
 
-    for (const { address, sent, echoed, inOrder, exitCode } of flows) {
-      expect({ address, echoed, inOrder, exitCode }).toEqual({
-        ...{ address, echoed: sent, inOrder: true, exitCode: 0 },
-      });
-      // The flow did flow: twenty numbers a second.
-      expect(sent).toBeGreaterThan(RESTARTS * 4);
-    }
+    expectNothingLost(flows);
+    // The flow did flow: twenty numbers a second.
+    for (const { sent } of flows) expect(sent).toBeGreaterThan(RESTARTS * 4);
     expect(await kernelState(stage())).toEqual(kernel);
-    expect(readiness(await node(NODE))).toEqual(ready);
+    expect(readiness(await node(NODE))).toEqual(readyBefore);
     expect(cluster.nodes).toContain(NODE);
   });
 }
@@ -119,39 +116,4 @@ async function kernelState({ cluster }: Stage): Promise<string[]> {
     .split('\n')
     .filter((line) => !line.includes(' fe80::') && !line.includes('multicast'))
     .map((line) => line.replace(/ (expires|counter packets|bytes) [0-9]+(sec)?/g, '').trimEnd());
-}
-
-/** From the pod to each address, twenty numbers a second to its echo; what comes back is written down there. */
-async function startFlows({ inPod }: Stage, from: Pod, addresses: readonly string[]): Promise<void> {
-  const flows = addresses.map((address, index) => {
-    const file = `/tmp/flow-${index}`;
-    const send = `i=0; while [ ! -e ${file}.stop ]; do i=$((i+1)); echo $i; usleep 50000; done; echo $i >${file}.sent`;
-    return `rm -f ${file}.*
-      ( { ${send}; } | nc ${address} 7 >${file}.echoed 2>${file}.error; echo $? >${file}.code ) \\
-        </dev/null >/dev/null 2>&1 &`;
-  });
-  await inPod(from.metadata.name, flows.join('\n'));
-}
-
-interface Flow {
-  readonly address: string;
-  readonly sent: number;
-  readonly echoed: number;
-  readonly inOrder: boolean;
-  readonly exitCode: number;
-}
-
-/** Ends the flows and answers what came of them. */
-async function endFlows({ inPod }: Stage, from: Pod, addresses: readonly string[]): Promise<Flow[]> {
-  const script = addresses.map((_address, index) => {
-    const file = `/tmp/flow-${index}`;
-    return `touch ${file}.stop
-      for wait in 1 2 3 4 5 6 7 8 9 10; do [ -e ${file}.code ] || sleep 1; done
-      echo "$(cat ${file}.sent || echo -1) $(cat ${file}.code || echo -1) $(awk '$1!=NR{wrong=1} END{print NR, wrong+0}' ${file}.echoed)"`;
-  });
-  const lines = (await inPod(from.metadata.name, script.join('\n'))).split('\n');
-  return addresses.map((address, index) => {
-    const [sent = -1, exitCode = -1, echoed = -1, wrong = 1] = (lines[index] ?? '').split(' ').map(Number);
-    return { address, sent, echoed, inOrder: wrong === 0, exitCode };
-  });
 }

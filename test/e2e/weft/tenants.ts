@@ -1,19 +1,18 @@
 import { expect, it } from 'vitest';
-import { addressesOf } from './paths.ts';
+import { addressesOf, askPage } from './paths.ts';
 import { isReady, type Pod, type Stage } from './stage.ts';
-import { pod, pool, WEB } from './workload.ts';
+import { pod, pool, service, WEB } from './workload.ts';
 
 const TENANTS = { blue: 160, green: 161 } as const;
 type Tenant = keyof typeof TENANTS;
 const BOTH: readonly Tenant[] = ['blue', 'green'];
 
-/** Two tenants on a cluster, with a pod each on two nodes that do not share a segment. */
+/** Two tenants on a cluster, each with a pod on every node, and with a Service. */
 export function tenantTests(stage: () => Stage): void {
   it('keeps tenants apart, and neither from nodes nor from DNS', { timeout: 240_000 }, async () => {
     const { cluster, eventually, pods } = stage();
     await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(BOTH.flatMap(ownedBy))));
-    const ends = [cluster.nodes[0], cluster.nodes.at(-1)];
-    const placed = BOTH.flatMap((tenant) => ends.map((node) => podOn(tenant, node ?? '')));
+    const placed = BOTH.flatMap((tenant) => cluster.nodes.map((node) => podOn(tenant, node)));
     // A new namespace has no account for its pods yet.
     await eventually('the pods are taken', () =>
       cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(placed))),
@@ -32,8 +31,18 @@ export function tenantTests(stage: () => Stage): void {
     const [blue, green] = await Promise.all(BOTH.map((tenant) => pods('', tenant)));
     if (blue === undefined || green === undefined) throw new Error('there are two tenants');
     const others = (await pods(`app=${WEB}`)).filter(isReady);
-    expect([...blue, ...green].flatMap(addressesOf)).toHaveLength(8);
+    expect([...blue, ...green].flatMap(addressesOf)).toHaveLength(12);
 
+    const services = { blue: await serviceIPs(stage(), 'blue'), green: await serviceIPs(stage(), 'green') };
+    for (const node of cluster.nodes) {
+      await eventually(`${node} reaches both by Services`, async () => {
+        for (const [tenant, own] of [['blue', blue] as const, ['green', green] as const]) {
+          const script = askMany(services[tenant]);
+          const answers = linesOf(await cluster.execOnNode(node, ['busybox', 'sh', '-c', script]));
+          expectAllFrom(own, answers, `${node} by the Service of ${tenant}`);
+        }
+      });
+    }
     const strangers = { blue: [...green, ...others], green: [...blue, ...others] };
     for (const [tenant, own] of [['blue', blue] as const, ['green', green] as const]) {
       for (const from of own) {
@@ -43,6 +52,11 @@ export function tenantTests(stage: () => Stage): void {
         );
         expect(await answering(stage(), from, strangers[tenant]), `${name} elsewhere`).toEqual([]);
         expect(await resolves(stage(), from), `${name} asks DNS`).toBe(true);
+        const byService = async (other: Tenant) =>
+          linesOf(await cluster.kubectl([...inside(from), askMany(services[other])]));
+        expectAllFrom(own, await byService(tenant), `${name} by the Service of its tenant`);
+        const stranger = tenant === 'blue' ? 'green' : 'blue';
+        for (const answer of await byService(stranger)) expect(answer).toMatch(/^no answer/);
       }
       // Nor does anybody else reach them, but the nodes.
       const [other] = others;
@@ -105,11 +119,12 @@ function ownedBy(tenant: Tenant): object[] {
   return [
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: tenant, annotations } },
     { ...base, spec },
+    service(tenant, tenant),
   ];
 }
 
 function podOn(tenant: Tenant, node: string): object {
-  const base = pod(`${tenant}-${node}`, tenant) as { spec: object };
+  const base = pod(`${tenant}-${node}`, tenant, { app: tenant }) as { spec: object };
   return { ...base, spec: { ...base.spec, nodeSelector: { 'kubernetes.io/hostname': node } } };
 }
 
@@ -120,6 +135,27 @@ async function answering({ cluster }: Stage, from: Pod, to: readonly Pod[]): Pro
   const addresses = to.flatMap(addressesOf);
   const answered = linesOf(await cluster.kubectl([...inside(from), pings(addresses)]));
   return addresses.filter((address) => answered.includes(address));
+}
+
+async function serviceIPs({ cluster }: Stage, tenant: Tenant): Promise<string[]> {
+  const path = 'jsonpath={.spec.clusterIPs[*]}';
+  return (await cluster.kubectl(['-n', tenant, 'get', 'service', tenant, '-o', path])).split(' ');
+}
+
+/** Every question was answered, and by these pods alone. */
+function expectAllFrom(own: readonly Pod[], answers: readonly string[], what: string): void {
+  expect(answers, what).toHaveLength(2 * TIMES);
+  const names = own.map(({ metadata }) => metadata.name);
+  for (const answer of answers) expect(names, what).toContain(answer);
+}
+
+/** How often each address of a Service is asked: which of its pods answers is chance. */
+const TIMES = 5;
+
+/** All at once, since what is dropped answers nothing for as long as it is waited for. */
+function askMany(addresses: readonly string[]): string {
+  const each = addresses.map((address) => `{ ${askPage(address, 80, 'name')}; } &`);
+  return `${Array.from({ length: TIMES }, () => each.join('\n')).join('\n')}\nwait`;
 }
 
 async function resolves({ cluster }: Stage, from: Pod): Promise<boolean> {

@@ -57,16 +57,27 @@ export function deployment(name: string, replicas: number, nodeName?: string): o
   };
 }
 
-/** A Service of both families in front of the Deployment of that name: port 80 to the pods' 8080. */
-export function service(name: string): object {
+/** Where the ends of flows listen, in pods and behind Services (flows.ts). */
+export const FLOW_PORT = 7777;
+
+/**
+ * A Service of both families in front of the pods with that label: port 80 to their 8080, and what flows go to. Each
+ * of its ports is one of every node, too.
+ */
+export function service(name: string, namespace = 'default'): object {
   return {
     apiVersion: 'v1',
     kind: 'Service',
-    metadata: { name, namespace: 'default' },
+    metadata: { name, namespace },
     spec: {
+      type: 'NodePort',
       selector: { app: name },
       ipFamilyPolicy: 'RequireDualStack',
-      ports: [{ port: 80, targetPort: 8080 }],
+      ports: [
+        { name: 'http', port: 80, targetPort: 8080 },
+        { name: 'flow', port: FLOW_PORT, protocol: 'TCP' },
+        { name: 'flow-udp', port: FLOW_PORT, protocol: 'UDP' },
+      ],
     },
   };
 }

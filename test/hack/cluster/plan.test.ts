@@ -27,6 +27,11 @@ describe('planCluster', () => {
     expect(new Set(plan.nodes.flatMap((node) => [node.ipv4, node.ipv6])).size).toBe(2 * nodes);
   });
 
+  it('lets kube-proxy take turns between its modes', () => {
+    const { nodes } = planCluster(DEFAULT_OPTIONS);
+    expect(nodes.map(({ proxyMode }) => proxyMode)).toEqual(['nftables', 'iptables', 'nftables']);
+  });
+
   it('advertises the router only where a node waits for it', () => {
     const plan = planCluster(DEFAULT_OPTIONS);
     const waiting = plan.nodes.filter((node) => node.quirks.includes('router-advertisement'));

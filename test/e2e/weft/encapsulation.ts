@@ -1,0 +1,85 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it } from 'vitest';
+import type { Encapsulation } from '../../../src/api/index.ts';
+import { formatCIDR } from '../../../src/net/index.ts';
+import { startPodFlows, toPod, toServiceAndOutside, type EndedFlow } from './flows.ts';
+import { lostPaths, podOn } from './paths.ts';
+import { isReady, type Stage } from './stage.ts';
+import { POOL_NAME, WEB } from './workload.ts';
+
+/** On one link; the third node is behind the router. */
+const NEIGHBOURS = ['node-1', 'node-2'] as const;
+const [NODE, NEIGHBOUR] = NEIGHBOURS;
+const FAR_NODE = 'node-3';
+
+/** The longest that a flow may stand still while its packets go over to another way. */
+const GAP_MS = 1_000;
+
+/** A living pool changes the way that its packets go between nodes, under flows that are open. */
+export function encapsulationTests(stage: () => Stage): void {
+  it('changes under open flows, which stand still for less than a second', async () => {
+    const { pods, eventually } = stage();
+    const running = (await pods(`app=${WEB}`)).filter(isReady);
+    const [near, beside, far] = [NODE, NEIGHBOUR, FAR_NODE].map((node) => podOn(running, node));
+    if (near === undefined || beside === undefined || far === undefined) throw new Error('there are three');
+    const onOneLink = [...toPod(near, beside, 'its neighbour'), ...toPod(beside, near, 'its neighbour')];
+    const elsewhere = [
+      ...toPod(near, far, 'behind the router'),
+      ...toPod(far, beside, 'behind the router'),
+      ...(await toServiceAndOutside(stage(), near)),
+    ];
+
+    const everywhere = await startPodFlows(stage(), [...onOneLink, ...elsewhere]);
+    for (const encapsulation of ['Always', 'CrossSubnet'] as const) await changeTo(stage(), encapsulation);
+    expectShortGaps(await everywhere.end());
+
+    // Nobody routes pods behind the router, so nothing gets there for as long as it is Never.
+    const neighbours = await startPodFlows(stage(), onOneLink);
+    for (const encapsulation of ['Always', 'Never', 'CrossSubnet'] as const) {
+      await changeTo(stage(), encapsulation);
+    }
+    expectShortGaps(await neighbours.end());
+    await eventually('every path works', async () => expect(await lostPaths(stage())).toEqual([]));
+  });
+}
+
+/** Whether packets to the neighbour and to the node behind the router go through the tunnel. */
+const TUNNELLED: Record<Encapsulation, readonly [neighbour: boolean, far: boolean]> = {
+  CrossSubnet: [false, true],
+  Always: [true, true],
+  Never: [false, false],
+};
+
+/** Answers when packets have gone the new way for a while. */
+async function changeTo(stage: Stage, encapsulation: Encapsulation): Promise<void> {
+  const { cluster, eventually, subnets } = stage;
+  const patch = JSON.stringify({ spec: { encapsulation } });
+  await cluster.kubectl(['patch', 'ippool', POOL_NAME, '--type=merge', '--patch', patch]);
+  const pieces = (await subnets()).filter(({ spec }) => spec.pool === POOL_NAME);
+  const isTunnelled = async (from: string, to: string): Promise<boolean[]> => {
+    const own = pieces.filter(({ spec }) => spec.nodeName === to);
+    const routes = own.map(({ spec: { cidr } }) =>
+      cluster.execOnNode(from, ['ip', 'route', 'show', formatCIDR(cidr)]),
+    );
+    return (await Promise.all(routes)).map((route) => route.includes('dev vxlan.weft'));
+  };
+  const [neighbour, far] = TUNNELLED[encapsulation];
+  await eventually(`neighbours go the way of ${encapsulation}`, async () => {
+    for (const [from = '', to = ''] of [[...NEIGHBOURS], [...NEIGHBOURS].reverse()]) {
+      expect(new Set(await isTunnelled(from, to)), `${from} to ${to}`).toEqual(new Set([neighbour]));
+      expect(new Set(await isTunnelled(from, FAR_NODE)), `${from} to ${FAR_NODE}`).toEqual(new Set([far]));
+    }
+  });
+  await sleep(1_000);
+}
+
+/** No connection is lost, and what was lost by UDP was sent within less than a second. */
+function expectShortGaps(flows: readonly EndedFlow[]): void {
+  for (const { flow, sent, lost, error, longestMs } of flows) {
+    const story = `${flow}: ${lost} of ${sent} lost, nothing came for ${longestMs} ms`;
+    console.log(story);
+    if (flow.startsWith('TCP')) expect({ lost, error }, story).toEqual({ lost: 0, error: undefined });
+    expect(longestMs, story).toBeLessThan(GAP_MS);
+    expect(sent, story).toBeGreaterThan(100);
+  }
+}
