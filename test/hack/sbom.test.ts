@@ -61,7 +61,7 @@ describe('the bill of materials', () => {
     }
   });
 
-  it('is the same when it is made again', async () => {
+  it('is the same when it is made again', { timeout: 60_000 }, async () => {
     expect(await billOfMaterials()).toEqual(bill);
   });
 });

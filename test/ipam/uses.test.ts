@@ -151,7 +151,7 @@ describe.each<Use>(['Pods', 'Bridge', 'Lan'])('a pool of use %s', (use) => {
     );
   });
 
-  test('hands out what it counts as free, each address once', () => {
+  test('hands out what it counts as free, each address once', { timeout: 60_000 }, () => {
     fc.assert(
       fc.property(anyWorld(use), ({ pool, subnets, allocations }) => {
         const inUse = new Set(allocations.map(({ metadata }) => metadata.name));

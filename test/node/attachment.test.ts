@@ -187,15 +187,16 @@ describe('CHECK', () => {
     ['node', 'neigh flush dev LINK nud permanent', 'its node must set neighbour'],
     ['node', 'route flush proto 85 dev LINK', 'its node must add route'],
   ])('names what was done in the %s: %s', async (place, sabotage, message) => {
-    const netns = await node.makeSandbox('sabotaged');
-    const added = await node.cni({ command: 'ADD', containerID: 'sabotaged', netns });
+    const id = 'sabotaged';
+    const netns = await node.makeSandbox(id);
+    const added = await node.cni({ command: 'ADD', containerID: id, netns });
     const config = { ...CONFIG, prevResult: JSON.parse(added.stdout) as object };
-    const words = sabotage.replace('LINK', hostLinkName('sabotaged', 'eth0')).split(' ');
+    const words = sabotage.replace('LINK', hostLinkName(id, 'eth0')).split(' ');
     const pid = agent?.pid ?? 0;
     process.kill(pid, 'SIGSTOP');
     try {
-      await ip(...(place === 'pod' ? ['-n', 'sabotaged'] : []), ...words);
-      const answered = node.cni({ command: 'CHECK', containerID: 'sabotaged', netns, config });
+      await ip(...(place === 'pod' ? ['-n', id] : []), ...words);
+      const answered = node.cni({ command: 'CHECK', containerID: id, netns, config });
       // The question waits in the agent's socket, and is asked before anything is put back.
       await new Promise((resolve) => setTimeout(resolve, 300));
       process.kill(pid, 'SIGCONT');
@@ -203,7 +204,8 @@ describe('CHECK', () => {
     } finally {
       process.kill(pid, 'SIGCONT');
     }
-    await node.cni({ command: 'DEL', containerID: 'sabotaged', netns });
+    await node.cni({ command: 'DEL', containerID: id, netns });
+    await node.removeSandbox(id);
   });
 });
 
