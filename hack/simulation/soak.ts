@@ -16,6 +16,7 @@ import {
   type NamedPod,
   type Running,
 } from './named-pods.ts';
+import { seededRandom } from './seeded-random.ts';
 
 /** The objects that people and kubelets write, as the soak needs to write them. */
 export interface SoakCluster extends PodMaker {
@@ -82,8 +83,10 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
 
   function startAgent({ machine }: Pick<RunningNode, 'machine'>): Pick<RunningNode, 'agent' | 'way'> {
     const way = createFaultyClient(cluster.client);
+    // Of its own: what one agent draws must not depend on when the others do.
+    const agentsRandom = seededRandom(Math.floor(random() * 2 ** 31));
     const agent = startSimulatedAgent({
-      ...{ machine, client: way.client, clock, random: Math.random, log, settings },
+      ...{ machine, client: way.client, clock, random: agentsRandom, log, settings },
       relistJitterMs: 0,
     });
     return { agent, way };

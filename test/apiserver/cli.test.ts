@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { execa, type Options } from 'execa';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { parse as parseYAML } from 'yaml';
@@ -462,7 +463,7 @@ describe('pool show', () => {
     const plain = await onTerminal({ TERM: 'xterm', NO_COLOR: '1' });
     expect(plain).not.toContain('\u001b[');
     // Each row has its own, and the legend below, which shows the same signs, is none of them.
-    for (const output of [coloured.replaceAll(/\u001b\[[0-9;]*m/g, ''), plain]) {
+    for (const output of [stripVTControlCharacters(coloured), plain]) {
       for (const row of ['pods', '10.1.0.0/24', 'n1']) {
         expect(output).toMatch(new RegExp(`^\\s*${row}\\s.*[█▉▊▋▌▍▎▏]·`, 'm'));
       }
@@ -624,6 +625,12 @@ describe('check', () => {
     const json = await weft(['check', '-o', 'json'], { reject: false });
     expect(json.exitCode).toBe(3);
     expect(JSON.parse(json.stdout)).toMatchObject({ findings: [] });
+  });
+
+  it('ends with 0 where all could be seen and nothing is wrong', async () => {
+    await server().kubectl(['delete', 'nodes', '--all']);
+    const { exitCode, stdout } = await weft(['check', '-o', 'json'], { reject: false });
+    expect([exitCode, JSON.parse(stdout)]).toMatchObject([0, { findings: [], unknownNodes: [] }]);
   });
 
   it('ends with 3 where the apiserver is away', async () => {

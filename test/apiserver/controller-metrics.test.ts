@@ -45,7 +45,7 @@ afterAll(async () => {
 
 describe('the figures of a pool', () => {
   it('are those of the objects, in both families, and follow them', async () => {
-    await makePool('figures', ['10.30.0.0/24', 'fd30::/48']);
+    await makePool('figures', ['10.30.0.0/24', 'fd30::/32']);
     await claimSubnet('figures', '10.30.0.64/26', 'a');
     for (const address of ['10.30.0.65', '10.30.0.66', '10.30.0.67']) await claimAddress('figures', address);
     const { port } = await startReplica('figures');
@@ -61,9 +61,9 @@ describe('the figures of a pool', () => {
       expect(figure(found, 'addresses_free', 'ipv4')).toBe(249);
       expect(figure(found, 'subnets_held', 'ipv4')).toBe(1);
       expect(figure(found, 'subnets_free', 'ipv4')).toBe(3);
-      expect(figure(found, 'addresses_capacity', 'ipv6')).toBe(2 ** 80);
+      expect(figure(found, 'addresses_capacity', 'ipv6')).toBe(2 ** 96);
       expect(figure(found, 'addresses_allocated', 'ipv6')).toBe(0);
-      expect(figure(found, 'subnets_free', 'ipv6')).toBe(2 ** 74);
+      expect(figure(found, 'subnets_free', 'ipv6')).toBe(2 ** 90);
       expect(found.value('weft_pool_condition', { pool: 'figures', condition: 'Ready' })).toBe(1);
     }, soon);
 

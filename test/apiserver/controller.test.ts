@@ -95,6 +95,15 @@ async function getPool(name: string): Promise<IPPool | undefined> {
   return found.stdout === '' ? undefined : IPPool.parse(JSON.parse(String(found.stdout)));
 }
 
+/** The Events of one object, as text, a line each. */
+async function eventsOf(object: string): Promise<string> {
+  const { stdout } = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+  return String(stdout)
+    .split('\n')
+    .filter((line) => line.includes(`${object} `))
+    .join('\n');
+}
+
 async function makeNode(name: string): Promise<void> {
   await mustSucceed(
     apiserver().kubectl(['create', '-f', '-'], { apiVersion: 'v1', kind: 'Node', metadata: { name } }),
@@ -211,8 +220,23 @@ describe('pools', () => {
     await makePool('services', [services]);
     await vi.waitFor(async () => {
       expect(conditionOf(await getPool('services'), 'Overlapping')).toMatchObject({ reason: 'ServiceRange' });
-      const events = await apiserver().kubectl(['get', 'events', '-n', 'default']);
-      expect(String(events.stdout)).toMatch(/Warning\s+Overlapping\s+ippool\/services/);
+      expect(await eventsOf('ippool/services')).toMatch(/Warning\s+Overlapping/);
+    }, soon);
+  });
+
+  it('whose range has the address of a node say so, and an Event does', async () => {
+    startController('one');
+    await makeNode('inside');
+    const addresses = [{ type: 'InternalIP', address: '10.24.0.7' }];
+    const patch = JSON.stringify({ status: { addresses } });
+    await mustSucceed(
+      apiserver().kubectl(['patch', 'node', 'inside', '--subresource=status', '--type=merge', '-p', patch]),
+    );
+    await makePool('around', ['10.24.0.0/16']);
+    await vi.waitFor(async () => {
+      const found = conditionOf(await getPool('around'), 'Overlapping');
+      expect(found).toMatchObject({ status: 'True', reason: 'NodeAddresses' });
+      expect(await eventsOf('ippool/around')).toMatch(/Warning\s+Overlapping/);
     }, soon);
   });
 

@@ -31,7 +31,8 @@ import { eventually } from './eventually.ts';
  * decisions are the real code's, and a real controller, over a real apiserver. Whatever happens: no address is ever on
  * two living attachments, none comes back before its delay, none of a tenant's pool is ever a stranger's, and when it is
  * quiet the book says what the kernels say, `check` finds nothing, and who keeps an address gets it on any node.
- * To play one again: WEFT_TEST_SEED=… npx vitest run --project apiserver test/apiserver/soak.test.ts
+ * To play one again: WEFT_TEST_SEED=… sh hack/isolated.sh npx vitest run --project apiserver test/apiserver/soak.test.ts
+ * A seed decides what is asked for, and the draws of each agent; how processes interleave is up to the machine.
  */
 const given = process.env.WEFT_TEST_SEED;
 const SEEDS =
@@ -59,7 +60,7 @@ beforeAll(async () => {
   ];
   controller = runController(parseControllerFlags(flags), {
     clock: createSystemClock(),
-    random: Math.random,
+    random: seededRandom(SEEDS[0] ?? 0),
     env: {},
     log: keepingLog(),
     signal: stop.signal,

@@ -34,7 +34,7 @@ it('has every counter with 0 from the start, by every value that is known', asyn
 });
 
 describe('of pools', () => {
-  const pods = pool('pods', ['10.0.0.0/24', 'fd00::/48'], { prefixLength: 26 });
+  const pods = pool('pods', ['10.0.0.0/24', 'fd00::/32'], { prefixLength: 26 });
   const status = statusOf(
     pods,
     [nodeSubnet(pods, '10.0.0.0/26', 'a')],
@@ -57,9 +57,9 @@ describe('of pools', () => {
     expect(figure('addresses_free', 'ipv4')).toBe(249);
     expect(figure('subnets_held', 'ipv4')).toBe(1);
     expect(figure('subnets_free', 'ipv4')).toBe(3);
-    expect(figure('addresses_capacity', 'ipv6')).toBe(2 ** 80);
+    expect(figure('addresses_capacity', 'ipv6')).toBe(2 ** 96);
     expect(figure('addresses_allocated', 'ipv6')).toBe(0);
-    expect(figure('subnets_free', 'ipv6')).toBe(2 ** 74);
+    expect(figure('subnets_free', 'ipv6')).toBe(2 ** 90);
     expect(value('weft_pool_condition', { pool: 'pods', condition: 'Ready' })).toBe(1);
     expect(value('weft_pool_condition', { pool: 'pods', condition: 'Exhausted' })).toBe(0);
   });

@@ -39,12 +39,12 @@ function small(used: number): PoolFacts {
 
 describe("a pool's conditions", () => {
   it('is Ready, and nothing else, when new', () => {
-    const fresh = facts(pool('pods', ['10.0.0.0/16', 'fd00::/48']));
+    const fresh = facts(pool('pods', ['10.0.0.0/16', 'fd00::/32']));
     expect(holding(fresh)).toEqual(['Ready']);
     expect(poolStatus(fresh, now)).toMatchObject({
       observedGeneration: 1,
       ipv4: { capacity: '65536', allocated: 0, nodeSubnets: 0 },
-      ipv6: { capacity: String(2n ** 80n), allocated: 0 },
+      ipv6: { capacity: String(2n ** 96n), allocated: 0 },
     });
   });
 

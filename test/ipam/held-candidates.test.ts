@@ -61,12 +61,14 @@ describe('heldCandidates', () => {
   });
 
   it.each([
-    ['nothing in use', []],
-    ['the first 2^79 reserved', ['fd00::/49']],
-  ])('finds an address of a /48 without enumerating it: %s', (_name, reserved) => {
-    const wide = poolOf('p', { cidrs: ['fd00::/48'], reserved });
+    [48, 'nothing in use', [], 'fd00::2'],
+    [48, 'the first half reserved', ['fd00::/49'], 'fd00:0:0:8000::1'],
+    [32, 'nothing in use', [], 'fd00::2'],
+    [32, 'the first half reserved', ['fd00::/33'], 'fd00:0:8000::1'],
+  ])('finds an address of a /%i without enumerating it: %s', (length, _name, reserved, found) => {
+    const wide = poolOf('p', { cidrs: [`fd00::/${length}`], reserved });
     const search = { pool: wide, pools: [wide], family: 'ipv6' as const, inUse: [parseAddress('fd00::1')] };
-    expect(textsOf(search, 1)).toEqual([reserved.length === 0 ? 'fd00::2' : 'fd00:0:0:8000::1']);
+    expect(textsOf(search, 1)).toEqual([found]);
   });
 
   it('finds every address that can be had, once', () => {

@@ -6,7 +6,7 @@ import { FAMILIES, formatAddress, formatCIDR } from '../../src/net/index.ts';
 import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
 
 const pool = poolOf('p', {
-  cidrs: ['10.1.0.0/24', '10.0.0.0/24', 'fd00::/64'],
+  cidrs: ['10.1.0.0/24', '10.0.0.0/24', 'fd00::/32'],
   nodeSubnetPrefixLength: { ipv4: 28, ipv6: 124 },
 });
 
@@ -47,7 +47,7 @@ describe('poolReport', () => {
     ).toEqual([
       ['10.0.0.0/24', { allocated: 2, resting: 2, free: '236', reserved: '16', nodeSubnets: 1 }],
       ['10.1.0.0/24', { allocated: 0, resting: 0, free: '240', reserved: '16', nodeSubnets: 1 }],
-      ['fd00::/64', undefined],
+      ['fd00::/32', undefined],
       ['drained', { allocated: 2, resting: 0, free: '0', reserved: '14', nodeSubnets: 1 }],
     ]);
   });

@@ -309,21 +309,21 @@ describe('overlap', () => {
 
 test.each([
   { cidrs: ['10.0.0.0/16'], families: ['ipv4'] },
-  { cidrs: ['fd00::/48'], families: ['ipv6'] },
-  { cidrs: ['fd00::/48', '10.0.0.0/16', '10.1.0.0/16'], families: ['ipv4', 'ipv6'] },
+  { cidrs: ['fd00::/32'], families: ['ipv6'] },
+  { cidrs: ['fd00::/32', '10.0.0.0/16', '10.1.0.0/16'], families: ['ipv4', 'ipv6'] },
 ])('the families of $cidrs are $families', ({ cidrs, families }) => {
   expect(poolFamilies(poolOf('p', { cidrs }))).toEqual(families);
 });
 
 describe('poolDestinations', () => {
   test('are the CIDRs and the subnets outside of them, none inside another', () => {
-    const p = poolOf('p', { cidrs: ['10.1.0.0/16', 'fd00::/48'] });
+    const p = poolOf('p', { cidrs: ['10.1.0.0/16', 'fd00::/32'] });
     const subnets = [subnetOf('10.1.2.0/26', p), subnetOf('10.7.0.0/26', p), subnetOf('10.7.0.64/26', p)];
     expect(poolDestinations([p], subnets).map(formatCIDR)).toEqual([
       '10.1.0.0/16',
       '10.7.0.0/26',
       '10.7.0.64/26',
-      'fd00::/48',
+      'fd00::/32',
     ]);
   });
 

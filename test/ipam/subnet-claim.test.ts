@@ -48,7 +48,7 @@ describe('a claim', () => {
   });
 
   test('takes one of each family that the pool lists and the node has an address of', async () => {
-    const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24', 'fd00::/48'] });
+    const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/24', 'fd00::/32'] });
     const both = await clock.until(claimNodeSubnets(node('n1').parts, pool));
     expect(both.map(({ spec }) => spec.cidr.family)).toEqual(['ipv4', 'ipv6']);
     const only4 = await clock.until(claimNodeSubnets(node('n2', { addresses: ['192.0.2.2'] }).parts, pool));
@@ -56,7 +56,7 @@ describe('a claim', () => {
   });
 
   test('of a pool whose families the node has no address of is refused', async () => {
-    const { pool, node } = setUp({ cidrs: ['fd00::/48'] });
+    const { pool, node } = setUp({ cidrs: ['fd00::/32'] });
     const claim = claimNodeSubnets(node('n1', { addresses: ['192.0.2.1'] }).parts, pool);
     await expect(claim).rejects.toThrow(/no InternalIP of a family that the pool lists/);
   });

@@ -57,18 +57,27 @@ describe('poolUsage', () => {
     });
   });
 
-  test('counts a /48 of IPv6 exactly', () => {
-    const big = poolOf('p', { cidrs: ['fd00::/48'] });
-    const { ipv6, ipv4 } = usage([subnetOf('fd00::/122', big)], [allocationOf('fd00::1')], [big], big);
+  test.each([
+    // The first, one in the middle, and the last subnet of the pool.
+    { length: 48, at: 'fd00::' },
+    { length: 32, at: 'fd00::' },
+    { length: 32, at: 'fd00:0:8000::' },
+    { length: 32, at: 'fd00:0:ffff:ffff:ffff:ffff:ffff:ff' },
+  ])('counts a /$length of IPv6 exactly, with a subnet at $at', ({ length, at }) => {
+    const big = poolOf('p', { cidrs: [`fd00::/${length}`] });
+    const [subnet, address] = at.endsWith('::') ? [at, `${at}1`] : [`${at}c0`, `${at}c1`];
+    const { ipv6, ipv4 } = usage([subnetOf(`${subnet}/122`, big)], [allocationOf(address)], [big], big);
+    const all = 1n << BigInt(128 - length);
+    const pieces = all / 64n;
     expect(ipv4).toBeUndefined();
     expect(ipv6).toEqual({
-      capacity: String(2n ** 80n),
+      capacity: String(all),
       allocated: 1,
       resting: 0,
-      reserved: String(2n ** 74n),
-      free: String(2n ** 80n - 2n ** 74n - 1n),
+      reserved: String(pieces),
+      free: String(all - pieces - 1n),
       nodeSubnets: 1,
-      freeSubnets: String(2n ** 74n - 1n),
+      freeSubnets: String(pieces - 1n),
     });
   });
 

@@ -26,11 +26,11 @@ import {
 import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
 
 const POOLS = {
-  Pods: poolOf('p', { cidrs: ['10.0.0.0/24', 'fd00::/64'] }),
-  Bridge: poolOf('p', { use: 'Bridge', cidrs: ['10.0.0.0/24', 'fd00::/64'] }),
+  Pods: poolOf('p', { cidrs: ['10.0.0.0/24', 'fd00::/32'] }),
+  Bridge: poolOf('p', { use: 'Bridge', cidrs: ['10.0.0.0/24', 'fd00::/32'] }),
   Lan: poolOf('p', {
     use: 'Lan',
-    cidrs: ['10.0.0.0/24', 'fd00::/64'],
+    cidrs: ['10.0.0.0/24', 'fd00::/32'],
     gateway: { ipv4: '10.0.0.66', ipv6: 'fd00::42' },
   }),
 };
@@ -49,7 +49,7 @@ describe('never handed out', () => {
     { use: 'Lan', cidr: '10.0.0.192/26', kept: ['10.0.0.255'] },
     { use: 'Lan', cidr: 'fd00::/122', kept: ['fd00::'] },
     { use: 'Lan', cidr: 'fd00::40/122', kept: ['fd00::42'] },
-    { use: 'Lan', cidr: 'fd00::ffff:ffff:ffff:ffc0/122', kept: [] },
+    { use: 'Lan', cidr: 'fd00:0:ffff:ffff:ffff:ffff:ffff:ffc0/122', kept: [] },
   ])('of $cidr of a pool of use $use: $kept', ({ use, cidr, kept }) => {
     const subnet = subnetOf(cidr, POOLS[use]);
     const { family, first } = subnet.spec.cidr;
@@ -76,7 +76,7 @@ test.each<{ use: Use; address: string; place: string | undefined }>([
   { use: 'Bridge', address: '10.0.0.70', place: '/26 via 10.0.0.65' },
   { use: 'Bridge', address: 'fd00::47', place: '/122 via fd00::41' },
   { use: 'Lan', address: '10.0.0.70', place: '/24 via 10.0.0.66' },
-  { use: 'Lan', address: 'fd00::47', place: '/64 via fd00::42' },
+  { use: 'Lan', address: 'fd00::47', place: '/32 via fd00::42' },
   { use: 'Lan', address: '10.0.1.70', place: undefined },
 ])('the place of $address of a pool of use $use in its network is $place', ({ use, address, place }) => {
   const found = placeOf(parseAddress(address), POOLS[use]);

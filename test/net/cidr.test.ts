@@ -64,6 +64,7 @@ describe('arithmetic', () => {
     ['10.0.0.7/32', 1n, '10.0.0.7'],
     ['fd00::/122', 64n, 'fd00::3f'],
     ['fd00::/48', 1n << 80n, 'fd00::ffff:ffff:ffff:ffff:ffff'],
+    ['fd00::/32', 1n << 96n, 'fd00:0:ffff:ffff:ffff:ffff:ffff:ffff'],
   ])('%s holds %d addresses, the last is %s', (text, size, last) => {
     const cidr = parseCIDR(text);
     expect(cidrSize(cidr)).toBe(size);

@@ -54,10 +54,7 @@ describe('an ADD', () => {
     for (let i = 0; i < 5; i++) {
       const id = `cost-${i}`;
       const netns = await node.makeSandbox(id);
-      const known = [...(await node.allocations()).map(({ name }) => name), ...(await node.subnets())];
-      // The sweep asks for one of the objects that are there already.
-      const isSweeps = ({ method, path }: ProxiedRequest) =>
-        method === 'GET' && known.some((name) => path.endsWith(`/${name}`));
+      const isSweeps = await sweepsQuestions();
       const before = proxy.requests.length;
       expect((await node.cni({ command: 'ADD', containerID: id, netns })).exitCode).toBe(0);
       const cost = proxy.requests.slice(before).filter((request) => !isWatch(request) && !isSweeps(request));
@@ -65,6 +62,30 @@ describe('an ADD', () => {
         'POST ipallocations',
         'POST ipallocations',
       ]);
+    }
+  });
+
+  test('of a pod costs no more, whose namespace and annotations choose the pool', async () => {
+    const annotations = { 'ipam.weft.dev/pools': 'faults' };
+    await node.makeNamespace('shop', { annotations: { 'ipam.weft.dev/pools': 'faults,elsewhere' } });
+    const pods: { readonly id: string; readonly args: string }[] = [];
+    for (let i = 0; i < 3; i++) {
+      const id = `cost-of-pod-${i}`;
+      pods.push({ id, args: await node.makePod(id, { namespace: 'shop', annotations }) });
+    }
+    // A kubelet knows of a pod by a watch, too: the agent's has delivered it by then.
+    await sleep(1_000);
+    for (const { id, args } of pods) {
+      const netns = await node.makeSandbox(id);
+      const isSweeps = await sweepsQuestions();
+      const before = proxy.requests.length;
+      const { answer, stdout } = await node.cni({ command: 'ADD', containerID: id, netns, args });
+      expect(answer?.ips, stdout).toHaveLength(2);
+      const cost = proxy.requests
+        .slice(before)
+        .filter((request) => !isWatch(request) && !isSweeps(request))
+        .map(({ method, path }) => `${method} ${resource(path)}`);
+      expect(cost).toEqual(['POST ipallocations', 'POST ipallocations']);
     }
   });
 
@@ -349,6 +370,12 @@ async function startAgent(): Promise<TestAgent> {
     (await node.subnets('faults')).length === 2 ? true : undefined,
   );
   return started;
+}
+
+/** Which requests are the sweep's: it asks for one of the objects that are there already. */
+async function sweepsQuestions(): Promise<(request: ProxiedRequest) => boolean> {
+  const known = [...(await node.allocations()).map(({ name }) => name), ...(await node.subnets())];
+  return ({ method, path }) => method === 'GET' && known.some((name) => path.endsWith(`/${name}`));
 }
 
 function isWatch({ path }: ProxiedRequest): boolean {
