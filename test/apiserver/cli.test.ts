@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { execa, type Options } from 'execa';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { parse as parseYAML } from 'yaml';
@@ -462,7 +463,7 @@ describe('pool show', () => {
     const plain = await onTerminal({ TERM: 'xterm', NO_COLOR: '1' });
     expect(plain).not.toContain('\u001b[');
     // Each row has its own, and the legend below, which shows the same signs, is none of them.
-    for (const output of [coloured.replaceAll(/\u001b\[[0-9;]*m/g, ''), plain]) {
+    for (const output of [stripVTControlCharacters(coloured), plain]) {
       for (const row of ['pods', '10.1.0.0/24', 'n1']) {
         expect(output).toMatch(new RegExp(`^\\s*${row}\\s.*[█▉▊▋▌▍▎▏]·`, 'm'));
       }
@@ -637,10 +638,10 @@ describe('check', () => {
 });
 
 describe('completion', () => {
-  const names = async (script: string, args: readonly string[] = []) => {
+  const names = async (script: string, args: readonly string[] = [], shell = 'bash') => {
     const path = `${dirname(program)}:${server().plane.binaries}:${process.env.PATH ?? ''}`;
     const options = { env: { ...kubectlEnv(), PATH: path }, reject: false } as const;
-    return (await execa('bash', ['-c', script, 'bash', ...args], options)).stdout.split('\n');
+    return (await execa(shell, ['-c', script, shell, ...args], options)).stdout.split('\n');
   };
   const inBash = (...words: string[]) =>
     names(
@@ -648,6 +649,12 @@ describe('completion', () => {
         'printf "%s\\n" "${COMPREPLY[@]}"',
       words,
     );
+  /** The functions that zsh's completion has, as far as the script calls them. */
+  const ZSH = `compdef() { [[ $1 == _kubectl_weft && $2 == kubectl-weft ]] || print "compdef $*" }
+    compset() { cut=$2 }
+    _describe() { print -rl -- "\${(@P)2}" \${cut:+"without $cut"} }
+    source <(kubectl-weft completion zsh); words=(kubectl-weft "$@"); CURRENT=$#words; _kubectl_weft`;
+  const inZsh = (...words: string[]) => names(ZSH, words, 'zsh');
   const byKubectl = async (...words: string[]) =>
     (await names('kubectl __complete weft "$@" 2>/dev/null', words)).map((line) => line.split('\t')[0]);
 
@@ -671,8 +678,14 @@ describe('completion', () => {
     expect(await byKubectl('addr', 'list', '--pool=p')).toEqual(['pods', ':4']);
   });
 
-  it('has a script for zsh', async () => {
-    expect((await weft(['completion', 'zsh'])).stdout).toContain('compdef _kubectl_weft kubectl-weft');
+  it('completes in zsh', async () => {
+    expect(await inZsh('addr', 're')).toEqual([
+      expect.stringMatching(/^request:./),
+      expect.stringMatching(/^release:./),
+    ]);
+    expect(await inZsh('pool', 'show', 'p')).toEqual(['pods:']);
+    expect(await inZsh('addr', 'request', 'pods', '--node', 'n1')).toEqual(['n1:']);
+    expect(await inZsh('addr', 'list', '--pool=l')).toEqual(['lan:', 'without *=']);
   });
 });
 
