@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
-DEBIAN_PACKAGES="iproute2 iptables nftables conntrack runc buildah mmdebstrap busybox-static socat radvd ndisc6 openssl procps util-linux kmod strace tcpdump iputils-ping zstd"
+DEBIAN_PACKAGES="iproute2 iptables nftables conntrack runc buildah mmdebstrap busybox-static socat radvd ndisc6 openssl procps util-linux kmod strace tcpdump iputils-ping zstd zsh"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

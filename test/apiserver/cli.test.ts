@@ -644,10 +644,10 @@ describe('check', () => {
 });
 
 describe('completion', () => {
-  const names = async (script: string, args: readonly string[] = []) => {
+  const names = async (script: string, args: readonly string[] = [], shell = 'bash') => {
     const path = `${dirname(program)}:${server().plane.binaries}:${process.env.PATH ?? ''}`;
     const options = { env: { ...kubectlEnv(), PATH: path }, reject: false } as const;
-    return (await execa('bash', ['-c', script, 'bash', ...args], options)).stdout.split('\n');
+    return (await execa(shell, ['-c', script, shell, ...args], options)).stdout.split('\n');
   };
   const inBash = (...words: string[]) =>
     names(
@@ -655,6 +655,12 @@ describe('completion', () => {
         'printf "%s\\n" "${COMPREPLY[@]}"',
       words,
     );
+  /** The functions that zsh's completion has, as far as the script calls them. */
+  const ZSH = `compdef() { [[ $1 == _kubectl_weft && $2 == kubectl-weft ]] || print "compdef $*" }
+    compset() { cut=$2 }
+    _describe() { print -rl -- "\${(@P)2}" \${cut:+"without $cut"} }
+    source <(kubectl-weft completion zsh); words=(kubectl-weft "$@"); CURRENT=$#words; _kubectl_weft`;
+  const inZsh = (...words: string[]) => names(ZSH, words, 'zsh');
   const byKubectl = async (...words: string[]) =>
     (await names('kubectl __complete weft "$@" 2>/dev/null', words)).map((line) => line.split('\t')[0]);
 
@@ -678,8 +684,14 @@ describe('completion', () => {
     expect(await byKubectl('addr', 'list', '--pool=p')).toEqual(['pods', ':4']);
   });
 
-  it('has a script for zsh', async () => {
-    expect((await weft(['completion', 'zsh'])).stdout).toContain('compdef _kubectl_weft kubectl-weft');
+  it('completes in zsh', async () => {
+    expect(await inZsh('addr', 're')).toEqual([
+      expect.stringMatching(/^request:./),
+      expect.stringMatching(/^release:./),
+    ]);
+    expect(await inZsh('pool', 'show', 'p')).toEqual(['pods:']);
+    expect(await inZsh('addr', 'request', 'pods', '--node', 'n1')).toEqual(['n1:']);
+    expect(await inZsh('addr', 'list', '--pool=l')).toEqual(['lan:', 'without *=']);
   });
 });
 

@@ -1,17 +1,19 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it, onTestFailed, vi } from 'vitest';
 import { IPPool, POOL_FINALIZER, type NodeSubnet } from '../../src/api/index.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
 import { askHealth } from '../../src/health.ts';
 import { allocationStore, nodeSubnetStore, type Log } from '../../src/kube/index.ts';
-import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { formatAddress, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
 import { startLossyProxy } from './lossy-proxy.ts';
 
+const MAIN = new URL('../../src/controller/main.ts', import.meta.url).pathname;
 const apiserver = useApiserver();
 
 /** Short times, so that a test need not wait for minutes. */
@@ -29,7 +31,7 @@ interface Running {
 }
 
 let dir: string;
-let running: Running[];
+let running: Pick<Running, 'stop'>[];
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'weft-controller-'));
@@ -52,15 +54,7 @@ function startController(identity: string, more: readonly string[] = [], kubecon
   const log = keepingLog();
   onTestFailed(() => console.error(`controller ${identity} said`, log.lines));
   const probeSocket = join(dir, `${identity}.sock`);
-  const own = [
-    `--identity=${identity}`,
-    '--namespace=default',
-    `--lease-name=${dir.split('-').at(-1)?.toLowerCase() ?? ''}`,
-    `--probe-socket=${probeSocket}`,
-    '--metrics-address=',
-    `--kubeconfig=${kubeconfig ?? apiserver().plane.kubeconfig}`,
-  ];
-  const ended = runController(parseControllerFlags([...own, ...FAST, ...more]), {
+  const ended = runController(parseControllerFlags([...flagsOf(identity, kubeconfig), ...more]), {
     clock: createSystemClock(),
     random: Math.random,
     env: {},
@@ -73,6 +67,37 @@ function startController(identity: string, more: readonly string[] = [], kubecon
     async stop() {
       stop.abort(new Error('the test has ended'));
       await ended;
+    },
+  };
+  running.push(controller);
+  return controller;
+}
+
+function flagsOf(identity: string, kubeconfig = apiserver().plane.kubeconfig): string[] {
+  const own = [
+    `--identity=${identity}`,
+    '--namespace=default',
+    `--lease-name=${dir.split('-').at(-1)?.toLowerCase() ?? ''}`,
+    `--probe-socket=${join(dir, `${identity}.sock`)}`,
+    '--metrics-address=',
+    `--kubeconfig=${kubeconfig}`,
+  ];
+  return [...own, ...FAST];
+}
+
+/** The same in a process of its own, which can be held up whole. */
+function startControllerProcess(identity: string, more: readonly string[], kubeconfig: string) {
+  const args = [MAIN, ...flagsOf(identity, kubeconfig), ...more];
+  const child = execa(process.execPath, args, { reject: false, all: true });
+  let said = '';
+  child.all.on('data', (part: Buffer) => (said += part.toString()));
+  onTestFailed(() => console.error(`controller ${identity} said`, said));
+  const controller = {
+    log: () => said,
+    signal: (name: NodeJS.Signals) => child.kill(name),
+    async stop() {
+      child.kill('SIGKILL');
+      await child;
     },
   };
   running.push(controller);
@@ -127,6 +152,12 @@ async function claimSubnet(
   });
   if (claimed.kind !== 'created') throw new Error(`${cidr} is taken`);
   return claimed.object;
+}
+
+/** A pool's reuse delay of 30 s would outlast the quarantine. */
+async function restForNoTime(pool: string): Promise<void> {
+  const patch = '{"spec":{"reuseDelaySeconds":0}}';
+  await mustSucceed(apiserver().kubectl(['patch', 'ippool', pool, '--type=merge', '-p', patch]));
 }
 
 async function claimAddress(pool: string, address: string, nodeName: string): Promise<void> {
@@ -395,6 +426,82 @@ describe('nodes that are gone', () => {
   });
 });
 
+describe('60 nodes that are gone at once (F21)', () => {
+  const NODES = Array.from({ length: 60 }, (_, i) => `many-${i}`);
+  const PER_NODE = 3;
+  // Far less than an apiserver takes, also on a busy machine.
+  const DELETES_PER_SECOND = 20;
+
+  it('are freed at the rate that is allowed, with few reads for each, and another keeps everything', async () => {
+    await makePool('pods', ['10.64.0.0/18']);
+    await restForNoTime('pods');
+    await makeNodes([...NODES, 'stays']);
+    const poolUID = (await getPool('pods'))?.metadata.uid ?? '';
+    const [subnets, allocations] = [nodeSubnetStore(apiserver().client), allocationStore(apiserver().client)];
+    const fill = async (nodeName: string, number: number) => {
+      const base = 10n * 2n ** 24n + 64n * 2n ** 16n + BigInt(number) * 64n;
+      const cidr = parseCIDR(`${formatAddress({ family: 'ipv4', value: base })}/26`);
+      const nextHops = [parseAddress('192.0.2.1')];
+      await subnets.create({
+        cidr,
+        pool: 'pods',
+        poolUID,
+        nodeName,
+        nodeUID: `uid-of-${nodeName}`,
+        nextHops,
+      });
+      for (let i = 1; i <= PER_NODE; i++) {
+        const address = { family: 'ipv4', value: base + BigInt(i) } as const;
+        const containerID = `c-${number}-${i}`;
+        const attachment = { network: 'weft', containerID, ifName: 'eth0', kind: 'Interface' } as const;
+        await allocations.create({ address, pool: 'pods', nodeName, attachment });
+      }
+    };
+    await Promise.all([...NODES, 'stays'].map(fill));
+
+    const proxy = await startLossyProxy(apiserver().plane, dir);
+    const deletedAtMs: number[] = [];
+    proxy.setFault(({ method }) => {
+      if (method === 'DELETE') deletedAtMs.push(performance.now());
+      return 'none';
+    });
+    const controller = startController(
+      'one',
+      [`--deletes-per-second=${DELETES_PER_SECOND}`],
+      proxy.kubeconfig,
+    );
+    await vi.waitFor(() => askHealth(controller.probeSocket, '/readyz', 1_000), soon);
+    await mustSucceed(apiserver().kubectl(['delete', 'nodes', ...NODES]));
+    await vi.waitFor(async () => expect(await names('nodesubnets')).toHaveLength(1), {
+      timeout: 40_000,
+      interval: 500,
+    });
+    expect(await names('ipallocations')).toHaveLength(PER_NODE);
+    await controller.stop();
+    await proxy.stop();
+
+    // Each object once, and nothing else.
+    expect(deletedAtMs).toHaveLength(NODES.length * (PER_NODE + 1));
+    // A turn that comes late does not put off the next, so a few of them may meet.
+    const inOneSecond = deletedAtMs.map(
+      (first) => deletedAtMs.filter((other) => other >= first && other < first + 1_000).length,
+    );
+    expect(Math.max(...inOneSecond)).toBeLessThan(1.25 * DELETES_PER_SECOND);
+    // One before the addresses, one before the subnet; and now and then one more where a watch is behind.
+    const gets = proxy.requests.filter(({ method, path }) => method === 'GET' && !path.includes('watch='));
+    const ofNodes = gets.filter(({ path }) => path.startsWith('/api/v1/nodes/'));
+    expect(ofNodes.length).toBeGreaterThanOrEqual(NODES.length);
+    expect(ofNodes.length).toBeLessThanOrEqual(3 * NODES.length);
+    const lists = gets.filter(({ path }) => path.includes('/ipallocations?'));
+    expect(lists.length).toBeLessThanOrEqual(3 * NODES.length);
+  });
+
+  async function makeNodes(nodeNames: readonly string[]): Promise<void> {
+    const items = nodeNames.map((name) => ({ apiVersion: 'v1', kind: 'Node', metadata: { name } }));
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], { apiVersion: 'v1', kind: 'List', items }));
+  }
+});
+
 describe('sticky addresses', () => {
   const attachment = { network: 'weft', containerID: 'c', ifName: 'eth0', kind: 'Interface' as const };
   const bound = (address: string, pod: string) => ({
@@ -556,6 +663,54 @@ describe('a leader that acts on what it saw a while ago', () => {
       { ...soon, timeout: 30_000 },
     );
     expect(await names('ipallocations')).toEqual(['10.27.0.71']);
+  });
+});
+
+describe('a leader that is held up in the middle of its work, and goes on beside the next one (F18)', () => {
+  it('frees nothing that has come to be of another since, and leads no longer', async () => {
+    await makePool('pods', ['10.30.0.0/24']);
+    await restForNoTime('pods');
+    await makeNode('stays');
+    await claimSubnet('pods', '10.30.0.64/26', 'goes');
+    const held = ['10.30.0.70', '10.30.0.71', '10.30.0.72'];
+    for (const address of held) await claimAddress('pods', address, 'goes');
+
+    // Its second delete is on the way to the apiserver when it stops, the third is still to come.
+    const proxy = await startLossyProxy(apiserver().plane, dir);
+    const arrives = Promise.withResolvers<undefined>();
+    let deletes = 0;
+    proxy.setFault(({ method }) => {
+      if (method === 'DELETE') deletes++;
+      return method === 'DELETE' && deletes === 2 ? { until: arrives.promise } : 'none';
+    });
+    const old = startControllerProcess('old', ['--deletes-per-second=2'], proxy.kubeconfig);
+    await vi.waitFor(() => expect(deletes).toBe(2), { timeout: 30_000, interval: 10 });
+    old.signal('SIGSTOP');
+
+    const next = startController('next');
+    await vi.waitFor(async () => {
+      expect(await names('nodesubnets')).toEqual([]);
+      expect(await names('ipallocations')).toEqual([]);
+    }, soon);
+    await claimSubnet('pods', '10.30.0.64/26', 'stays');
+    for (const address of held) await claimAddress('pods', address, 'stays');
+    const objects = async () =>
+      mustSucceed(
+        apiserver().kubectl(['get', 'nodesubnets,ipallocations', '-o', 'jsonpath={.items[*].metadata.uid}']),
+      );
+    const given = await objects();
+
+    arrives.resolve(undefined);
+    old.signal('SIGCONT');
+    await vi.waitFor(() => expect(old.log()).toContain('this process no longer leads'), soon);
+    // Longer than its turns for what it had still to delete.
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    expect(await objects()).toBe(given);
+    const lines = next.log.lines.map(({ message }) => message);
+    expect(lines).not.toContain('this process no longer leads');
+    expect(old.log().match(/elected: this process leads/g)).toHaveLength(1);
+    await old.stop();
+    await proxy.stop();
   });
 });
 

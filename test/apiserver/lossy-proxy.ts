@@ -13,6 +13,7 @@ import type { ControlPlane } from '../../hack/cluster/control-plane.ts';
  * - `lose-answer`: it reaches the apiserver and is carried out; then the connection breaks instead of the answer
  * - `lose-request`: the connection breaks and the apiserver never sees it
  * - `delayMs`: it is passed on so much later
+ * - `until`: it is passed on when that resolves
  * - `status`: it is not passed on; the proxy answers with that code and a Status
  */
 export type Fault =
@@ -20,6 +21,7 @@ export type Fault =
   | 'lose-answer'
   | 'lose-request'
   | { readonly delayMs: number }
+  | { readonly until: Promise<void> }
   | { readonly status: 410 | 429 | 500 | 503; readonly retryAfterSeconds?: number };
 
 export interface ProxiedRequest {
@@ -121,7 +123,7 @@ export async function startLossyProxy(plane: ControlPlane, dir: string): Promise
     const fault = decide(request);
     if (fault === 'lose-request') return void incoming.socket.destroy();
     if (typeof fault === 'object' && 'status' in fault) return refuse(outgoing, fault);
-    if (typeof fault === 'object') await sleep(fault.delayMs);
+    if (typeof fault === 'object') await ('until' in fault ? fault.until : sleep(fault.delayMs));
     const sent = requestUpstream(`${plane.url}${request.path}`, {
       agent: upstream,
       method: request.method,

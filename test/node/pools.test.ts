@@ -106,14 +106,27 @@ describe('the pod behind an ADD', () => {
     for (const name of ['twice-1', 'twice-2']) await node.removeSandbox(name);
   });
 
-  test('may be a static one: it runs under the hash of its file, and its mirror is the pod (F24)', async () => {
+  test('may be a static one: it runs under the hash of its file, and its mirror is the pod, which keeps its address (F24)', async () => {
     const hash = 'b1946ac92492d2347c6235b4d2611184';
     const annotations = { 'kubernetes.io/config.hash': hash, 'ipam.weft.dev/pools': 'blue' };
     await node.makePod('static', { namespace: 'blue', annotations });
     await node.makeSandbox('static');
     const args = `IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=static;K8S_POD_UID=${hash}`;
     const call = { containerID: 'static', netns: '/run/netns/static', config: CONFIG, args };
-    expect(addressOf(await node.cni({ command: 'ADD', ...call }))).toMatch(/^10\.1\.0\./);
+    const address = addressOf(await node.cni({ command: 'ADD', ...call }));
+    expect(address).toMatch(/^10\.1\.0\./);
+    const [given] = await node.allocations('static');
+    expect(given).toMatchObject({ name: address, podName: 'static', released: false });
+
+    // Longer than the grace and a sweep: who looked for a pod with that UID would find none.
+    await sleep(5_000);
+    expect(await node.allocations('static')).toEqual([given]);
+
+    // What an agent makes again is the same pod's.
+    await node.kubectl('delete', 'ipallocation', address);
+    const again = await eventually('the sweep', async () => (await node.allocations('static'))[0]);
+    expect(again).toEqual({ ...given, uid: again.uid });
+    expect(again.uid).not.toBe(given?.uid);
     await node.cni({ command: 'DEL', ...call });
     await node.removeSandbox('static');
   });

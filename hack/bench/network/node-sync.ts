@@ -62,7 +62,13 @@ async function main(stays: boolean): Promise<void> {
     ...{ podNamespaces: () => [], run: createCommandRunner(), pools: () => pools },
     ...{ sysctlRoot: findSysctlRoot(), sources: () => sources, clock, random: Math.random },
     config: { vni: 4097, port: 4789, natExempt: [] },
-    ...{ beforeRemovingSubnetRoute: () => 'remove', onDrift: silent, onForeignDrop: silent, onUnmet: silent, onBroken: silent },
+    ...{
+      beforeRemovingSubnetRoute: () => 'remove',
+      onDrift: silent,
+      onForeignDrop: silent,
+      onUnmet: silent,
+      onBroken: silent,
+    },
     settings: { syncMs: 30_000 },
     log: { info: silent, warn: failed, error: failed },
   });
