@@ -117,6 +117,8 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
 
   /** What could not be claimed ahead of need when it was last tried: told once. */
   const short = new Set<string>();
+  /** Of which pools, by UID and family, this node was told to have no subnet. */
+  const without = new Set<string>();
   /** How many pods of this node wait for an address of each pool, by name, as last looked at. */
   let wanted: ReadonlyMap<string, number> = new Map();
 
@@ -281,15 +283,20 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     try {
       await claim(pool, family, signal);
       short.delete(key);
+      without.delete(key);
       return true;
     } catch (error) {
       signal.throwIfAborted();
       const facts = { err: error, pool: pool.metadata.name, family };
       if (!(error instanceof SubnetUnavailableError)) parts.log.error(facts, 'no subnet claimed');
-      else if (!short.has(key)) {
-        parts.log.warn(facts, 'no subnet claimed');
+      else {
+        if (!short.has(key)) parts.log.warn(facts, 'no subnet claimed');
         const hasOne = drawable(pool).some(({ spec }) => spec.cidr.family === family);
-        if (!hasOne) parts.onNone?.(pool.metadata.name, error.message);
+        if (hasOne) without.delete(key);
+        else if (!without.has(key)) {
+          without.add(key);
+          parts.onNone?.(pool.metadata.name, error.message);
+        }
       }
       short.add(key);
       return false;

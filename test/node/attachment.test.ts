@@ -169,7 +169,7 @@ describe('CHECK', () => {
     await node.cni({ command: 'DEL', containerID: 'check', netns });
   });
 
-  // What the agent would put back at once is done while it stands still.
+  // What the agent would put back at once is done while it stands still, and asked for as soon as it goes on.
   test.each([
     ['pod', 'route del default', 'it has no ipv4 route via 169.254.1.1'],
     ['pod', '-6 route del default', 'it has no ipv6 route via fe80::1'],
@@ -189,23 +189,23 @@ describe('CHECK', () => {
   ])('names what was done in the %s: %s', async (place, sabotage, message) => {
     const id = 'sabotaged';
     const netns = await node.makeSandbox(id);
-    const added = await node.cni({ command: 'ADD', containerID: id, netns });
-    const config = { ...CONFIG, prevResult: JSON.parse(added.stdout) as object };
-    const words = sabotage.replace('LINK', hostLinkName(id, 'eth0')).split(' ');
     const pid = agent?.pid ?? 0;
-    process.kill(pid, 'SIGSTOP');
     try {
+      const added = await node.cni({ command: 'ADD', containerID: id, netns });
+      const config = { ...CONFIG, prevResult: JSON.parse(added.stdout) as object };
+      const words = sabotage.replace('LINK', hostLinkName(id, 'eth0')).split(' ');
+      if (place === 'node') process.kill(pid, 'SIGSTOP');
       await ip(...(place === 'pod' ? ['-n', id] : []), ...words);
       const answered = node.cni({ command: 'CHECK', containerID: id, netns, config });
-      // The question waits in the agent's socket, and is asked before anything is put back.
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      // The question waits in the agent's socket by then.
+      if (place === 'node') await new Promise((resolve) => setTimeout(resolve, 2_000));
       process.kill(pid, 'SIGCONT');
-      expect((await answered).answer?.msg).toContain(message);
+      expect((await answered).answer).toMatchObject({ msg: expect.stringContaining(message) as unknown });
     } finally {
       process.kill(pid, 'SIGCONT');
+      await node.cni({ command: 'DEL', containerID: id, netns });
+      await node.removeSandbox(id);
     }
-    await node.cni({ command: 'DEL', containerID: id, netns });
-    await node.removeSandbox(id);
   });
 });
 
