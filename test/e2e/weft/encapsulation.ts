@@ -59,7 +59,13 @@ async function changeTo(stage: Stage, encapsulation: Encapsulation): Promise<voi
   const isTunnelled = async (from: string, to: string): Promise<boolean[]> => {
     const own = pieces.filter(({ spec }) => spec.nodeName === to);
     const routes = own.map(({ spec: { cidr } }) =>
-      cluster.execOnNode(from, ['ip', 'route', 'show', formatCIDR(cidr)]),
+      cluster.execOnNode(from, [
+        'ip',
+        cidr.family === 'ipv4' ? '-4' : '-6',
+        'route',
+        'show',
+        formatCIDR(cidr),
+      ]),
     );
     return (await Promise.all(routes)).map((route) => route.includes('dev vxlan.weft'));
   };
@@ -80,6 +86,6 @@ function expectShortGaps(flows: readonly EndedFlow[]): void {
     console.log(story);
     if (flow.startsWith('TCP')) expect({ lost, error }, story).toEqual({ lost: 0, error: undefined });
     expect(longestMs, story).toBeLessThan(GAP_MS);
-    expect(sent, story).toBeGreaterThan(100);
+    expect(sent, story).toBeGreaterThan(50);
   }
 }
