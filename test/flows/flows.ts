@@ -16,11 +16,11 @@ export interface FlowOutcome {
   readonly sent: number;
   /** How many numbers did not come back; by TCP those that did not in their order. */
   readonly lost: number;
-  /** The first and the last of them. */
-  readonly between?: readonly [number, number];
+  /** For how long at most all that was sent was lost. */
+  readonly gapMs: number;
   /** The first that its socket met, or why a TCP connection did not carry on. */
   readonly error?: string;
-  /** The longest time in which nothing came back. */
+  /** The longest time in which nothing came back, be it lost, late, or not read by a busy machine. */
   readonly longestMs: number;
 }
 

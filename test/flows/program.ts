@@ -95,8 +95,8 @@ function sendByTCP({ address, port, source, everyMs }: FlowSpec): SendingFlow {
       silence.stop();
     },
     outcome() {
-      const missing = returned < sent ? [returned, sent - 1] : [];
-      return outcomeOf({ sent, lost: sent - returned, missing, error, longestMs: silence.longestMs() });
+      const lost = sent - returned;
+      return outcomeOf({ sent, lost, gapMs: lost * everyMs, error, longestMs: silence.longestMs() });
     },
   };
 }
@@ -132,8 +132,14 @@ function sendByUDP({ address, port, source, everyMs }: FlowSpec): SendingFlow {
       silence.stop();
     },
     outcome() {
-      const missing = Array.from({ length: sent }, (_, number) => number).filter((one) => !returned.has(one));
-      return outcomeOf({ sent, lost: missing.length, missing, error, longestMs: silence.longestMs() });
+      let run = 0;
+      let longestRun = 0;
+      for (let number = 0; number < sent; number++) {
+        run = returned.has(number) ? 0 : run + 1;
+        longestRun = Math.max(longestRun, run);
+      }
+      const gapMs = longestRun * everyMs;
+      return outcomeOf({ sent, lost: sent - returned.size, gapMs, error, longestMs: silence.longestMs() });
     },
   };
 }
@@ -178,17 +184,7 @@ function every(intervalMs: number, after: Promise<unknown>, act: () => void): { 
 
 function outcomeOf({
   error,
-  missing,
   ...counts
-}: Omit<FlowOutcome, 'error' | 'between'> & {
-  readonly error: string | undefined;
-  /** In ascending order. */
-  readonly missing: readonly number[];
-}): FlowOutcome {
-  const [first, last] = [missing[0], missing.at(-1)];
-  return {
-    ...counts,
-    ...(first === undefined || last === undefined ? {} : { between: [first, last] }),
-    ...(error === undefined ? {} : { error }),
-  };
+}: Omit<FlowOutcome, 'error'> & { readonly error: string | undefined }): FlowOutcome {
+  return { ...counts, ...(error === undefined ? {} : { error }) };
 }
