@@ -16,9 +16,11 @@ export interface FlowOutcome {
   readonly sent: number;
   /** How many numbers did not come back; by TCP those that did not in their order. */
   readonly lost: number;
+  /** For how long at most all that was sent was lost. */
+  readonly gapMs: number;
   /** The first that its socket met, or why a TCP connection did not carry on. */
   readonly error?: string;
-  /** The longest time in which nothing came back. */
+  /** The longest time in which nothing came back, be it lost, late, or not read by a busy machine. */
   readonly longestMs: number;
 }
 
@@ -34,6 +36,8 @@ export interface FlowServer {
 export interface Flows {
   /** Ends them, waiting for what is still on its way; one outcome for each spec. */
   end(): Promise<FlowOutcome[]>;
+  /** Ends them without asking what became of them. */
+  stop(): void;
 }
 
 /** Resolves when it listens for TCP and UDP. */
@@ -52,6 +56,7 @@ export async function startFlows(enter: Enter, specs: readonly FlowSpec[]): Prom
       sender.child.stdin.end();
       return JSON.parse(await sender.line()) as FlowOutcome[];
     },
+    stop: () => sender.child.kill('SIGKILL'),
   };
 }
 

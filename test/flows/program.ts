@@ -1,5 +1,6 @@
 import { createSocket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
+import { setPriority } from 'node:os';
 import type { FlowOutcome, FlowSpec } from './flows.ts';
 
 /**
@@ -8,6 +9,11 @@ import type { FlowOutcome, FlowSpec } from './flows.ts';
  * a line of JSON.
  */
 const [role = '', ...args] = process.argv.slice(2);
+
+// A socket that is not read in time loses packets itself, which is nobody's fault but a busy machine's.
+setPriority(-20);
+/** Bytes; the kernel gives less where its limit is lower. */
+const RECEIVE_BUFFER = 1 << 20;
 
 /** So long what is still on its way at the end is waited for. */
 const LAST_MS = 10_000;
@@ -47,6 +53,7 @@ async function serve(address: string, port: number): Promise<void> {
     new Promise<void>((resolve) => server.listen(port, address, resolve)),
     new Promise<void>((resolve) => udp.bind(port, address, resolve)),
   ]);
+  udp.setRecvBufferSize(RECEIVE_BUFFER);
 }
 
 /** Every number must come back, each after the one before it. */
@@ -87,7 +94,10 @@ function sendByTCP({ address, port, source, everyMs }: FlowSpec): SendingFlow {
       timer.stop();
       silence.stop();
     },
-    outcome: () => outcomeOf({ sent, lost: sent - returned, error, longestMs: silence.longestMs() }),
+    outcome() {
+      const lost = sent - returned;
+      return outcomeOf({ sent, lost, gapMs: lost * everyMs, error, longestMs: silence.longestMs() });
+    },
   };
 }
 
@@ -108,9 +118,10 @@ function sendByUDP({ address, port, source, everyMs }: FlowSpec): SendingFlow {
     silence.heard();
     connected.resolve(undefined);
   });
-  socket.bind({ port: 0, ...(source === undefined ? {} : { address: source }) }, () =>
-    socket.connect(port, address),
-  );
+  socket.bind({ port: 0, ...(source === undefined ? {} : { address: source }) }, () => {
+    socket.setRecvBufferSize(RECEIVE_BUFFER);
+    socket.connect(port, address);
+  });
   const timer = every(everyMs, connected.promise, () =>
     socket.send(String(sent++), (failure) => (error ??= failure?.message)),
   );
@@ -120,7 +131,16 @@ function sendByUDP({ address, port, source, everyMs }: FlowSpec): SendingFlow {
       timer.stop();
       silence.stop();
     },
-    outcome: () => outcomeOf({ sent, lost: sent - returned.size, error, longestMs: silence.longestMs() }),
+    outcome() {
+      let run = 0;
+      let longestRun = 0;
+      for (let number = 0; number < sent; number++) {
+        run = returned.has(number) ? 0 : run + 1;
+        longestRun = Math.max(longestRun, run);
+      }
+      const gapMs = longestRun * everyMs;
+      return outcomeOf({ sent, lost: sent - returned.size, gapMs, error, longestMs: silence.longestMs() });
+    },
   };
 }
 

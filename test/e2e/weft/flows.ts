@@ -1,5 +1,12 @@
-import { startFlows, serveFlows, type Enter, type FlowOutcome, type FlowSpec } from '../../flows/flows.ts';
-import { expect } from 'vitest';
+import {
+  startFlows,
+  serveFlows,
+  type Enter,
+  type FlowOutcome,
+  type FlowServer,
+  type FlowSpec,
+} from '../../flows/flows.ts';
+import { expect, onTestFinished } from 'vitest';
 import { addressesOf, clusterIPs } from './paths.ts';
 import { isReady, type Pod, type Stage } from './stage.ts';
 import { FLOW_PORT, WEB } from './workload.ts';
@@ -26,7 +33,7 @@ export interface RunningFlows {
 export const BOTH_PROTOCOLS = ['TCP', 'UDP'] as const;
 
 /** By TCP twenty numbers a second, as they have ever been; by UDP more, so that a short gap takes some. */
-const EVERY_MS = { TCP: 50, UDP: 10 } as const;
+const EVERY_MS = { TCP: 50, UDP: 20 } as const;
 
 /**
  * Starts all flows, at once as soon as there is somebody at every other end: in the namespaces of the pods that tests
@@ -38,8 +45,8 @@ export async function startPodFlows(stage: Stage, paths: readonly FlowPath[]): P
   const { outside } = cluster.plan;
   const running = (await stage.pods(`app=${WEB}`)).filter(isReady);
   const servers = await Promise.all([
-    ...running.map(async (pod) => serveFlows(await insidePod(stage, pod), FLOW_PORT)),
-    serveFlows((command) => cluster.commandOn('router', command), FLOW_PORT, [outside.ipv4, outside.ipv6]),
+    ...running.map(async (pod) => serve(await insidePod(stage, pod))),
+    serve((command) => cluster.commandOn('router', command), [outside.ipv4, outside.ipv6]),
   ]);
   const bySource = Map.groupBy(paths, ({ from }) => from.metadata.uid);
   const senders = await Promise.all(
@@ -50,7 +57,9 @@ export async function startPodFlows(stage: Stage, paths: readonly FlowPath[]): P
       const specs = flows.map(({ path: { address }, protocol }) => ({
         ...{ protocol, address, port: FLOW_PORT, everyMs: EVERY_MS[protocol] },
       }));
-      return { flows, sending: await startFlows(await insidePod(stage, first.from), specs) };
+      const sending = await startFlows(await insidePod(stage, first.from), specs);
+      onTestFinished(() => sending.stop());
+      return { flows, sending };
     }),
   );
   return {
@@ -65,6 +74,13 @@ export async function startPodFlows(stage: Stage, paths: readonly FlowPath[]): P
       return ended.flat();
     },
   };
+}
+
+/** Until the test is over, whatever its outcome. */
+async function serve(enter: Enter, addresses?: string[]): Promise<FlowServer> {
+  const server = await serveFlows(enter, FLOW_PORT, addresses);
+  onTestFinished(() => server.stop());
+  return server;
 }
 
 /** By TCP every number came back in its order and nothing was reset; by UDP every number came back. */

@@ -33,7 +33,9 @@ const DEEDS: readonly { readonly deed: string; readonly node: string; readonly s
   {
     deed: 'the FORWARD chain emptied, its policy still DROP',
     node: 'node-3',
-    script: 'iptables -F FORWARD; ip6tables -F FORWARD',
+    // Of what was flushed above nobody has put the policy back.
+    script: `iptables -P FORWARD DROP; ip6tables -P FORWARD DROP
+      iptables -F FORWARD; ip6tables -F FORWARD`,
   },
 ];
 
