@@ -65,7 +65,7 @@ describe('a node with pods', () => {
     await agent.kill('SIGTERM');
   });
 
-  test('keeps all of it while pods live there: they work, and they can be deleted', async () => {
+  test('keeps all of it while pods live there: they work, and they can be deleted (F34)', async () => {
     const reason = await uninstaller.waitsFor('2 interfaces of pods live on this node');
     const held = (await node.allocations()).map(({ name }) => name).filter((name) => name.startsWith('10.'));
     for (const address of held) expect(reason).toContain(address);

@@ -13,7 +13,7 @@ const NAMESPACE = 'weft-uninstall';
  */
 export function uninstallTests(stage: () => Stage): void {
   it.skipIf(process.env.WEFT_E2E_KEEP === '1')(
-    'leaves every node as it was, once its last pod has gone',
+    'leaves every node as it was, once its last pod has gone (F34)',
     { timeout: 600_000 },
     async () => {
       const { cluster, eventually, pods } = stage();
