@@ -4,6 +4,9 @@ import { join } from 'node:path';
 /** The file by which container runtimes find weft. */
 export const CONFLIST_FILE = '10-weft.conflist';
 
+/** A folder beside it, where it is written before it is renamed into place. */
+export const CONFLIST_STAGING = '.weft';
+
 /** The name of weft's own network; the `network` of its attachments. */
 export const NETWORK_NAME = 'weft';
 
@@ -48,7 +51,7 @@ export async function writeConflist(directory: string, text: string): Promise<bo
   const target = join(directory, CONFLIST_FILE);
   if ((await readIfThere(target)) === text) return false;
   await requireRootDirectory(directory);
-  const staging = join(directory, '.weft');
+  const staging = join(directory, CONFLIST_STAGING);
   await mkdir(staging, { recursive: true, mode: 0o700 });
   const draft = join(staging, CONFLIST_FILE);
   await writeDurably(draft, text);

@@ -38,6 +38,8 @@ export interface AgentFlags {
 
 export const AGENT_USAGE = `usage: agent.mjs --node-name NAME [flags]
        agent.mjs install --cni-bin-dir DIR [--host-root DIR] [--plugin NAME]
+       agent.mjs uninstall [--run-dir DIR] [--cni-conf-dir DIR] [--cni-bin-dir DIR] [--sysctl-net DIR]
+                 [--probe-socket FILE]
 
   --node-name NAME       the Node that this agent serves (required)
   --kubeconfig FILE      default: the pod's service account

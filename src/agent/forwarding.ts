@@ -7,6 +7,7 @@ import {
   writeSysctl,
   type NetlinkSocket,
 } from '../kernel/index.ts';
+import type { EarlierSetting } from './earlier-settings.ts';
 
 /** Whether the kernel forwards packets of these families: a few reads of /proc, to be asked often. */
 export function isForwarding(sysctlRoot: string, families: readonly Family[]): boolean {
@@ -21,16 +22,19 @@ export function kernelFamilies(sysctlRoot: string): Family[] {
 /**
  * Switches forwarding on for these families and leaves others alone. A router ignores router advertisements unless
  * told otherwise, and switching deletes what they brought; so links whose default route came by one are told first.
- * Returns the settings it had to change, as `net.ipv4.ip_forward=1`.
+ * Returns the settings it had to change, as `net.ipv4.ip_forward=1`. `remember` is told before each change what it was,
+ * and what the kernel changes with it.
  * @throws SysctlError
  */
 export function ensureForwarding(
   host: NetlinkSocket,
   sysctlRoot: string,
   families: readonly Family[],
+  remember: (settings: readonly EarlierSetting[]) => void = () => undefined,
 ): string[] {
   const changed: string[] = [];
-  const set = (path: readonly string[], value: string) => {
+  const set = (path: readonly string[], value: string, following: readonly (readonly string[])[] = []) => {
+    if (readSysctl(sysctlRoot, path) !== value) remember(settingsNow(sysctlRoot, [path, ...following]));
     if (writeSysctl(sysctlRoot, path, value)) changed.push(`net.${path.join('.')}=${value}`);
   };
   for (const family of families) {
@@ -41,7 +45,7 @@ export function ensureForwarding(
         if (readSysctl(sysctlRoot, path) === '1') set(path, '2');
       }
     }
-    set(FORWARDING[family], '1');
+    set(FORWARDING[family], '1', followingForwarding(host, family));
   }
   return changed;
 }
@@ -50,6 +54,22 @@ const FORWARDING: Readonly<Record<Family, readonly string[]>> = {
   ipv4: ['ipv4', 'ip_forward'],
   ipv6: ['ipv6', 'conf', 'all', 'forwarding'],
 };
+
+/** What the kernel sets anew with that switch: each link's own, and whether redirects are believed. */
+function followingForwarding(host: NetlinkSocket, family: Family): string[][] {
+  const links = ['default', ...listLinks(host).map(({ name }) => name)];
+  return [
+    ...links.map((link) => [family, 'conf', link, 'forwarding']),
+    ...(family === 'ipv4' ? [['ipv4', 'conf', 'all', 'accept_redirects']] : []),
+  ];
+}
+
+function settingsNow(sysctlRoot: string, paths: readonly (readonly string[])[]): EarlierSetting[] {
+  return paths.flatMap((path) => {
+    const value = readSysctl(sysctlRoot, path);
+    return value === undefined ? [] : [{ path, value }];
+  });
+}
 
 /** The names of the links whose IPv6 default route came by router advertisement. */
 function advertisedLinks(host: NetlinkSocket): string[] {

@@ -107,8 +107,12 @@ export async function providePlugin(
   if ((await digest(join(directory, name))) !== undefined) return 'is the host’s own';
   if ((await digest(join(source, name))) === undefined) throw new MissingPluginError(directory, name);
   await installExecutable(join(source, name), directory, name);
+  await linkExecutable(directory, name, `${OURS_PREFIX}${name}`);
   return 'installed';
 }
+
+/** A second name of a plugin that came with weft, by which an uninstall knows it from the host's own. */
+export const OURS_PREFIX = 'weft-';
 
 /**
  * Gives the executable in that directory a second name, by rename like the first: a runtime finds the one file under

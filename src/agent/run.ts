@@ -70,6 +70,7 @@ import { createFindClaimer, marksOf } from './claimers.ts';
 import { createDel } from './del.ts';
 import { workOffDeletedNotes } from './deleted-notes.ts';
 import { createDNSServers, knownDNSServers } from './dns-servers.ts';
+import { rememberSettings } from './earlier-settings.ts';
 import { createExclusiveSubnets, createIsHeldHere, subnetsForKernel } from './exclusive-subnets.ts';
 import { createEndConnections } from './ended-connections.ts';
 import type { AgentFlags } from './flags.ts';
@@ -305,6 +306,14 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     podNamespaces: () => podNamespacePaths(caches.allocations.values()),
     run,
     sysctlRoot,
+    rememberSettings(earlier) {
+      try {
+        rememberSettings(flags.runDirectory, earlier);
+      } catch (error) {
+        // A full disk is no reason not to forward: an uninstall will leave the settings as they are then.
+        log.error({ err: error, earlier }, "the kernel's earlier settings could not be written down");
+      }
+    },
     sources: () => {
       const sources = caches.nodeSources();
       return (

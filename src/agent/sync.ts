@@ -36,6 +36,7 @@ import {
   type Family,
   type IPAddress,
 } from '../net/index.ts';
+import type { EarlierSetting } from './earlier-settings.ts';
 import { createFilterTable } from './filter-table.ts';
 import { ensureForwarding, isForwarding, kernelFamilies } from './forwarding.ts';
 import { kernelDifferences, type KernelDifferences } from './kernel-differences.ts';
@@ -64,6 +65,8 @@ export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSub
   readonly podNamespaces: () => Iterable<string>;
   readonly run: CommandRunner;
   readonly sysctlRoot: string;
+  /** Told what settings of the kernel were, before they are changed. */
+  readonly rememberSettings?: (settings: readonly EarlierSetting[]) => void;
   /** Undefined until every kind has been listed completely once: nothing is touched before. */
   readonly sources: () => NodeSources | undefined;
   /** The pools of those sources as they are now. */
@@ -248,7 +251,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       for (const listener of [...filterListeners]) listener();
     });
     await attempt(() => {
-      const changed = ensureForwarding(host, sysctlRoot, state.families);
+      const changed = ensureForwarding(host, sysctlRoot, state.families, parts.rememberSettings);
       if (previous?.state.families.join() === state.families.join()) drift.push(...changed);
     });
     await attempt(async () => {

@@ -202,6 +202,74 @@ describe("the controller's container", () => {
   });
 });
 
+describe('config/uninstall', () => {
+  let uninstaller: Workload;
+
+  beforeAll(async () => {
+    uninstaller = await workload('uninstall', 'weft-uninstall');
+  });
+
+  it('is taken by the apiserver as it is, in a namespace of its own, and taken away by one command', async () => {
+    const kustomization = join(CONFIG, 'uninstall');
+    await mustSucceed(
+      apiserver().kubectl(['apply', '--server-side', '--validate=strict', '-k', kustomization]),
+    );
+    const text = await mustSucceed(apiserver().kubectl(['kustomize', kustomization]));
+    const objects = parseAllDocuments(text).map((document) => Named.parse(document.toJS()));
+    expect(objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([
+      'Namespace weft-uninstall',
+      'DaemonSet weft-uninstall',
+    ]);
+    await mustSucceed(apiserver().kubectl(['delete', '--wait=false', '-k', kustomization]));
+    // Whoever installs weft again before that keeps it.
+    await mustSucceed(apiserver().kubectl(['get', 'namespace', 'weft-system']));
+  });
+
+  it('makes a pod on every node that has no token, three capabilities, a read-only root and is not privileged', () => {
+    const { containers, initContainers, volumes, securityContext, hostPID, ...spec } =
+      uninstaller.spec.template.spec;
+    expect(initContainers).toEqual([]);
+    expect(containers[0]?.image).toBe(IMAGE);
+    expect(containers[0]?.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE'] },
+    });
+    expect(spec).toMatchObject({
+      automountServiceAccountToken: false,
+      hostNetwork: true,
+      tolerations: [{ operator: 'Exists' }],
+    });
+    expect(securityContext.seccompProfile.type).toBe('RuntimeDefault');
+    expect(hostPID).toBeUndefined();
+    expect(containers[0]?.ports).toBeUndefined();
+    expect(volumes.flatMap(({ hostPath }) => hostPath?.path ?? []).sort()).toEqual([
+      '/etc/cni/net.d',
+      '/opt/cni/bin',
+      '/proc/sys/net',
+      '/run',
+      '/run/xtables.lock',
+    ]);
+  });
+
+  it('looks where agent and install command of config/default put things, and starts without a shell', () => {
+    const [container] = uninstaller.spec.template.spec.containers;
+    expect(container?.command.slice(-2)).toEqual(['/weft/agent.mjs', 'uninstall']);
+    const placeOf = (flag: string) => {
+      const path = container?.args.find((one) => one.startsWith(`--${flag}=`))?.slice(flag.length + 3) ?? '';
+      const mount = container?.volumeMounts.find(({ mountPath }) => `${path}/`.startsWith(`${mountPath}/`));
+      const volume = uninstaller.spec.template.spec.volumes.find(({ name }) => name === mount?.name);
+      return path.replace(mount?.mountPath ?? '', volume?.hostPath?.path ?? '');
+    };
+    const hostPathOf = (name: string) =>
+      agent.spec.template.spec.volumes.find((volume) => volume.name === name)?.hostPath?.path;
+    expect(placeOf('run-dir')).toBe(hostPathOf('run-weft'));
+    expect(placeOf('cni-conf-dir')).toBe(hostPathOf('cni-conf'));
+    expect(placeOf('cni-bin-dir')).toBe(hostPathOf('cni-bin'));
+    expect(placeOf('sysctl-net')).toBe(hostPathOf('proc-sys-net'));
+  });
+});
+
 describe('config/metrics', () => {
   const parsers = { 'weft-agent': parseAgentFlags, 'weft-controller': parseControllerFlags };
 
