@@ -1,6 +1,5 @@
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { hostLinkName } from '../../src/kernel/index.ts';
 import { CONFIG, eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { ip, UPLINK, weftLinks } from './namespaces.ts';
 
@@ -169,45 +168,55 @@ describe('CHECK', () => {
     await node.cni({ command: 'DEL', containerID: 'check', netns });
   });
 
-  // What the agent would put back at once is done while it stands still, and asked for as soon as it goes on.
   test.each([
-    ['pod', 'route del default', 'it has no ipv4 route via 169.254.1.1'],
-    ['pod', '-6 route del default', 'it has no ipv6 route via fe80::1'],
+    ['route del default', 'it has no ipv4 route via 169.254.1.1'],
+    ['-6 route del default', 'it has no ipv6 route via fe80::1'],
     [
-      'pod',
       'neigh replace 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent',
       'does not know 169.254.1.1',
     ],
-    ['pod', 'neigh del fe80::1 dev eth0', 'does not know fe80::1'],
-    ['pod', 'link set eth0 down', 'it is down'],
-    ['pod', 'link set eth0 name other', 'it is called other by now'],
-    ['node', 'link set LINK down', 'it is down'],
-    ['node', 'link set LINK mtu 1400', 'its MTU is 1400 on the node'],
-    ['node', 'link set LINK address 02:00:00:00:00:02', 'its node must change link'],
-    ['node', 'neigh flush dev LINK nud permanent', 'its node must set neighbour'],
-    ['node', 'route flush proto 85 dev LINK', 'its node must add route'],
-  ])('names what was done in the %s: %s', async (place, sabotage, message) => {
-    const id = 'sabotaged';
-    const netns = await node.makeSandbox(id);
-    const pid = agent?.pid ?? 0;
+    ['neigh del fe80::1 dev eth0', 'does not know fe80::1'],
+    ['link set eth0 down', 'it is down'],
+    ['link set eth0 name other', 'it is called other by now'],
+  ])('names what was done in the pod: %s', async (sabotage, message) => {
+    const { call, end } = await addedForCheck('sabotaged');
     try {
-      const added = await node.cni({ command: 'ADD', containerID: id, netns });
-      const config = { ...CONFIG, prevResult: JSON.parse(added.stdout) as object };
-      const words = sabotage.replace('LINK', hostLinkName(id, 'eth0')).split(' ');
-      if (place === 'node') process.kill(pid, 'SIGSTOP');
-      await ip(...(place === 'pod' ? ['-n', id] : []), ...words);
-      const answered = node.cni({ command: 'CHECK', containerID: id, netns, config });
-      // The question waits in the agent's socket by then.
-      if (place === 'node') await new Promise((resolve) => setTimeout(resolve, 2_000));
-      process.kill(pid, 'SIGCONT');
-      expect((await answered).answer).toMatchObject({ msg: expect.stringContaining(message) as unknown });
+      await ip('-n', 'sabotaged', ...sabotage.split(' '));
+      const { answer } = await node.cni(call);
+      expect(answer).toMatchObject({ msg: expect.stringContaining(message) as unknown });
     } finally {
-      process.kill(pid, 'SIGCONT');
-      await node.cni({ command: 'DEL', containerID: id, netns });
-      await node.removeSandbox(id);
+      await end();
+    }
+  });
+
+  // All else on the node's side is put back at once, by this very agent.
+  test("names the route on the node that another's has taken the place of", async () => {
+    const { call, end, address } = await addedForCheck('displaced');
+    try {
+      await ip('route', 'replace', `${address}/32`, 'dev', 'lo', 'proto', 'static');
+      const { answer } = await node.cni(call);
+      expect(answer).toMatchObject({ msg: expect.stringContaining('its node must add route') as unknown });
+    } finally {
+      await ip('route', 'del', `${address}/32`, 'dev', 'lo', 'proto', 'static');
+      await end();
     }
   });
 });
+
+async function addedForCheck(id: string) {
+  const netns = await node.makeSandbox(id);
+  const added = await node.cni({ command: 'ADD', containerID: id, netns });
+  const prevResult = JSON.parse(added.stdout) as { ips: readonly { address: string }[] };
+  const [address = ''] = prevResult.ips.map((one) => one.address.replace(/\/.*/, ''));
+  return {
+    call: { command: 'CHECK', containerID: id, netns, config: { ...CONFIG, prevResult } },
+    address,
+    async end() {
+      await node.cni({ command: 'DEL', containerID: id, netns });
+      await node.removeSandbox(id);
+    },
+  };
+}
 
 describe('GC', () => {
   test('removes what the runtime does not list, of its own network and older than the grace alone', async () => {
