@@ -136,7 +136,7 @@ describe("the agent's container", () => {
     expect(containers[0]?.securityContext).toEqual({
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,
-      capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'SYS_ADMIN'] },
+      capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW', 'SYS_ADMIN'] },
     });
     expect(securityContext.seccompProfile.type).toBe('RuntimeDefault');
     expect(hostNetwork).toBe(true);
@@ -183,6 +183,7 @@ describe("the agent's container", () => {
     expect(template.spec.hostPID).toBe(true);
     expect(template.spec.containers[0]?.securityContext.capabilities.add).toEqual([
       'NET_ADMIN',
+      'NET_RAW',
       'SYS_ADMIN',
       'SYS_PTRACE',
     ]);

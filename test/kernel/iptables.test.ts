@@ -1,5 +1,7 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { ensureAccepted, type AcceptedTraffic } from '../../src/kernel/index.ts';
+import { createCommandRunner, ensureAccepted, type AcceptedTraffic } from '../../src/kernel/index.ts';
 import { parseCIDR } from '../../src/net/index.ts';
 import { useThrowaways } from './throwaway.ts';
 
@@ -184,6 +186,24 @@ describe('by xtables-legacy', () => {
       .trim()
       .split('\n');
   const legacyOptions = { ...options, legacyTables };
+
+  test("works with the capabilities that the agent's container has", async () => {
+    const manifest = await readFile(join(import.meta.dirname, '../../config/agent/daemonset.yaml'), 'utf8');
+    const [names = ''] = /add: \[([^\]]*'SYS_ADMIN'[^\]]*)\]/.exec(manifest)?.slice(1) ?? [];
+    const capabilities = names.split(', ').map((name) => `+${name.replaceAll("'", '').toLowerCase()}`);
+    const limited = (bounding: readonly string[]) =>
+      createCommandRunner({
+        prefix: ['ip', 'netns', 'exec', host.name, 'setpriv', `--bounding-set=-all,${bounding.join()}`],
+      });
+    const run = limited(capabilities);
+    host.sh('iptables-legacy -P FORWARD DROP');
+    const only: AcceptedTraffic = { vxlan: undefined, families: ['ipv4'], bridged: [] };
+    expect((await ensureAccepted(only, { ...legacyOptions, run })).inserted).toHaveLength(2);
+    // With less it refuses to start.
+    const less = limited(capabilities.filter((name) => name !== '+net_raw'));
+    await expect(ensureAccepted(only, { ...legacyOptions, run: less })).rejects.toThrow('Permission denied');
+    host.sh('iptables-legacy -F; iptables-legacy -P FORWARD ACCEPT');
+  });
 
   test.each([
     ['iptables-legacy', 'ipv4'],
