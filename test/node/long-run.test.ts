@@ -129,13 +129,13 @@ async function holds({ name, pid, port }: (typeof processes)[number]): Promise<H
 }
 
 async function podsComeAndGo(round: number): Promise<void> {
-  let left = ATTACHMENTS;
+  let begun = 0;
   const lane = async (_: unknown, index: number) => {
-    while (left-- > 0) {
-      const name = `pod-${round}-${left}`;
+    while (begun < ATTACHMENTS) {
+      const name = `pod-${round}-${begun++}`;
       const uid = await makePod(name);
       const call = {
-        CNI_CONTAINERID: `long-${round}-${left}`,
+        CNI_CONTAINERID: name,
         CNI_IFNAME: 'eth0',
         CNI_NETNS: `/run/netns/long-${index}`,
         CNI_PATH: '/opt/cni/bin',
