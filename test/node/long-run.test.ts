@@ -106,7 +106,8 @@ test(
       const last = later.at(-1);
       if (first === undefined || last === undefined) throw new Error('too few rounds');
       const story = `${name}: ${JSON.stringify(rounds.map((held) => held[name]))}`;
-      expect(last.series, story).toBe(first.series);
+      // The first answer with another status code makes a new one.
+      expect(last.series - first.series, story).toBeLessThanOrEqual(ROOM.handles);
       expect(last.openFiles - first.openFiles, story).toBeLessThanOrEqual(ROOM.handles);
       for (const [kind, count] of Object.entries(last.resources)) {
         expect(count - (first.resources[kind] ?? 0), `${kind}, ${story}`).toBeLessThanOrEqual(ROOM.handles);
