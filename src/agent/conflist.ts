@@ -52,7 +52,7 @@ export async function writeConflist(directory: string, text: string): Promise<bo
   if ((await readIfThere(target)) === text) return false;
   await requireRootDirectory(directory);
   const staging = join(directory, CONFLIST_STAGING);
-  await mkdir(staging, { recursive: true, mode: 0o700 });
+  await makeDirectory(staging);
   const draft = join(staging, CONFLIST_FILE);
   await writeDurably(draft, text);
   await rename(draft, target);
@@ -72,6 +72,16 @@ async function readIfThere(path: string): Promise<string | undefined> {
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
+  }
+}
+
+/** Not with the option `recursive`, by which a disk that can only be read is told as a directory that is not there. */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    // A crash has left it.
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
   }
 }
 

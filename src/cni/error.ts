@@ -78,12 +78,15 @@ const CODES: Readonly<Record<string, number>> = {
 
 function codeOf(error: unknown): number {
   if (!(error instanceof Error)) return INTERNAL;
-  if (error.name === 'InvalidNamespaceError') return isHostNamespace(error) ? 8 : 4;
+  if (error.name === 'InvalidNamespaceError') return namespaceCode(error);
   return Object.hasOwn(CODES, error.name) ? (CODES[error.name] ?? INTERNAL) : INTERNAL;
 }
 
-function isHostNamespace(error: Error): boolean {
-  return 'reason' in error && error.reason === 'hostNamespace';
+/** What could not be looked at, as by an agent that may open no more files, is no mistake of the runtime's. */
+function namespaceCode(error: Error): number {
+  const reason = 'reason' in error ? error.reason : undefined;
+  if (reason === 'hostNamespace') return 8;
+  return reason === 'notAccessible' ? 104 : 4;
 }
 
 function messageOf(error: unknown): string {

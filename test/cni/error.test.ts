@@ -10,6 +10,7 @@ const SOURCES = join(import.meta.dirname, '../../src');
 describe('cniErrorObject', () => {
   it.each([
     [new InvalidNamespaceError('/x', 'missing', 'there is no such file'), 4],
+    [new InvalidNamespaceError('/x', 'notAccessible', 'opening it failed: EMFILE'), 104],
     [new InvalidNamespaceError('/x', 'hostNamespace', "it is the host's own"), 8],
     [new LinkExistsError('eth0', 'pod', undefined), 106],
     [new ipam.NoPoolError([], { nodeName: 'n1' }), 11],

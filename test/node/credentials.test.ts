@@ -1,12 +1,17 @@
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openAuthority, writeKubeconfig } from '../../hack/cluster/certificates.ts';
 import { coverDirectories } from './namespaces.ts';
-import { eventually, pool, startNode, type TestNode } from './node.ts';
+import { eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 
 /** An agent as a pod has it: by the files of a service account, which the kubelet renews under a running process. */
 
 let node: TestNode;
+let agent: TestAgent;
+let authorities: string;
+let token: string;
+let renewals = 0;
 
 const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
 const ADD_SECONDS = 6;
@@ -27,10 +32,11 @@ beforeAll(async () => {
     '--serviceaccount=weft-system:weft-agent',
   );
   await coverDirectories([ACCOUNT]);
-  await copyFile(node.plane.authority.certificateFile, join(ACCOUNT, 'ca.crt'));
+  authorities = await readFile(node.plane.authority.certificateFile, 'utf8');
   await renewToken('first');
+  for (const name of ['ca.crt', 'token']) await symlink(`..data/${name}`, join(ACCOUNT, name));
   const { hostname, port } = new URL(node.plane.url);
-  await node.startAgent({
+  agent = await node.startAgent({
     kubeconfig: null,
     env: { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
   });
@@ -58,6 +64,37 @@ test('a token that is revoked: ADDs say so, DELs succeed, and all is made up for
   await gone('before');
 });
 
+test('another authority: ADDs say so until the files name it, and no agent is started for it (F32)', async () => {
+  let ended = false;
+  void agent.ended.then(() => (ended = true));
+  await node.makeSandbox('trusted');
+  await add('trusted');
+  const old = authorities;
+  const renewed = await replaceAuthority();
+  const netns = await node.makeSandbox('untrusted');
+  expect((await node.cni({ command: 'ADD', containerID: 'untrusted', netns })).answer).toMatchObject({
+    code: 11,
+    msg: expect.stringMatching(/certificate/) as string,
+  });
+  await deleteWhileAway('trusted');
+
+  await publish({ authorities: old + renewed });
+  await add('untrusted');
+  await gone('trusted');
+
+  await publish({ authorities: renewed });
+  // Else the connections that there are would do.
+  await node.plane.restartApiserver();
+  await node.makeSandbox('renewed');
+  await add('renewed');
+  for (const id of ['untrusted', 'renewed']) {
+    const del = { command: 'DEL', containerID: id, netns: `/run/netns/${id}` };
+    expect((await node.cni(del)).exitCode).toBe(0);
+    await gone(id);
+  }
+  expect(ended, agent.log().slice(-2_000)).toBe(false);
+});
+
 async function add(id: string): Promise<void> {
   const netns = `/run/netns/${id}`;
   await eventually(`an ADD of ${id} that succeeds`, async () => {
@@ -79,11 +116,42 @@ async function gone(id: string): Promise<void> {
   );
 }
 
-/** Writes a token as a kubelet does. It is good for as long as a Secret of that name is there. */
+/** A token that is good for as long as a Secret of that name is there. */
 async function renewToken(name: string): Promise<void> {
   await node.kubectl('-n', 'weft-system', 'create', 'secret', 'generic', name);
   const bound = ['--bound-object-kind=Secret', `--bound-object-name=${name}`];
-  const token = await node.kubectl('-n', 'weft-system', 'create', 'token', 'weft-agent', ...bound);
-  await mkdir(ACCOUNT, { recursive: true });
-  await writeFile(join(ACCOUNT, 'token'), token);
+  await publish({
+    token: await node.kubectl('-n', 'weft-system', 'create', 'token', 'weft-agent', ...bound),
+  });
+}
+
+/** Writes the files as a kubelet does: into a new folder, to which the old one's link is turned. */
+async function publish(files: { readonly authorities?: string; readonly token?: string }): Promise<void> {
+  authorities = files.authorities ?? authorities;
+  token = files.token ?? token;
+  const folder = `..${++renewals}`;
+  await mkdir(join(ACCOUNT, folder), { recursive: true });
+  await writeFile(join(ACCOUNT, folder, 'ca.crt'), authorities);
+  await writeFile(join(ACCOUNT, folder, 'token'), token);
+  await symlink(folder, join(ACCOUNT, '..data_tmp'));
+  await rename(join(ACCOUNT, '..data_tmp'), join(ACCOUNT, '..data'));
+}
+
+/** Has the apiserver show a certificate of another authority of the same name; answers that authority's own. */
+async function replaceAuthority(): Promise<string> {
+  const { authority, apiserver, admin, kubeconfig, url } = node.plane;
+  const other = await openAuthority(join(authority.directory, 'renewed'));
+  const pair = await other.issue({
+    name: 'apiserver',
+    commonName: 'kube-apiserver',
+    hosts: ['127.0.0.1', '::1', 'localhost'],
+  });
+  const renewed = await readFile(other.certificateFile, 'utf8');
+  // Whoever else asks, believes both.
+  await writeFile(authority.certificateFile, (await readFile(authority.certificateFile, 'utf8')) + renewed);
+  await writeKubeconfig(kubeconfig, url, authority, admin);
+  await copyFile(pair.certificateFile, apiserver.certificateFile);
+  await copyFile(pair.keyFile, apiserver.keyFile);
+  await node.plane.restartApiserver();
+  return renewed;
 }

@@ -93,6 +93,61 @@ describe('a full disk (F29)', () => {
   });
 });
 
+describe('a disk that can only be read (F30)', () => {
+  test('has an agent end saying which, and the next one serve when it may be written', async () => {
+    await agent.kill();
+    await readOnly(RUN);
+    const barred = await node.startAgent({ unready: true });
+    await barred.ended;
+    expect(await barred.exitCode()).toBe(1);
+    expect(barred.log()).toMatch(/EROFS.*\/run\/weft/);
+    await execa('mount', ['-o', 'remount,bind,rw', RUN]);
+    agent = await node.startAgent();
+    await works('writable-again');
+  });
+
+  test('leaves the conflist as it is, which is said, and mended when it can be', async () => {
+    await agent.kill();
+    await writeFile(CONFLIST, '');
+    await readOnly('/etc/cni');
+    agent = await node.startAgent();
+    await works('without-conflist');
+    await eventually('the agent to say so', () => (/EROFS.*\/etc\/cni/.test(agent.log()) ? true : undefined));
+    await execa('mount', ['-o', 'remount,bind,rw', '/etc/cni']);
+    await conflistThere();
+  });
+});
+
+describe('an agent that may open no more files (F30)', () => {
+  test.each([0, 1, 2, 4])(
+    'but %i answers an ADD or says why not, leaves nothing, and works again when it may',
+    { timeout: 90_000 },
+    async (spare) => {
+      const id = `spare-${spare}`;
+      const netns = await node.makeSandbox(id);
+      const add = { command: 'ADD', containerID: id, netns };
+      const soft = await limitFiles(spare);
+      try {
+        const { answer, stdout, exitCode } = await node.cni(add);
+        if (exitCode === 0) expect(answer?.ips, stdout).toHaveLength(2);
+        else {
+          expect(answer, stdout).toMatchObject({
+            msg: expect.stringMatching(/EMFILE|too many open files|agent/i) as string,
+          });
+          expect([11, 104], stdout).toContain(answer?.code);
+        }
+      } finally {
+        await execa('prlimit', [`--pid=${String(agent.pid)}`, `--nofile=${soft}:`]);
+      }
+      const again = await node.cni(add);
+      expect(again.answer?.ips, again.stdout).toHaveLength(2);
+      expect((await node.cni({ ...add, command: 'DEL' })).exitCode).toBe(0);
+      await nothingLeft(id);
+      await node.removeSandbox(id);
+    },
+  );
+});
+
 describe('files that are not as they should be (F30)', () => {
   const NAME = `${'0'.repeat(64)}.json`;
   const note = { format: 1, network: 'weft', containerID: 'x', ifName: 'eth0', netns: '', notedAt: 'then' };
@@ -132,6 +187,23 @@ async function nothingLeft(containerID: string): Promise<void> {
   await eventually(`nothing of ${containerID} to be left`, async () =>
     (await node.allocations(containerID)).length + (await weftLinks()).length === 0 ? true : undefined,
   );
+}
+
+/** Lets the agent open so many files more; answers what it was allowed before. */
+async function limitFiles(spare: number): Promise<string> {
+  const pid = String(agent.pid);
+  const { stdout: soft } = await execa('prlimit', [
+    ...[`--pid=${pid}`, '--nofile', '--raw', '--noheadings', '--output=SOFT'],
+  ]);
+  const open = new Set((await readdir(`/proc/${pid}/fd`)).map(Number));
+  let limit = 0;
+  for (let left = spare; open.has(limit) || left-- > 0;) limit++;
+  await execa('prlimit', [`--pid=${pid}`, `--nofile=${limit}:`]);
+  return soft.trim();
+}
+
+async function readOnly(directory: string): Promise<void> {
+  await execa('mount', ['-o', 'remount,bind,ro', directory]);
 }
 
 async function conflistThere(): Promise<void> {
