@@ -127,7 +127,11 @@ describe.each(RESTORES)('etcd back at an older snapshot, $what', (restore) => {
       return owners.every((owner) => owner === NODE_NAME) ? true : undefined;
     });
     // Not claimed: that would only by chance have come to the same.
-    for (const { spec } of before) expect(recreated()).toContain(nodeSubnetName(spec.cidr));
+    const names = before.map(({ spec }) => nodeSubnetName(spec.cidr));
+    // It says so when it has its answer, which is after others see the object.
+    await eventually(`the agent to say that it made them again: ${names.join()}`, () =>
+      names.every((name) => recreated().includes(name)) ? true : undefined,
+    );
     for (const { spec } of before) {
       const claim = { ...spec, nodeName: 'far-node', nodeUID: 'far-uid' };
       expect(await nodeSubnetStore(client).create(claim)).toEqual({ kind: 'taken' });
