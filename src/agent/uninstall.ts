@@ -36,6 +36,8 @@ export interface UninstallParts {
 
 /** How often it looks whether it may go on. */
 const LOOK_MS = 1_000;
+/** A DEL that began before looks for an agent for three seconds, and leaves a note then. */
+const LAST_CALLS_MS = 5_000;
 
 /**
  * Leaves the node as it was before weft: resolves when nothing of it is there any more. It holds the node's lock from
@@ -120,6 +122,7 @@ async function removeEverything(parts: UninstallParts): Promise<void> {
   const restored = restoreSettings(runDirectory, sysctlRoot);
   if (restored.length > 0) parts.log.info({ settings: restored }, 'gave settings their earlier values back');
   tell(parts, await removeExecutables(binDirectory));
+  await parts.clock.sleep(LAST_CALLS_MS, parts.signal);
   tell(parts, await removeRunDirectory(runDirectory));
 }
 

@@ -17,7 +17,6 @@ import { restartTests } from './weft/restarts.ts';
 import { rolloutTests } from './weft/rollout.ts';
 import type { Stage } from './weft/stage.ts';
 import { tenantTests } from './weft/tenants.ts';
-import { uninstallTests } from './weft/uninstall.ts';
 
 // weft on a whole cluster: real kubelets and containerd, the real manifests. One cluster for all of it, in this
 // order; what takes a node or a pool away comes last.
@@ -48,5 +47,4 @@ describe('weft on a cluster', () => {
   describe('no controller', () => noControllerTests(stage));
   describe('controller', () => controllerTests(stage));
   describe('reboots', () => rebootTests(stage));
-  describe('uninstall', () => uninstallTests(stage));
 });
