@@ -1,8 +1,9 @@
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { DELETED_NOTE_NAME, LATEST_VERSION, type DeletedNote, type DelRequest } from '../cni/index.ts';
 import { isContainerID, isInterfaceName, isNetworkName, namespacePath } from '../cni/names.ts';
+import { namesIn } from './names-in.ts';
 
 export interface DeletedNotesOptions {
   readonly directory: string;
@@ -20,7 +21,7 @@ export interface DeletedNotesOptions {
  * removed the namespace, which it does right after its DEL.
  */
 export async function workOffDeletedNotes(options: DeletedNotesOptions): Promise<void> {
-  for (const name of await listNames(options.directory)) {
+  for (const name of await namesIn(options.directory)) {
     const path = join(options.directory, name);
     const note = DELETED_NOTE_NAME.test(name) ? await readNote(path, options.log) : undefined;
     if (note !== undefined) await carryOut(note, options);
@@ -37,15 +38,6 @@ const Note = z.object({
   addressOnly: z.boolean().optional(),
   notedAt: z.string(),
 }) satisfies z.ZodType<DeletedNote>;
-
-async function listNames(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-    throw error;
-  }
-}
 
 /** Undefined for what a full disk or another version has left there; that is reported and goes. */
 async function readNote(path: string, log: DeletedNotesOptions['log']): Promise<DeletedNote | undefined> {

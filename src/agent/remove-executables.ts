@@ -1,7 +1,8 @@
-import { lstat, readdir, rm } from 'node:fs/promises';
+import { lstat, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ADDRESS_PLUGIN } from '../cni/index.ts';
 import { OURS_PREFIX } from './install.ts';
+import { namesIn } from './names-in.ts';
 
 /**
  * Takes out of the host's CNI directory what the install command has put there, drafts of one that was killed included.
@@ -38,13 +39,4 @@ function isDraftOf(executable: string, name: string): boolean {
 async function isSameFile(directory: string, a: string, b: string): Promise<boolean> {
   const [one, other] = [await lstat(join(directory, a)), await lstat(join(directory, b))];
   return one.ino === other.ino && one.dev === other.dev;
-}
-
-async function namesIn(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-    throw error;
-  }
 }

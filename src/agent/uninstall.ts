@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isAddressCall } from '../cni/index.ts';
 import type { Clock } from '../ipam/index.ts';
@@ -19,6 +19,7 @@ import { removeExecutables } from './remove-executables.ts';
 import { removeDeadLinks, removeNetwork } from './remove-network.ts';
 import { attachmentsOf } from './sweep.ts';
 import { whyStillUsed } from './still-used.ts';
+import { namesIn } from './names-in.ts';
 
 export interface UninstallParts {
   readonly host: NetlinkSocket;
@@ -177,15 +178,6 @@ async function removeRunDirectory(directory: string): Promise<string[]> {
 }
 
 const LOCK_FILE = 'agent.lock';
-
-async function namesIn(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (hasCode(error, 'ENOENT')) return [];
-    throw error;
-  }
-}
 
 function hasCode(error: unknown, ...codes: readonly string[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(String(error.code));

@@ -8,9 +8,9 @@ import {
   rangesOverlap,
   sameAddress,
   sameCIDR,
-  type Range,
 } from '../net/index.ts';
 import { addressSet, setWith, setWithout, type AddressSet } from './address-set.ts';
+import { askedOnce } from './asked-once.ts';
 import { desiredNodeState, type DesiredInput } from './desired.ts';
 import type { Difference } from './diff.ts';
 import { peerMAC } from './peers.ts';
@@ -143,16 +143,7 @@ function touchesOthers(subnets: readonly NodeSubnet[], isConcerned: IsConcerned,
   });
 }
 
-/** Objects never change: each is asked once. */
-function rangeOf(subnet: NodeSubnet): Range {
-  const known = ranges.get(subnet);
-  if (known !== undefined) return known;
-  const range = rangeOfCIDR(subnet.spec.cidr);
-  ranges.set(subnet, range);
-  return range;
-}
-
-const ranges = new WeakMap<NodeSubnet, Range>();
+const rangeOf = askedOnce(({ spec }) => rangeOfCIDR(spec.cidr));
 
 /** Whether all that is no entry of single peers is the same. */
 function sameFrame(was: NodeState, is: NodeState): boolean {

@@ -9,6 +9,7 @@ import {
   type Family,
   type IPAddress,
 } from '../net/index.ts';
+import { askedOnce } from './asked-once.ts';
 
 /** The link that holds a node's InternalIP of one family. */
 export interface Uplink {
@@ -76,16 +77,8 @@ export function pathToPeer(
   return { kind: 'vxlan', mac: peerMAC(subnet), destination };
 }
 
-/** The MAC of the VXLAN device of the node that holds the subnet. Objects never change: each is asked once. */
-export function peerMAC(subnet: NodeSubnet): string {
-  const known = macs.get(subnet);
-  if (known !== undefined) return known;
-  const mac = vxlanMAC(subnet.spec.nodeUID);
-  macs.set(subnet, mac);
-  return mac;
-}
-
-const macs = new WeakMap<NodeSubnet, string>();
+/** The MAC of the VXLAN device of the node that holds the subnet. */
+export const peerMAC = askedOnce(({ spec }) => vxlanMAC(spec.nodeUID));
 
 /** By which address, and over which of our links, the node of a subnet is a neighbour of ours in its family. */
 export function neighbourOnLink(
