@@ -79,10 +79,12 @@ const ROWS: readonly Row[] = [
         },
       },
       {
-        title: 'Findings of the audit',
-        about: 'Objects that contradict each other, by invariant; addresses of living pods that others own.',
+        title: 'Findings of the audits',
+        about:
+          'Objects that contradict each other, and nodes that contradict them, by invariant; addresses of living pods that others own.',
         lines: {
           'invariant {{invariant}}': 'max by (invariant) (weft_audit_findings)',
+          'invariant {{invariant}}, {{instance}}': 'weft_node_findings > 0',
           'two owners, {{instance}}': 'weft_sweep_conflicts > 0',
         },
       },

@@ -1,6 +1,7 @@
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { execa } from 'execa';
 import { z } from 'zod';
 import { ensureBinaries } from './cluster/binaries.ts';
@@ -39,7 +40,10 @@ const Report = z.object({
     z.object({
       name: z.string(),
       status: z.string(),
-      assertionResults: z.array(z.object({ fullName: z.string(), status: z.string() })),
+      message: z.string(),
+      assertionResults: z.array(
+        z.object({ fullName: z.string(), status: z.string(), failureMessages: z.array(z.string()) }),
+      ),
     }),
   ),
 });
@@ -143,11 +147,25 @@ async function runTests(layer: Layer, files: readonly string[]): Promise<void> {
 function failuresOf({ testResults }: z.output<typeof Report>): string[] {
   return testResults
     .filter(({ status }) => status === 'failed')
-    .flatMap(({ name, assertionResults }) => {
+    .flatMap(({ name, message, assertionResults }) => {
       const file = relative(process.cwd(), name);
       const tests = assertionResults.filter(({ status }) => status === 'failed');
-      return tests.length === 0 ? [file] : tests.map(({ fullName }) => `${file}: ${fullName}`);
+      if (tests.length === 0) return [`${file}\n${briefly(message)}`];
+      return tests.map(
+        ({ fullName, failureMessages }) => `${file}: ${fullName}\n${briefly(failureMessages.join('\n'))}`,
+      );
     });
+}
+
+/** The first lines of what failed, without the way through the code that led there. */
+function briefly(message: string): string {
+  const lines = stripVTControlCharacters(message)
+    .split('\n')
+    .filter((line) => line.trim() !== '' && !/^\s+at /.test(line));
+  return lines
+    .slice(0, 12)
+    .map((line) => `    ${line.slice(0, 300)}`)
+    .join('\n');
 }
 
 async function readReport(path: string): Promise<z.output<typeof Report> | undefined> {

@@ -68,7 +68,8 @@ const SETTINGS = {
     flag: 'audit-seconds',
     value: 60,
     unit: 1000,
-    about: 'how often the controller looks whether the objects contradict each other',
+    about:
+      'how often the controller looks whether the objects contradict each other, and an agent whether its node does',
   },
   nearlyExhausted: {
     flag: 'nearly-exhausted-percent',

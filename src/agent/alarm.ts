@@ -1,5 +1,5 @@
 import { API_VERSION, IP_ALLOCATION, type IPAllocation, type PodReference } from '../api/index.ts';
-import { ownerText, type SweepConflict } from '../ipam/index.ts';
+import { ownerText, type Finding, type SweepConflict } from '../ipam/index.ts';
 import type { EventObject, EventRecord, EventRecorder } from '../kube/index.ts';
 import { formatAddress, formatCIDR, type CIDR } from '../net/index.ts';
 import type { Unmet } from './sync.ts';
@@ -26,6 +26,8 @@ export interface Alarm {
   foreignDrop(chains: readonly string[], pools: readonly CIDR[]): void;
   /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
   conflict(conflict: SweepConflict): void;
+  /** The audit of the node has found something and seen it for the grace. */
+  found(finding: Finding): void;
 }
 
 /** By the names of their objects. */
@@ -114,6 +116,12 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
         `routes and filters of this node have not been right for ${Math.round(forMs / 1000)} s: ${reason}`,
       ),
     foreignDrop: (chains, pools) => warn(nodeObject(), 'ForeignFirewall', foreignDropText(chains, pools)),
+    found({ object, reason, message }) {
+      const { kind, name, uid } = object;
+      // An object that is not there cannot have an Event.
+      const there = kind === IP_ALLOCATION.kind && uid !== undefined;
+      warn(there ? { apiVersion: API_VERSION, kind, name, uid } : nodeObject(), reason, message);
+    },
     noBandwidth: (message) => warn(nodeObject(), 'NoBandwidthLimits', message),
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);

@@ -8,6 +8,7 @@ import {
   watchNodeSubnets,
   watchPodsOfNode,
   watchPools,
+  type ConditionState,
   type Informer,
   type InformerParts,
   type Namespace,
@@ -43,6 +44,8 @@ export interface AgentCaches {
   node(): ClaimingNode;
   /** Whether the Node says that its network does not work yet. */
   networkUnavailable(): boolean;
+  /** What the Node says of this agent's audit (audit.ts). */
+  consistent(): ConditionState | undefined;
   /** What routes and filters are derived from; undefined before the first complete lists. */
   nodeSources(): Omit<NodeSources, 'dnsServers'> | undefined;
   readonly namespaces: Informer<Namespace>;
@@ -124,6 +127,7 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
     namespaces,
     pods,
     networkUnavailable: () => currentNode()?.networkUnavailable === true,
+    consistent: () => currentNode()?.consistent,
     nodeSources() {
       if (!pools.isSynced || !subnets.isSynced || currentNode() === undefined) return undefined;
       return { node: node(), pools: pools.list(), subnets: subnets.list() };

@@ -1,10 +1,12 @@
 import type { IPPool, NodeSubnet } from '../api/index.ts';
 import {
+  countByInvariant,
   isGeneral,
   usableFamilies,
   type ClaimingNode,
   type ClaimObserver,
   type Clock,
+  type Invariant,
   type PendingReleases,
   type ReleaseObserver,
 } from '../ipam/index.ts';
@@ -35,6 +37,8 @@ export interface AgentMetrics {
   readonly subnets: SubnetObserver;
   driftRepaired(objects: number): void;
   unmet(unmet: Unmet): void;
+  /** How many findings the audit of the node has, by invariant. */
+  audited(counts: ReadonlyMap<Invariant, number>): void;
   /** A pass over the tracked connections of released addresses has ended so many, or failed. */
   connectionsEnded(ended: number | 'failed'): void;
   /** The same sweep, counted. */
@@ -65,6 +69,9 @@ const CALL_OUTCOMES = {
 };
 
 const RELEASE_STATES: readonly (keyof PendingReleases)[] = ['releasing', 'resting', 'undoing'];
+
+/** The invariants that a node can show to be broken; the others are the leader's to look at. */
+const OF_NODES: readonly Invariant[] = [1, 2, 3, 4, 10];
 
 const CLAIM_OUTCOMES: readonly ClaimOutcome[] = [
   'claimed',
@@ -182,6 +189,18 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
     },
     () => [{ value: (sources?.broken()?.forMs ?? 0) / 1000 }],
   );
+  let findings: ReadonlyMap<Invariant, number> = countByInvariant([]);
+  registry.gauge(
+    {
+      name: 'weft_node_findings',
+      help:
+        'What the audit of this node found, by invariant: sandboxes without their IPAllocation, IPAllocations without ' +
+        "their sandbox, what the kernel lacks or has too much of. Above 0: neither sweep nor sync could mend it; the Node's " +
+        'condition WeftConsistent and Events say what. 0 also until it has looked for as long as the grace.',
+      labels: ['invariant'],
+    },
+    () => OF_NODES.map((invariant) => ({ labels: [String(invariant)], value: findings.get(invariant) ?? 0 })),
+  );
   const counted = sweepCounter(registry);
   const events = createEventMetrics(registry);
   const requests = createRequestMetrics(registry, clock);
@@ -210,6 +229,9 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
     },
     unmet(now) {
       unmet = now;
+    },
+    audited(counts) {
+      findings = counts;
     },
     counted,
     readFrom(given) {

@@ -18,6 +18,7 @@ import {
   createSubnetHold,
   createTakenNames,
   isResting,
+  NodeSnapshot,
   ownSubnets,
   type Clock,
   type Random,
@@ -47,6 +48,7 @@ import {
   isPodOf,
   loadConnection,
   nodeSubnetStore,
+  patchNodeConsistent,
   patchNodeNetworkAvailable,
   readLeaseAnnotations,
   repeatedly,
@@ -63,6 +65,7 @@ import { createAddressCheck } from './address-check.ts';
 import { createAlarm } from './alarm.ts';
 import { createAttachmentAges } from './ages.ts';
 import { createAnnounce } from './announce.ts';
+import { auditNode } from './audit.ts';
 import { watchObjects } from './caches.ts';
 import { createCheck } from './check.ts';
 import { renderConflist } from './conflist.ts';
@@ -537,6 +540,12 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   await care.maintain(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   signal.throwIfAborted();
 
+  const snapshot = createSnapshot(parts, {
+    nodeUID: () => caches.node().uid,
+    differences: sync.differences,
+    namespaceState,
+    clock,
+  });
   const server = await serveCni({
     socketPath: join(flags.runDirectory, 'agent.sock'),
     verbs: {
@@ -556,12 +565,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       }),
     onCall: metrics.calls,
     reads: {
-      '/snapshot': createSnapshot(parts, {
-        nodeUID: () => caches.node().uid,
-        differences: sync.differences,
-        namespaceState,
-        clock,
-      }),
+      '/snapshot': async () => NodeSnapshot.encode(await snapshot()),
     },
     deadlinesMs: { ADD: settings.addDeadlineMs + ADD_AFTER_CLAIM_MS },
     clock,
@@ -595,6 +599,29 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
         await askForOneOfOurs(signal);
       },
       { everyMs: settings.sweepMs, clock, log, signal },
+    ),
+    auditNode(
+      {
+        snapshot,
+        allocations: caches.allocations,
+        store: stores.allocations,
+        graceMs: settings.graceMs,
+        everyMs: settings.auditMs,
+        clock,
+        random,
+        onFound(finding) {
+          log.warn({ ...finding }, `the audit found: ${finding.message}`);
+          alarm.found(finding);
+        },
+        onLook: metrics.audited,
+        tell: (condition, until) =>
+          patchNodeConsistent(client, { name: nodeName, consistent: caches.consistent() }, condition, {
+            now: clock.wallTime(),
+            signal: until,
+          }),
+        log,
+      },
+      signal,
     ),
   ]);
   log.info({}, 'stopping: the node keeps its routes, filters and pods');

@@ -1,11 +1,10 @@
 import { setImmediate } from 'node:timers/promises';
-import type { z } from 'zod';
 import {
   attachmentID,
-  NodeSnapshot,
   SNAPSHOT_FORMAT,
   type Clock,
   type NamespaceState,
+  type NodeSnapshot,
 } from '../ipam/index.ts';
 import {
   findPodLinks,
@@ -29,12 +28,9 @@ export interface SnapshotFacts {
 
 /**
  * What this agent says of its node (design, section 10): read from the kernel now, not remembered. `GET /snapshot`
- * answers it as JSON, and `kubectl weft check` compares it with the objects.
+ * answers it as JSON, and `kubectl weft check` compares it with the objects; so does the agent's own audit.
  */
-export function createSnapshot(
-  parts: AgentParts,
-  facts: SnapshotFacts,
-): () => Promise<z.input<typeof NodeSnapshot>> {
+export function createSnapshot(parts: AgentParts, facts: SnapshotFacts): () => Promise<NodeSnapshot> {
   return async () => {
     const kernel = await facts.differences();
     // One look: whatever an ADD or DEL has half done is in flight.
@@ -43,7 +39,7 @@ export function createSnapshot(
     const takenAt = facts.clock.wallTime().toISOString();
 
     const paths = namespacePaths(parts);
-    const sandboxes: z.output<typeof NodeSnapshot>['sandboxes'] = [];
+    const sandboxes: NodeSnapshot['sandboxes'] = [];
     for (const { link, attachment } of links) {
       if (attachment === undefined) continue;
       const { network, containerID, ifName, podUID } = attachment;
@@ -65,7 +61,7 @@ export function createSnapshot(
     const halfMade = links.filter(
       ({ link, attachment }) => attachment === undefined && !beingMade.has(link.name),
     );
-    return NodeSnapshot.encode({
+    return {
       format: SNAPSHOT_FORMAT,
       nodeName: parts.nodeName,
       nodeUID: facts.nodeUID(),
@@ -78,7 +74,7 @@ export function createSnapshot(
         missing: [...kernel.missing],
         extra: [...kernel.extra, ...halfMade.map(({ link }) => `half-made link ${link.name}`)],
       },
-    });
+    };
   };
 }
 
@@ -113,8 +109,8 @@ function lookInside(
 function namespacesOfOthers(
   { allocations }: AgentParts,
   { namespaceState }: SnapshotFacts,
-): z.output<typeof NodeSnapshot>['namespaces'] {
-  const found = new Map<string, z.output<typeof NodeSnapshot>['namespaces'][number]>();
+): NodeSnapshot['namespaces'] {
+  const found = new Map<string, NodeSnapshot['namespaces'][number]>();
   for (const { spec } of allocations.values()) {
     const { attachment } = spec;
     if (attachment?.kind !== 'AddressOnly' || attachment.netns === undefined) continue;

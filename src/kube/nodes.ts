@@ -17,13 +17,23 @@ export interface Node {
   readonly isReady: boolean;
   /** Whether the Node says that its network does not work yet; undefined: it says nothing. */
   readonly networkUnavailable: boolean | undefined;
+  /** What the condition WeftConsistent says, which its agent writes; undefined: there is none. */
+  readonly consistent: ConditionState | undefined;
+}
+
+/** A condition of a Node, without its times. */
+export interface ConditionState {
+  readonly status: 'True' | 'False';
+  readonly reason: string;
+  readonly message: string;
 }
 
 /** @throws ZodError */
 export function parseNode(object: unknown): Node {
   const { metadata, status } = NodeObject.parse(object);
-  const condition = (type: string) => status.conditions.find((one) => one.type === type)?.status;
-  const unavailable = condition('NetworkUnavailable');
+  const condition = (type: string) => status.conditions.find((one) => one.type === type);
+  const unavailable = condition('NetworkUnavailable')?.status;
+  const consistent = condition(CONSISTENT);
   return {
     name: metadata.name,
     uid: metadata.uid,
@@ -31,8 +41,13 @@ export function parseNode(object: unknown): Node {
     addresses: status.addresses
       .filter(({ type }) => type === 'InternalIP')
       .flatMap(({ address }) => tryParseAddress(address) ?? []),
-    isReady: condition('Ready') === 'True',
+    isReady: condition('Ready')?.status === 'True',
     networkUnavailable: unavailable === undefined ? undefined : unavailable !== 'False',
+    consistent: consistent && {
+      status: consistent.status === 'True' ? 'True' : 'False',
+      reason: consistent.reason,
+      message: consistent.message,
+    },
   };
 }
 
@@ -91,27 +106,63 @@ export async function patchNodeNetworkAvailable(
   now: Date,
   signal?: AbortSignal,
 ): Promise<void> {
-  const time = `${now.toISOString().slice(0, 19)}Z`;
+  await patchCondition(
+    client,
+    nodeName,
+    {
+      type: 'NetworkUnavailable',
+      status: 'False',
+      reason: 'WeftIsUp',
+      message: 'weft serves the pods of this node',
+      lastTransitionTime: seconds(now),
+    },
+    { now, signal },
+  );
+}
+
+/**
+ * Writes the condition WeftConsistent of the Node, unless `seen`, the Node as it was last seen, says the same already:
+ * whoever watches Nodes is told of each write. A Node that is gone is told nothing.
+ */
+export async function patchNodeConsistent(
+  client: KubeClient,
+  seen: Pick<Node, 'name' | 'consistent'>,
+  condition: ConditionState,
+  { now, signal }: { readonly now: Date; readonly signal?: AbortSignal | undefined },
+): Promise<void> {
+  const before = seen.consistent;
+  const { status, reason, message } = condition;
+  if (before?.status === status && before.reason === reason && before.message === message) return;
+  // Absent from a patch: it stays as it is.
+  const turn = before?.status === status ? {} : { lastTransitionTime: seconds(now) };
+  const patched = { type: CONSISTENT, status, reason, message, ...turn };
+  try {
+    await patchCondition(client, seen.name, patched, { now, signal });
+  } catch (error) {
+    if (!(error instanceof NotFoundError)) throw error;
+  }
+}
+
+/** Whether what the kernel of a node shows and what the objects say agree. */
+const CONSISTENT = 'WeftConsistent';
+
+async function patchCondition(
+  client: KubeClient,
+  nodeName: string,
+  condition: ConditionState & { readonly type: string; readonly lastTransitionTime?: string },
+  { now, signal }: { readonly now: Date; readonly signal: AbortSignal | undefined },
+): Promise<void> {
   await client.request({
     method: 'PATCH',
     path: `${NODES}/${nodeName}/status`,
     contentType: STRATEGIC_MERGE_PATCH,
-    body: {
-      status: {
-        conditions: [
-          {
-            type: 'NetworkUnavailable',
-            status: 'False',
-            reason: 'WeftIsUp',
-            message: 'weft serves the pods of this node',
-            lastHeartbeatTime: time,
-            lastTransitionTime: time,
-          },
-        ],
-      },
-    },
+    body: { status: { conditions: [{ ...condition, lastHeartbeatTime: seconds(now) }] } },
     signal,
   });
+}
+
+function seconds(time: Date): string {
+  return `${time.toISOString().slice(0, 19)}Z`;
 }
 
 const NodeMetadata = z.object({
@@ -127,7 +178,16 @@ const NodeObject = z.object({
   status: z
     .object({
       addresses: z.array(z.object({ type: z.string(), address: z.string() })).default([]),
-      conditions: z.array(z.object({ type: z.string(), status: z.string() })).default([]),
+      conditions: z
+        .array(
+          z.object({
+            type: z.string(),
+            status: z.string(),
+            reason: z.string().default(''),
+            message: z.string().default(''),
+          }),
+        )
+        .default([]),
     })
     .prefault({}),
 });

@@ -43,6 +43,7 @@ describe('from the start', () => {
       'weft_sweep_readopted_total',
       'weft_sweep_links_removed_total',
       'weft_sweep_conflicts',
+      'weft_node_findings',
       'weft_api_requests_total',
     ]) {
       expect(names, name).toContain(name);

@@ -3,6 +3,7 @@ import {
   eventRecorder,
   getNode,
   getPod,
+  patchNodeConsistent,
   patchNodeNetworkAvailable,
   watchNode,
   watchPodsOfNode,
@@ -41,6 +42,35 @@ describe('a Node', () => {
     });
     await patchNodeNetworkAvailable(server().client, 'node-1', new Date());
     await node.waitFor(() => node.get('node-1')?.networkUnavailable === false, within(5_000));
+    const bad = { status: 'False', reason: 'NoSandbox', message: '10.0.0.5' } as const;
+    const seen = () => ({ name: 'node-1', consistent: node.get('node-1')?.consistent });
+    expect(seen().consistent).toBeUndefined();
+    await patchNodeConsistent(server().client, seen(), bad, { now: new Date('2026-01-01T00:00:00Z') });
+    await node.waitFor(() => node.get('node-1')?.consistent?.reason === 'NoSandbox', within(5_000));
+    expect(node.get('node-1')).toMatchObject({ consistent: bad, networkUnavailable: false });
+    // What is said already is not said again, and what is said of a Node that is gone is nobody's.
+    const revision = () =>
+      mustSucceed(server().kubectl(['get', 'node', 'node-1', '-o', 'jsonpath={.metadata.resourceVersion}']));
+    const before = await revision();
+    await patchNodeConsistent(server().client, seen(), bad, { now: new Date() });
+    await patchNodeConsistent(server().client, { name: 'nobody', consistent: undefined }, bad, {
+      now: new Date(),
+    });
+    expect(await revision()).toBe(before);
+    // Another reason for the same status is no turn.
+    await patchNodeConsistent(
+      server().client,
+      seen(),
+      { ...bad, reason: 'KernelDiffers' },
+      { now: new Date() },
+    );
+    const turned = await mustSucceed(
+      server().kubectl([
+        ...['get', 'node', 'node-1', '-o'],
+        'jsonpath={.status.conditions[?(@.type=="WeftConsistent")].lastTransitionTime}',
+      ]),
+    );
+    expect(turned).toBe('2026-01-01T00:00:00Z');
     await node.stop();
     expect((await getNode(server().client, 'node-1'))?.uid).toBe(node.get('node-1')?.uid);
     expect(await getNode(server().client, 'node-2')).toBeUndefined();
