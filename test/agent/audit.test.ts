@@ -113,6 +113,16 @@ test('tells once of what has stood for the grace, counts it, and takes it back w
   expect(looks.at(-1)?.get(2)).toBe(0);
 });
 
+test('waits the grace with what comes later, too', async () => {
+  await lookFor(GRACE_MS + 3 * EVERY_MS);
+  own.clear();
+  stored.clear();
+  await lookFor(GRACE_MS);
+  expect(found).toEqual([]);
+  await lookFor(2 * EVERY_MS);
+  expect(reasons()).toEqual(['NoAllocation']);
+});
+
 test("asks whose an address is that is not this node's by the book", async () => {
   own.clear();
   stored.set(allocationName(address), allocationOf('10.0.0.5', { holder: 'somebody' }));
