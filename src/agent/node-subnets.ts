@@ -28,6 +28,7 @@ import {
 import { addressOfAllocationName, allocationName } from '../api/index.ts';
 import {
   cidrHasAddress,
+  cidrsOverlap,
   firstAddress,
   formatCIDR,
   sameAddress,
@@ -192,6 +193,14 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
     return namedForNode().filter(
       (subnet) => subnet.spec.nodeName === name && subnet.spec.nodeUID !== uid && !isExclusive(subnet),
     );
+  }
+
+  /** The exclusive subnets that lead to this machine. */
+  function ownWays(): CIDR[] {
+    const { name, uid } = parts.node();
+    return namedForNode()
+      .filter((one) => isExclusive(one) && one.spec.nodeName === name && one.spec.nodeUID === uid)
+      .map(({ spec }) => spec.cidr);
   }
 
   function isRefused({ metadata: { name } }: NodeSubnet): boolean {
@@ -413,7 +422,13 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   }
 
   function isEmpty(subnet: NodeSubnet): boolean {
-    const inside = (name: string) => cidrHasAddress(subnet.spec.cidr, addressOfAllocationName(name));
+    const { cidr, nodeUID } = subnet.spec;
+    // Nothing leads here by an earlier machine's: what has a way of its own does not need it, and would keep it for ever.
+    const ways = nodeUID === parts.node().uid ? [] : ownWays().filter((way) => cidrsOverlap(way, cidr));
+    const inside = (name: string) => {
+      const address = addressOfAllocationName(name);
+      return cidrHasAddress(cidr, address) && !ways.some((way) => cidrHasAddress(way, address));
+    };
     for (const name of parts.allocations.keys()) if (inside(name)) return false;
     for (const name of parts.inFlight) if (inside(name)) return false;
     for (const name of parts.wired.keys()) if (inside(name)) return false;

@@ -479,6 +479,31 @@ describe('a Node that has changed', () => {
     expect(stores.stored.NodeSubnet.has(before)).toBe(false);
     expect(heldOf(p)).toHaveLength(1);
   });
+
+  test.each([
+    ['has a way of its own here', 'uid-anew', false],
+    ['has a way of its own to the earlier machine', 'uid-n1', true],
+  ])(
+    'gives an earlier machine’s back while an address is in use in it that %s: %s',
+    async (_, nodeUID, isKept) => {
+      const { agent, run, pool, stores, node, clock, allocations } = setUp();
+      const p = pool('p', ['10.0.0.0/16']);
+      await run(agent.maintain);
+      const [before = ''] = stores.stored.NodeSubnet.keys();
+      node.uid = 'uid-anew';
+      const sticky = before.replace(/(\d+)-26$/, (_, first) => String(Number(first) + 5));
+      const nextHops = [parseAddress('192.0.2.1')];
+      await stores.subnets.create(
+        subnetOf(`${sticky}/32`, p, 'n1', { exclusive: true, nodeUID, nextHops }).spec,
+      );
+      allocations.add(sticky);
+      await run(agent.maintain);
+      await clock.advance(QUARANTINE_MS);
+      for (let i = 0; i < 3; i++) await run(agent.maintain);
+      expect(stores.stored.NodeSubnet.has(before)).toBe(isKept);
+      expect(stores.stored.NodeSubnet.has(`${sticky}-32`)).toBe(true);
+    },
+  );
 });
 
 describe('subnets found at start', () => {
