@@ -15,7 +15,9 @@ import { pathTests } from './weft/paths.ts';
 import { rebootTests } from './weft/reboots.ts';
 import { restartTests } from './weft/restarts.ts';
 import { rolloutTests } from './weft/rollout.ts';
+import { renumberingTests } from './weft/renumbering.ts';
 import type { Stage } from './weft/stage.ts';
+import { stickyTests } from './weft/sticky.ts';
 import { tenantTests } from './weft/tenants.ts';
 
 // weft on a whole cluster: real kubelets and containerd, the real manifests. One cluster for all of it, in this
@@ -40,6 +42,8 @@ describe('weft on a cluster', () => {
   describe('addresses for other plugins', () => bridgedTests(stage));
   describe('a full pool', () => exhaustionTests(stage));
   describe('tenants', () => tenantTests(stage));
+  describe('renumbering', () => renumberingTests(stage));
+  describe('addresses that stay', () => stickyTests(stage));
   describe('agent restarts', () => restartTests(stage));
   describe('foreign hands', () => foreignHandsTests(stage));
   describe('encapsulation', () => encapsulationTests(stage));

@@ -150,4 +150,5 @@ const CONTROLLER_FLAGS = [
   '--status-seconds=2',
   '--pool-deletion-seconds=5',
   '--lease-seconds=5',
+  '--sticky-keep-seconds=10',
 ];

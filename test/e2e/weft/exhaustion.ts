@@ -2,6 +2,7 @@ import { expect, it } from 'vitest';
 import { z } from 'zod';
 import { checkCluster } from './check.ts';
 import { isReady, type Pod, type Stage } from './stage.ts';
+import { list } from './tenants.ts';
 import { pod, pool } from './workload.ts';
 
 const NAME = 'scarce';
@@ -145,5 +146,3 @@ async function events({ client }: Stage, namespace: string): Promise<Event[]> {
 
 const ipv4Of = ({ status }: Pod): string[] =>
   status.podIPs.map(({ ip }) => ip).filter((ip) => ip.includes('.'));
-
-const list = (items: readonly object[]) => ({ apiVersion: 'v1', kind: 'List', items });

@@ -128,10 +128,11 @@ function podOn(tenant: Tenant, node: string): object {
   return { ...base, spec: { ...base.spec, nodeSelector: { 'kubernetes.io/hostname': node } } };
 }
 
-const list = (items: readonly object[]) => ({ apiVersion: 'v1', kind: 'List', items });
+/** What `kubectl apply` takes as one. */
+export const list = (items: readonly object[]) => ({ apiVersion: 'v1', kind: 'List', items });
 
 /** Which addresses of these pods answer the pod, in the order of the pods. */
-async function answering({ cluster }: Stage, from: Pod, to: readonly Pod[]): Promise<string[]> {
+export async function answering({ cluster }: Stage, from: Pod, to: readonly Pod[]): Promise<string[]> {
   const addresses = to.flatMap(addressesOf);
   const answered = linesOf(await cluster.kubectl([...inside(from), pings(addresses)]));
   return addresses.filter((address) => answered.includes(address));
