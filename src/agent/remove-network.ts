@@ -60,7 +60,7 @@ export async function removeNetwork(host: NetlinkSocket, run: CommandRunner): Pr
 
 const TABLE = { family: 'inet', name: FILTER_TABLE } as const;
 
-const NO_TRAFFIC = { vxlan: undefined, families: [], bridged: [] } as const;
+const NO_TRAFFIC = { vxlan: undefined, families: [], forwarded: [] } as const;
 
 const STATE_OF_NOTHING = desiredNodeState({
   node: { name: '', uid: '', addresses: [] },

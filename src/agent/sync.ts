@@ -317,10 +317,10 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   }
 
   async function letThrough(state: NodeState, verify: boolean, drift: string[]): Promise<void> {
-    const { families, bridged } = state;
+    const { families, forwarded } = state;
     const vxlan = state.vxlan && { port: state.vxlan.port, underlay: state.vxlan.local.family };
-    const traffic = { vxlan, families, bridged };
-    const wanted = [vxlan?.port, vxlan?.underlay, ...families, ...bridged.map(formatCIDR)].join();
+    const traffic = { vxlan, families, forwarded };
+    const wanted = [vxlan?.port, vxlan?.underlay, ...families, ...forwarded.map(formatCIDR)].join();
     const same = accepted === wanted;
     if (same && !verify) return;
     const { inserted, removed, unhandled } = await ensureAccepted(traffic, { run, ownTable: FILTER_TABLE });

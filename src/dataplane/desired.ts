@@ -1,6 +1,7 @@
 import { vxlanMAC, type Encapsulation, type IPPool, type NodeSubnet, type PoolUse } from '../api/index.ts';
 import {
   ADDRESS_BITS,
+  cidrContains,
   cidrHasAddress,
   compareCIDRs,
   FAMILIES,
@@ -137,12 +138,27 @@ function routedNodeState(input: DesiredInput): NodeState {
       config,
     }),
     families,
-    bridged: named.filter(({ spec }) => useOf(spec.poolUID, pools) === 'Bridge').map(({ spec }) => spec.cidr),
+    forwarded: forwardedCIDRs(pools, named),
     preferredSource,
     podMTU: podMTU({ uplinks, vxlan, families, own: named, encapsulationOf }),
     undecided: named.filter((subnet) => !own.includes(subnet)).map(({ spec }) => spec.cidr),
     notes: notes(input, peers),
   };
+}
+
+/** The pools' CIDRs, and this node's subnets that lie in none of them any more; each of them once. */
+function forwardedCIDRs(pools: readonly IPPool[], named: readonly NodeSubnet[]): CIDR[] {
+  const outermost: CIDR[] = [];
+  // What holds others comes before them.
+  for (const cidr of [...pools, ...named].flatMap(cidrsOf).sort(compareCIDRs)) {
+    const last = outermost.at(-1);
+    if (last === undefined || !cidrContains(last, cidr)) outermost.push(cidr);
+  }
+  return outermost;
+}
+
+function cidrsOf({ spec }: IPPool | NodeSubnet): readonly CIDR[] {
+  return 'cidr' in spec ? [spec.cidr] : spec.cidrs;
 }
 
 /** A subnet whose pool is not there counts as one of pods. */

@@ -151,10 +151,10 @@ function sameFrame(was: NodeState, is: NodeState): boolean {
 }
 
 function frameText({ filter, ...state }: NodeState): string {
-  const { vxlan, addresses, families, bridged, preferredSource, podMTU, undecided, notes } = state;
+  const { vxlan, addresses, families, forwarded, preferredSource, podMTU, undecided, notes } = state;
   const { natExempt, natSources, natTunnelled, tunnelSources, isolation } = filter;
   return textOf([
-    ...[vxlan, addresses, families, bridged, preferredSource, podMTU, undecided, notes],
+    ...[vxlan, addresses, families, forwarded, preferredSource, podMTU, undecided, notes],
     ...[natExempt, natSources, natTunnelled, tunnelSources, isolation ?? null],
   ]);
 }

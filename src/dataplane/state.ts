@@ -77,8 +77,11 @@ export interface NodeState {
   readonly filter: FilterState;
   /** The families whose packets this node must forward. No other is spoken of to the kernel. */
   readonly families: readonly Family[];
-  /** This node's subnets behind links that other plugins made: a filter of the host tells them by nothing else. */
-  readonly bridged: readonly CIDR[];
+  /**
+   * Where pods have their addresses, as filters of the host are told: what is on its way to a pod of another node, or
+   * behind a link of another plugin, bears no link's name of ours. Of other nodes' what a pool lists no more is left out.
+   */
+  readonly forwarded: readonly CIDR[];
   /** Source of the node's own packets to pods. Absent: the node holds no subnet of the family. */
   readonly preferredSource: Readonly<Partial<Record<Family, IPAddress>>>;
   readonly podMTU: PodMTU;

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { FAMILIES, firstAddress, formatAddress, formatCIDR, type CIDR, type Family } from '../net/index.ts';
 import type { CommandRunner } from './command.ts';
-import { HOST_LINK_PREFIX } from './names.ts';
+import { HOST_LINK_PREFIX, VXLAN_LINK_NAME } from './names.ts';
 import { applyNft, parseNft } from './nft.ts';
 
 /** Which of weft's packets foreign filters must let through. */
@@ -10,8 +10,11 @@ export interface AcceptedTraffic {
   readonly vxlan: { readonly port: number; readonly underlay: Family } | undefined;
   /** The families that have pods. */
   readonly families: readonly Family[];
-  /** This node's subnets of pods behind links of other plugins: told by address, since those links have any name. */
-  readonly bridged: readonly CIDR[];
+  /**
+   * Where pods have their addresses. What a port of this node takes in for a pod of another node comes and goes by the
+   * uplink, and links of other plugins have any name: these are told by address.
+   */
+  readonly forwarded: readonly CIDR[];
 }
 
 /** What stood in the way, and what was done. */
@@ -116,19 +119,25 @@ function acceptTunnel(port: number): AcceptRule {
   };
 }
 
-function acceptForwarded(family: Family, { bridged }: AcceptedTraffic): AcceptRule[] {
-  const pods = `${HOST_LINK_PREFIX}*`;
+function acceptForwarded(family: Family, { vxlan, forwarded }: AcceptedTraffic): AcceptRule[] {
   return [
-    ...(['iifname', 'oifname'] as const).map((key): AcceptRule => ({
-      chain: 'FORWARD',
-      expression: [match({ meta: { key } }, pods), { accept: null }],
-      iptables: [key === 'iifname' ? '-i' : '-o', `${HOST_LINK_PREFIX}+`, ...ACCEPT],
-    })),
-    ...bridged.filter((cidr) => cidr.family === family).flatMap(acceptBridged),
+    ...acceptLinks(`${HOST_LINK_PREFIX}*`, `${HOST_LINK_PREFIX}+`),
+    // What is drained elsewhere is among no CIDR, and keeps its way.
+    ...(vxlan === undefined ? [] : acceptLinks(VXLAN_LINK_NAME, VXLAN_LINK_NAME)),
+    ...forwarded.filter((cidr) => cidr.family === family).flatMap(acceptAddresses),
   ];
 }
 
-function acceptBridged(cidr: CIDR): AcceptRule[] {
+/** By a link's name as nft and as iptables spell it. */
+function acceptLinks(nft: string, iptables: string): AcceptRule[] {
+  return (['iifname', 'oifname'] as const).map((key) => ({
+    chain: 'FORWARD',
+    expression: [match({ meta: { key } }, nft), { accept: null }],
+    iptables: [key === 'iifname' ? '-i' : '-o', iptables, ...ACCEPT],
+  }));
+}
+
+function acceptAddresses(cidr: CIDR): AcceptRule[] {
   const protocol = NFT_FAMILY[cidr.family];
   const prefix = { addr: formatAddress(firstAddress(cidr)), len: cidr.prefixLength };
   return (['saddr', 'daddr'] as const).map((field) => ({

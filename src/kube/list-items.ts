@@ -8,7 +8,6 @@ export interface ListText {
 
 const codeOf = (char: string) => char.charCodeAt(0);
 const QUOTE = codeOf('"');
-const BACKSLASH = codeOf('\\');
 const COMMA = codeOf(',');
 const LIST = { open: codeOf('['), close: codeOf(']') };
 const OBJECT = { open: codeOf('{'), close: codeOf('}') };
@@ -34,18 +33,32 @@ export function createListText(onItem: (text: string) => void): ListText {
   return {
     read(piece) {
       const text = begun + piece;
+      const next = (char: string, from: number) => {
+        const found = text.indexOf(char, from);
+        return found < 0 ? text.length : found;
+      };
       let from = 0;
+      /** Where the next one is, as last looked for: most texts have none, and are looked through once. */
+      let backslash = -1;
       for (let at = begun.length; at < text.length; at++) {
-        const char = text.charCodeAt(at);
+        if (isEscaped) {
+          isEscaped = false;
+          continue;
+        }
         if (isInString) {
           // Most characters are of strings, and mean nothing.
-          if (isEscaped) isEscaped = false;
-          else if (char === BACKSLASH) isEscaped = true;
-          else if (char === QUOTE) {
+          if (backslash < at) backslash = next('\\', at);
+          at = Math.min(next('"', at), backslash);
+          if (at === text.length) break;
+          if (at === backslash) isEscaped = true;
+          else {
             isInString = false;
             if (depth === 1) field = text.slice(stringFrom, at);
           }
-        } else if (char === QUOTE) {
+          continue;
+        }
+        const char = text.charCodeAt(at);
+        if (char === QUOTE) {
           isInString = true;
           stringFrom = at + 1;
         } else if (char === OBJECT.open || char === LIST.open) {

@@ -24,6 +24,8 @@ export class InvalidAddressError extends Error {
  * @throws InvalidAddressError
  */
 export function parseAddress(text: string): IPAddress {
+  const ipv4 = canonicalIPv4(text);
+  if (ipv4 !== undefined) return { family: 'ipv4', value: ipv4 };
   const address = parseAddressInAnySpelling(text);
   const canonical = formatAddress(address);
   if (canonical !== text) throw new InvalidAddressError(text, `write it as ${canonical}`);
@@ -52,6 +54,35 @@ export function parseAddressInAnySpelling(text: string): IPAddress {
   }
   return addressFromBytes(Uint8Array.from(parsed.toByteArray()));
 }
+
+/**
+ * The value of a dotted quad in its one spelling; undefined: it is anything else, right or wrong. The library takes ten
+ * times as long, and a list of all allocations has hundreds of thousands.
+ */
+function canonicalIPv4(text: string): bigint | undefined {
+  let value = 0;
+  let parts = 0;
+  let part: number | undefined;
+  for (let at = 0; at < text.length; at++) {
+    const char = text.charCodeAt(at);
+    if (char === DOT) {
+      if (part === undefined || parts === 3) return undefined;
+      value = value * 256 + part;
+      parts++;
+      part = undefined;
+      continue;
+    }
+    const digit = char - ZERO;
+    // After a zero no more digit: those would be octal to some.
+    if (digit < 0 || digit > 9 || part === 0) return undefined;
+    part = (part ?? 0) * 10 + digit;
+    if (part > 255) return undefined;
+  }
+  return parts === 3 && part !== undefined ? BigInt(value * 256 + part) : undefined;
+}
+
+const DOT = 0x2e;
+const ZERO = 0x30;
 
 /** Like parseAddress, with undefined for what is no address. */
 export function tryParseAddress(text: string): IPAddress | undefined {

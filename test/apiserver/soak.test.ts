@@ -143,23 +143,28 @@ async function soaked(
   console.log(
     `seed ${seed}: ${[...done].map(([what, count]) => `${what} ${count}`).join(', ')}; ${history.wirings} wirings`,
   );
-  expect(history.violations).toEqual([]);
-  // A soak in which nothing was wired has shown nothing.
-  expect(history.wirings).toBeGreaterThan(operations / 4);
-  for (const { name, spec } of pools) await applyPool(name, spec);
-  await settled(nodes, history);
+  try {
+    expect(history.violations).toEqual([]);
+    // A soak in which nothing was wired has shown nothing.
+    expect(history.wirings).toBeGreaterThan(operations / 4);
+    for (const { name, spec } of pools) await applyPool(name, spec);
+    await settled(nodes, history);
 
-  for (const { agent, machine } of nodes) {
-    for (const link of machine.links()) await agent.del(link);
+    for (const { agent, machine } of nodes) {
+      for (const link of machine.links()) await agent.del(link);
+    }
+    await keptAddressesFollow(nodes, podIdentities);
+    await eventually('the book to be empty', async () => (await allocations()).length === 0, 60_000);
+    expect(history.violations).toEqual([]);
+  } finally {
+    // What one seed has found must not be found again by the next.
+    for (const { agent, machine } of nodes) {
+      agent.kill();
+      await apiserver().kubectl(['delete', 'node', machine.nodeName]);
+    }
+    await mustSucceed(apiserver().kubectl(['delete', 'ipallocations', '--all', '--wait=false']));
+    await mustSucceed(apiserver().kubectl(['delete', 'ippools', '--all', '--wait=false']));
   }
-  await keptAddressesFollow(nodes, podIdentities);
-  await eventually('the book to be empty', async () => (await allocations()).length === 0, 60_000);
-  expect(history.violations).toEqual([]);
-  for (const { agent, machine } of nodes) {
-    agent.kill();
-    await apiserver().kubectl(['delete', 'node', machine.nodeName]);
-  }
-  await mustSucceed(apiserver().kubectl(['delete', 'ippools', '--all', '--wait=false']));
   await eventually('nothing to be left of gone nodes', async () => (await subnets()).length === 0, 60_000);
 }
 

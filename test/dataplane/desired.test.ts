@@ -53,6 +53,21 @@ describe('the state of a node with near and far peers', () => {
     ]);
   });
 
+  it('forwards for all pools but LANs, and for what is drained of its own, each range once', () => {
+    const pools = [
+      pool('main', ['10.64.0.0/16', 'fd64::/64']),
+      pool('within', ['10.64.8.0/24']),
+      pool('bridges', ['10.65.0.0/16'], { use: 'Bridge' }),
+      pool('lan', ['192.168.9.0/24'], { use: 'Lan' }),
+    ];
+    const drained = [
+      subnet('10.99.0.0/26', 'a', ['192.168.1.1']),
+      subnet('10.98.0.0/26', 'b', ['192.168.1.2']),
+    ];
+    const { forwarded } = desiredNodeState(input({ pools, subnets: [own4, near, ...drained] }));
+    expect(forwarded.map(formatCIDR)).toEqual(['10.64.0.0/16', '10.65.0.0/16', '10.99.0.0/26', 'fd64::/64']);
+  });
+
   it('puts the first address of its own subnets on the tunnel', () => {
     expect(state.addresses.map(({ link, address }) => `${formatAddress(address)} ${link}`)).toEqual([
       '10.64.0.0 vxlan.weft',

@@ -4,6 +4,7 @@ import type { NodeSubnet } from '../../src/api/index.ts';
 import { heldCandidates, type HeldSearch } from '../../src/ipam/index.ts';
 import { cidrHasAddress, formatAddress, parseAddress } from '../../src/net/index.ts';
 import { poolOf, subnetOf } from './objects.ts';
+import { SPREAD } from './spaces.ts';
 
 const pool = poolOf('p', { cidrs: ['10.0.0.0/27'], nodeSubnetPrefixLength: { ipv4: 29 } });
 
@@ -71,9 +72,9 @@ describe('heldCandidates', () => {
     expect(textsOf(search, 1)).toEqual([found]);
   });
 
-  it('finds every address that can be had, once', () => {
-    const place = fc.integer({ min: 0, max: 3 });
-    const value = fc.integer({ min: 0, max: 31 });
+  it.each(SPREAD)('finds every address that can be had, once, $family', (space) => {
+    const place = fc.integer({ min: 0, max: 11 });
+    const value = fc.integer({ min: 0, max: 95 });
     fc.assert(
       fc.property(
         fc.uniqueArray(place),
@@ -81,17 +82,18 @@ describe('heldCandidates', () => {
         fc.uniqueArray(value),
         (places, used, reserved) => {
           const of = poolOf('p', {
-            cidrs: ['10.0.0.0/27'],
-            nodeSubnetPrefixLength: { ipv4: 29 },
-            reserved: reserved.map((n) => `10.0.0.${n}`),
+            cidrs: [0, 32, 64].map((first) => space.cidr(first, 5)),
+            nodeSubnetPrefixLength: { [space.family]: space.prefixLength(3) },
+            reserved: reserved.map((n) => space.text(n)),
           });
-          const subnets = places.map((n) => subnetOf(`10.0.0.${n * 8}/29`, of, `n${n}`));
-          const inUse = used.map((n) => parseAddress(`10.0.0.${n}`));
-          const found = [...heldCandidates(searchOf({ pool: of, pools: [of], subnets, inUse }))];
-          const expected = Array.from({ length: 32 }, (_, n) => n).filter(
+          const subnets = places.map((n) => subnetOf(space.cidr(n * 8, 3), of, `n${n}`));
+          const inUse = used.map((n) => space.address(n));
+          const { family } = space;
+          const found = [...heldCandidates(searchOf({ pool: of, pools: [of], subnets, family, inUse }))];
+          const expected = Array.from({ length: 96 }, (_, n) => n).filter(
             (n) => n % 8 !== 0 && !used.includes(n) && !reserved.includes(n),
           );
-          const numbers = found.map(({ name }) => Number(name.split('.')[3]));
+          const numbers = found.map(({ address }) => space.number(address));
           expect([...numbers].sort((a, b) => a - b)).toEqual(expected);
           const inside = found.map(({ address }) => isInSome(subnets, address));
           expect(inside).toEqual([...inside].sort());

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import type { IPAllocation, IPPool, NodeSubnet } from '../../src/api/index.ts';
+import { allocationName, type IPAllocation, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import {
   addressCandidates,
   createRingCursor,
@@ -13,20 +13,35 @@ import {
 } from '../../src/ipam/index.ts';
 import { cidrContains, cidrHasAddress, cidrsOverlap, formatCIDR } from '../../src/net/index.ts';
 import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
+import { SPREAD, type Space } from './spaces.ts';
 
 /**
  * The pure policy as a whole, driven by whatever people, pods and nodes may do in any order, beside a model that knows
  * of every address by itself: nothing is handed out that is in use, resting, reserved, a node's own, or drained;
  * subnets are disjoint and lie in their pool; and nothing is ever lost: used + resting + free + reserved = usable.
  */
-const BLOCKS = ['10.0.0.0/27', '10.0.0.32/27', '10.0.0.64/27'];
 const NODES = ['n1', 'n2', 'n3'];
-const RESERVABLE = ['10.0.0.3', '10.0.0.8/29', '10.0.0.33', '10.0.0.34/31', '10.0.0.64/28'];
-const SIZES = { ipv4: 29, ipv6: 122 };
+/** By the numbers of a space: where the pool's CIDRs of 32 addresses begin. */
+const BLOCKS = [0, 32, 64];
+/** A subnet has 8. */
+const SUBNET_BITS = 3;
+
+interface Reservation {
+  readonly first: number;
+  readonly hostBits: number;
+}
+const RESERVABLE: readonly Reservation[] = [
+  { first: 3, hostBits: 0 },
+  { first: 8, hostBits: 3 },
+  { first: 33, hostBits: 0 },
+  { first: 34, hostBits: 1 },
+  { first: 64, hostBits: 4 },
+];
 
 interface Model {
-  cidrs: string[];
-  reserved: string[];
+  readonly space: Space;
+  blocks: number[];
+  reserved: Reservation[];
   disabled: boolean;
   /** Selects the nodes with the label: n1 and n2. */
   selective: boolean;
@@ -42,33 +57,29 @@ interface World {
 
 const labelsOf = (nodeName: string): Record<string, string> => (nodeName === 'n3' ? {} : { pods: 'yes' });
 
-function edit(model: Model, world: World): void {
-  world.pool = poolOf('p', {
-    cidrs: model.cidrs,
-    nodeSubnetPrefixLength: SIZES,
-    reserved: model.reserved,
-    disabled: model.disabled,
-    ...(model.selective ? { nodeSelector: { matchLabels: { pods: 'yes' } } } : {}),
+function poolOfModel({ space, blocks, reserved, disabled, selective }: Model): IPPool {
+  return poolOf('p', {
+    cidrs: blocks.map((first) => space.cidr(first, 5)),
+    nodeSubnetPrefixLength: { [space.family]: space.prefixLength(SUBNET_BITS) },
+    reserved: reserved.map(({ first, hostBits }) => space.cidr(first, hostBits)),
+    disabled,
+    ...(selective ? { nodeSelector: { matchLabels: { pods: 'yes' } } } : {}),
   });
 }
 
-function offsetOf(name: string): number {
-  return Number(name.split('.')[3]);
+function isReserved({ reserved }: Model, number: number): boolean {
+  return reserved.some(({ first, hostBits }) => number >= first && number < first + 2 ** hostBits);
 }
 
-function isReserved(model: Model, name: string): boolean {
-  return model.reserved.some((text) => {
-    const [address = '', length = '32'] = text.split('/');
-    const size = 2 ** (32 - Number(length));
-    return Math.floor(offsetOf(name) / size) === Math.floor(offsetOf(address) / size);
-  });
-}
+const isListed = ({ blocks }: Model, number: number) =>
+  blocks.some((first) => number >= first && number < first + 32);
 
 const claimSubnet = (nodeName: string): fc.Command<Model, World> => ({
   check: () => true,
   run(model, world) {
     const { pool, subnets } = world;
-    const cidr = freeSubnet({ pool, pools: [pool], subnets, family: 'ipv4', nodeUID: `uid-${nodeName}` });
+    const { family } = model.space;
+    const cidr = freeSubnet({ pool, pools: [pool], subnets, family, nodeUID: `uid-${nodeName}` });
     if (cidr === undefined) return;
     expect(model.disabled).toBe(false);
     expect(servingCIDRs(pool, [pool]).some((block) => cidrContains(block, cidr))).toBe(true);
@@ -82,6 +93,7 @@ const draw = (nodeName: string): fc.Command<Model, World> => ({
   check: () => true,
   run(model, world) {
     const { pool, subnets, allocations, cursor } = world;
+    const { space } = model;
     const node = { nodeName, nodeUID: `uid-${nodeName}`, nodeLabels: labelsOf(nodeName) };
     const drawable = drawableSubnets({ pool, subnets, ...node });
     const { value } = addressCandidates({ pool, subnets: drawable, inUse: allocations, cursor }).next();
@@ -89,23 +101,23 @@ const draw = (nodeName: string): fc.Command<Model, World> => ({
     if (value === undefined) {
       // Then there is none: each address of the node's is taken, or not to be drawn.
       const left = own
-        .filter(({ spec }) => model.cidrs.some((cidr) => cidrContains(poolBlock(cidr), spec.cidr)))
-        .flatMap(({ spec }) =>
-          [1, 2, 3, 4, 5, 6, 7].map((i) => `10.0.0.${Number(spec.cidr.first & 255n) + i}`),
-        )
-        .filter((name) => !allocations.has(name) && !isReserved(model, name));
+        .map(({ spec: { cidr } }) => space.number({ family: cidr.family, value: cidr.first }))
+        .flatMap((first) => [1, 2, 3, 4, 5, 6, 7].map((i) => first + i))
+        .filter((number) => isListed(model, number) && !isReserved(model, number))
+        .filter((number) => !allocations.has(allocationName(space.address(number))));
       if (!model.disabled && (!model.selective || nodeName !== 'n3')) expect(left).toEqual([]);
       return;
     }
     const { name, address, subnet } = value;
+    const number = space.number(address);
     expect(allocations.has(name)).toBe(false);
-    expect(isReserved(model, name), `${name} is reserved`).toBe(false);
-    expect(offsetOf(name) % 8, `${name} is a node's own`).not.toBe(0);
+    expect(isReserved(model, number), `${name} is reserved`).toBe(false);
+    expect(number % 2 ** SUBNET_BITS, `${name} is a node's own`).not.toBe(0);
     expect(own.some(({ spec }) => cidrHasAddress(spec.cidr, address))).toBe(true);
     expect(model.disabled || (model.selective && nodeName === 'n3')).toBe(false);
-    expect(model.cidrs.some((cidr) => cidrHasAddress(poolBlock(cidr), address))).toBe(true);
+    expect(isListed(model, number)).toBe(true);
     cursor.handedOut(subnet, address);
-    allocations.set(name, allocationOf(name, { nodeName }));
+    allocations.set(name, allocationOf(space.text(number), { nodeName }));
   },
   toString: () => `draw(${nodeName})`,
 });
@@ -138,11 +150,11 @@ const giveBack: fc.Command<Model, World> = {
   toString: () => 'giveBack',
 };
 
-const editPool = (change: Partial<Model>): fc.Command<Model, World> => ({
+const editPool = (change: Partial<Omit<Model, 'space'>>): fc.Command<Model, World> => ({
   check: () => true,
   run(model, world) {
     Object.assign(model, change);
-    edit(model, world);
+    world.pool = poolOfModel(model);
   },
   toString: () => `editPool(${JSON.stringify(change)})`,
 });
@@ -155,30 +167,23 @@ function conserved(inner: fc.Command<Model, World>): fc.Command<Model, World> {
       inner.run(model, world);
       const { pool, subnets } = world;
       const allocations = [...world.allocations.values()];
-      const { ipv4 } = poolUsage({ pool, pools: [pool], subnets, allocations, labelsOf });
-      if (ipv4 === undefined) throw new Error('the pool lists IPv4');
-      const numbers = [ipv4.allocated, ipv4.resting, ipv4.free, ipv4.reserved].map(BigInt);
-      expect(numbers.reduce((sum, one) => sum + one, 0n)).toBe(BigInt(ipv4.capacity));
-      expect(ipv4.resting).toBe(allocations.filter(({ status }) => status !== undefined).length);
-      expect(ipv4.allocated + ipv4.resting).toBe(allocations.length);
-      expect(ipv4.nodeSubnets).toBe(subnets.length);
+      const usage = poolUsage({ pool, pools: [pool], subnets, allocations, labelsOf });
+      const counted = usage[model.space.family];
+      if (counted === undefined) throw new Error(`the pool lists no ${model.space.family}`);
+      const numbers = [counted.allocated, counted.resting, counted.free, counted.reserved].map(BigInt);
+      expect(numbers.reduce((sum, one) => sum + one, 0n)).toBe(BigInt(counted.capacity));
+      expect(counted.resting).toBe(allocations.filter(({ status }) => status !== undefined).length);
+      expect(counted.allocated + counted.resting).toBe(allocations.length);
+      expect(counted.nodeSubnets).toBe(subnets.length);
       // Nothing of a drained subnet is free.
       const drained = subnets.filter((subnet) => isDrained(subnet, pool, labelsOf(subnet.spec.nodeName)));
-      if (drained.length === subnets.length && ipv4.freeSubnets === '0') expect(ipv4.free).toBe('0');
+      if (drained.length === subnets.length && counted.freeSubnets === '0') expect(counted.free).toBe('0');
     },
     toString: () => String(inner),
   };
 }
 
-function poolBlock(cidr: string) {
-  return poolOf('block', { cidrs: [cidr], nodeSubnetPrefixLength: SIZES }).spec.cidrs[0] ?? fail(cidr);
-}
-
-function fail(cidr: string): never {
-  throw new Error(`${cidr} is no CIDR`);
-}
-
-test('whatever is done in whatever order', { timeout: 60_000 }, () => {
+test.each(SPREAD)('whatever is done in whatever order, $family', { timeout: 60_000 }, (space) => {
   const anyNode = fc.constantFrom(...NODES);
   const commands = fc.commands(
     [
@@ -188,8 +193,8 @@ test('whatever is done in whatever order', { timeout: 60_000 }, () => {
       fc.nat(30).map(release),
       fc.constant(rested),
       fc.constant(giveBack),
-      fc.subarray(BLOCKS, { minLength: 1 }).map((cidrs) => editPool({ cidrs })),
-      fc.subarray(RESERVABLE).map((reserved) => editPool({ reserved })),
+      fc.subarray(BLOCKS, { minLength: 1 }).map((blocks) => editPool({ blocks })),
+      fc.subarray([...RESERVABLE]).map((reserved) => editPool({ reserved })),
       fc.boolean().map((disabled) => editPool({ disabled })),
       fc.boolean().map((selective) => editPool({ selective })),
     ].map((command) => command.map(conserved)),
@@ -198,9 +203,9 @@ test('whatever is done in whatever order', { timeout: 60_000 }, () => {
   fc.assert(
     fc.property(commands, (sequence) => {
       fc.modelRun(() => {
-        const model: Model = { cidrs: [...BLOCKS], reserved: [], disabled: false, selective: false };
+        const model: Model = { space, blocks: [...BLOCKS], reserved: [], disabled: false, selective: false };
         const world: World = {
-          pool: poolOf('p', { cidrs: BLOCKS, nodeSubnetPrefixLength: SIZES }),
+          pool: poolOfModel(model),
           subnets: [],
           allocations: new Map(),
           cursor: createRingCursor(),

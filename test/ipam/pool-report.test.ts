@@ -4,6 +4,7 @@ import type { PoolUsage } from '../../src/api/index.ts';
 import { poolReport, type PoolReportInput } from '../../src/ipam/index.ts';
 import { FAMILIES, formatAddress, formatCIDR } from '../../src/net/index.ts';
 import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
+import { DENSE } from './spaces.ts';
 
 const pool = poolOf('p', {
   cidrs: ['10.1.0.0/24', '10.0.0.0/24', 'fd00::/32'],
@@ -92,7 +93,12 @@ describe('poolReport', () => {
     expect(nodes[0]?.usage.ipv4).toMatchObject({ free: '0', reserved: '64' });
   });
 
-  it('has parts that add up to the whole', () => {
+  it.each(DENSE)('has parts that add up to the whole, $family', (space) => {
+    // Its third block is not listed.
+    const of = poolOf('p', {
+      cidrs: [space.cidr(0, 8), space.cidr(256, 8)],
+      nodeSubnetPrefixLength: { [space.family]: space.prefixLength(4) },
+    });
     const slot = fc.record({ cidr: fc.integer({ min: 0, max: 47 }), node: fc.integer({ min: 1, max: 4 }) });
     const use = fc.record({ value: fc.integer({ min: 0, max: 767 }), rests: fc.boolean() });
     fc.assert(
@@ -101,12 +107,11 @@ describe('poolReport', () => {
         fc.uniqueArray(use, { selector: ({ value }) => value, maxLength: 40 }),
         (slots, uses) => {
           const input = inputOf({
-            // Those of 10.2.0.0/24 are not listed.
-            subnets: slots.map(({ cidr, node }) =>
-              subnetOf(`10.${cidr >> 4}.0.${(cidr & 15) * 16}/28`, pool, `n${node}`),
-            ),
+            pool: of,
+            pools: [of],
+            subnets: slots.map(({ cidr, node }) => subnetOf(space.cidr(cidr * 16, 4), of, `n${node}`)),
             allocations: uses.map(({ value, rests }) =>
-              allocationOf(`10.${value >> 8}.0.${value & 255}`, {}, rests ? RELEASED : undefined),
+              allocationOf(space.text(value), {}, rests ? RELEASED : undefined),
             ),
           });
           const { usage, cidrs, nodes } = poolReport(input);
@@ -115,7 +120,7 @@ describe('poolReport', () => {
             const parts = cidrs.flatMap((part) => part.usage[family] ?? []);
             if (whole !== undefined) expect(sumOf(parts)).toEqual(sumOf([whole]));
           }
-          const inSubnets = nodes.flatMap((node) => node.usage.ipv4 ?? []);
+          const inSubnets = nodes.flatMap((node) => node.usage[space.family] ?? []);
           expect(sumOf(inSubnets).nodeSubnets).toBe(slots.length);
           expect(sumOf(inSubnets).capacity).toBe(BigInt(slots.length * 16));
         },

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { IPAllocation, IPPool, NodeSubnet } from '../../src/api/index.ts';
+import { allocationName, type IPAllocation, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import {
   exhaustedFamilies,
   freeSubnetRanges,
@@ -9,8 +9,9 @@ import {
   isExhausted,
   poolUsage,
 } from '../../src/ipam/index.ts';
-import { formatAddress, rangeOfCIDR } from '../../src/net/index.ts';
+import { rangeOfCIDR } from '../../src/net/index.ts';
 import { allocationOf, poolOf, RELEASED, subnetOf } from './objects.ts';
+import { DENSE, type Space } from './spaces.ts';
 
 const pool = poolOf('p', { cidrs: ['10.0.0.0/28'], nodeSubnetPrefixLength: { ipv4: 30 } });
 const usage = (
@@ -131,23 +132,26 @@ describe('poolUsage', () => {
     });
   });
 
-  test('equals a count address by address, and nothing is lost: used + resting + free + reserved = capacity', () => {
-    fc.assert(
-      fc.property(anyWorld, ({ of, pools, subnets, allocations }) => {
-        const { ipv4: counted } = usage(subnets, allocations, pools, of);
-        if (counted === undefined) throw new Error('the pool lists IPv4');
-        expect(counted).toMatchObject(countOneByOne(of, pools, subnets, allocations));
-        expect(
-          BigInt(counted.allocated) +
-            BigInt(counted.resting) +
-            BigInt(counted.free) +
-            BigInt(counted.reserved),
-        ).toBe(BigInt(counted.capacity));
-        for (const number of [counted.free, counted.reserved])
-          expect(BigInt(number)).toBeGreaterThanOrEqual(0n);
-      }),
-    );
-  });
+  test.each(DENSE)(
+    'equals a count address by address, and nothing is lost: used + resting + free + reserved = capacity, $family',
+    (space) => {
+      fc.assert(
+        fc.property(anyWorldOf(space), (world) => {
+          const counted = usage(world.subnets, world.allocations, world.pools, world.of)[space.family];
+          if (counted === undefined) throw new Error(`the pool lists no ${space.family}`);
+          expect(counted).toMatchObject(countOneByOne(space, world));
+          expect(
+            BigInt(counted.allocated) +
+              BigInt(counted.resting) +
+              BigInt(counted.free) +
+              BigInt(counted.reserved),
+          ).toBe(BigInt(counted.capacity));
+          for (const number of [counted.free, counted.reserved])
+            expect(BigInt(number)).toBeGreaterThanOrEqual(0n);
+        }),
+      );
+    },
+  );
 });
 
 describe('exhausted', () => {
@@ -217,63 +221,87 @@ describe('exhausted', () => {
   });
 });
 
-/** Small worlds in 10.0.0.0/26: this pool, perhaps an older one over part of it, subnets and allocations. */
-const anyWorld = fc
-  .record({
-    cidrs: fc.constantFrom(['10.0.0.0/27'], ['10.0.0.0/28', '10.0.0.32/28'], ['10.0.0.16/28']),
-    hasOlder: fc.boolean(),
-    reserved: fc.constantFrom(
-      [],
-      ['10.0.0.5'],
-      ['10.0.0.4/30', '10.0.0.6'],
-      ['10.0.0.9', '10.0.0.10/31'],
-      ['10.0.0.0/28'],
-    ),
-    disabled: fc.boolean(),
-    inZoneA: fc.boolean(),
-    mine: fc.uniqueArray(fc.nat(15), { maxLength: 8 }),
-    others: fc.uniqueArray(fc.nat(7), { maxLength: 2 }),
-    used: fc.uniqueArray(fc.tuple(fc.nat(63), fc.constantFrom('p', 'z'), fc.boolean()), {
-      selector: ([offset]) => offset,
-      maxLength: 40,
-    }),
-  })
-  .map(({ cidrs, hasOlder, reserved, disabled, inZoneA, mine, others, used }) => {
-    const of = poolOf('p', {
-      cidrs,
-      nodeSubnetPrefixLength: { ipv4: 30 },
-      reserved,
-      disabled,
-      ...(inZoneA ? { nodeSelector: { matchLabels: { zone: 'a' } } } : {}),
+interface SmallWorld {
+  readonly of: IPPool;
+  readonly pools: IPPool[];
+  readonly subnets: NodeSubnet[];
+  readonly allocations: IPAllocation[];
+}
+
+/** Small worlds of 64 addresses: this pool, perhaps an older one over part of it, subnets and allocations. */
+const anyWorldOf = (space: Space): fc.Arbitrary<SmallWorld> =>
+  fc
+    .record({
+      cidrs: fc.constantFrom<[first: number, hostBits: number][]>(
+        [[0, 5]],
+        [
+          [0, 4],
+          [32, 4],
+        ],
+        [[16, 4]],
+      ),
+      hasOlder: fc.boolean(),
+      reserved: fc.constantFrom<[first: number, hostBits: number][]>(
+        [],
+        [[5, 0]],
+        [
+          [4, 2],
+          [6, 0],
+        ],
+        [
+          [9, 0],
+          [10, 1],
+        ],
+        [[0, 4]],
+      ),
+      disabled: fc.boolean(),
+      inZoneA: fc.boolean(),
+      mine: fc.uniqueArray(fc.nat(15), { maxLength: 8 }),
+      others: fc.uniqueArray(fc.nat(7), { maxLength: 2 }),
+      used: fc.uniqueArray(fc.tuple(fc.nat(63), fc.constantFrom('p', 'z'), fc.boolean()), {
+        selector: ([offset]) => offset,
+        maxLength: 40,
+      }),
+    })
+    .map(({ cidrs, hasOlder, reserved, disabled, inZoneA, mine, others, used }) => {
+      const sizes = (hostBits: number) => ({
+        nodeSubnetPrefixLength: { [space.family]: space.prefixLength(hostBits) },
+      });
+      const of = poolOf('p', {
+        cidrs: cidrs.map((one) => space.cidr(...one)),
+        ...sizes(2),
+        reserved: reserved.map((one) => space.cidr(...one)),
+        disabled,
+        ...(inZoneA ? { nodeSelector: { matchLabels: { zone: 'a' } } } : {}),
+      });
+      const older = poolOf('a', { cidrs: [space.cidr(0, 4)], ...sizes(2) });
+      const stranger = poolOf('z', { cidrs: [space.cidr(0, 6)], ...sizes(3) });
+      const ofOthers = others.map((block) => subnetOf(space.cidr(block * 8, 3), stranger, 'n9'));
+      const own = mine
+        .filter((block) => !others.includes(block >> 1)) // NodeSubnets are disjoint
+        .map((block) => subnetOf(space.cidr(block * 4, 2), of, `n${block % 3}`));
+      const allocations = used.map(([offset, pool, isResting]) =>
+        allocationOf(space.text(offset), { pool }, isResting ? RELEASED : undefined),
+      );
+      // `z` is younger and so takes nothing from `p`.
+      return {
+        of,
+        pools: hasOlder ? [of, older, stranger] : [of, stranger],
+        subnets: [...own, ...ofOthers],
+        allocations,
+      };
     });
-    const older = poolOf('a', { cidrs: ['10.0.0.0/28'] });
-    const stranger = poolOf('z', { cidrs: ['10.0.0.0/26'], nodeSubnetPrefixLength: { ipv4: 29 } });
-    const ofOthers = others.map((block) => subnetOf(`10.0.0.${block * 8}/29`, stranger, 'n9'));
-    const own = mine
-      .filter((block) => !others.includes(block >> 1)) // NodeSubnets are disjoint
-      .map((block) => subnetOf(`10.0.0.${block * 4}/30`, of, `n${block % 3}`));
-    const allocations = used.map(([offset, pool, isResting]) =>
-      allocationOf(`10.0.0.${offset}`, { pool }, isResting ? RELEASED : undefined),
-    );
-    // `z` is younger and so takes nothing from `p`.
-    return {
-      of,
-      pools: hasOlder ? [of, older, stranger] : [of, stranger],
-      subnets: [...own, ...ofOthers],
-      allocations,
-    };
-  });
 
 /** The same by looking at each of the 64 addresses. */
-function countOneByOne(of: IPPool, pools: IPPool[], subnets: NodeSubnet[], allocations: IPAllocation[]) {
+function countOneByOne(space: Space, { of, pools, subnets, allocations }: SmallWorld) {
   const own = subnets.filter(({ spec }) => spec.poolUID === of.metadata.uid);
-  const claimable = freeSubnetRanges({ pool: of, pools, subnets, family: 'ipv4' });
+  const claimable = freeSubnetRanges({ pool: of, pools, subnets, family: space.family });
   const setAside = (of.spec.reserved ?? []).map(rangeOfCIDR);
   const count = { capacity: 0, allocated: 0, resting: 0, free: 0, reserved: 0 };
   for (let offset = 0; offset < 64; offset++) {
-    const value = (10n << 24n) + BigInt(offset);
+    const { value } = space.address(offset);
     const has = ({ first, last }: { first: bigint; last: bigint }) => value >= first && value <= last;
-    const name = formatAddress({ family: 'ipv4', value });
+    const name = allocationName(space.address(offset));
     const allocation = allocations.find(({ metadata }) => metadata.name === name);
     const isMine = allocation?.spec.pool === 'p';
     const inSubnet = own.find(({ spec }) => has(rangeOfCIDR(spec.cidr)));

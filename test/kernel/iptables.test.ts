@@ -10,8 +10,10 @@ const host = make('host');
 const traffic: AcceptedTraffic = {
   vxlan: { port: 4789, underlay: 'ipv4' },
   families: ['ipv4', 'ipv6'],
-  bridged: [],
+  forwarded: [],
 };
+/** Of pods' links, and of the tunnel. */
+const BY_LINKS = ['-i weft+', '-o weft+', '-i vxlan.weft', '-o vxlan.weft'];
 const MARKED = '-m comment --comment weft-accept -j ACCEPT';
 const noLegacy = () => Promise.resolve([]);
 const options = { run: host.run, ownTable: 'weft', legacyTables: noLegacy };
@@ -34,44 +36,37 @@ describe('by nft', () => {
   test.each([
     ['iptables-nft', 'ip', '-j REJECT'],
     ['ip6tables-nft', 'ip6', '-j DROP'],
-  ])('%s: a policy of DROP gets two rules at its head, and once', async (program, family, lastRule) => {
+  ])('%s: a policy of DROP gets our rules at its head, and once', async (program, family, lastRule) => {
     host.sh(
       `${program} -P FORWARD DROP; ${program} -A FORWARD -s ${family === 'ip' ? '10.0.0.1' : 'fd00::1'} -j DROP`,
     );
     const { inserted } = await ensureAccepted(traffic, options);
-    expect(inserted).toEqual([
-      `${family} filter FORWARD -i weft+ -j ACCEPT`,
-      `${family} filter FORWARD -o weft+ -j ACCEPT`,
-    ]);
+    expect(inserted).toEqual(BY_LINKS.map((link) => `${family} filter FORWARD ${link} -j ACCEPT`));
     expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
     const rules = host.sh(`${program} -S FORWARD`).trim().split('\n');
-    expect(rules.slice(1, 3).sort()).toEqual([
-      `-A FORWARD -i weft+ ${MARKED}`,
-      `-A FORWARD -o weft+ ${MARKED}`,
-    ]);
-    expect(rules).toHaveLength(4);
+    expect(rules.slice(1, 5).sort()).toEqual(BY_LINKS.map((link) => `-A FORWARD ${link} ${MARKED}`).sort());
+    expect(rules).toHaveLength(6);
     host.sh(`${program} -F FORWARD`);
-    expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(2);
+    expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(BY_LINKS.length);
     host.sh(`${program} -P FORWARD ACCEPT; ${program} -F FORWARD; ${program} -A FORWARD ${lastRule}`);
-    expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(2);
+    expect((await ensureAccepted(traffic, options)).inserted).toHaveLength(BY_LINKS.length);
   });
 
   test.each([
     ['iptables-nft', 'ip', '10.65.0.0/16'],
     ['ip6tables-nft', 'ip6', 'fd65::/64'],
   ])(
-    '%s: pods behind bridges are let through by their addresses, and once',
+    '%s: what bears no name of our links is let through by its addresses, and once',
     async (program, family, cidr) => {
       host.sh(`${program} -P FORWARD DROP`);
-      const bridged = { ...traffic, bridged: ['10.65.0.0/16', 'fd65::/64'].map(parseCIDR) };
-      const { inserted } = await ensureAccepted(bridged, options);
+      const routed = { ...traffic, forwarded: ['10.65.0.0/16', 'fd65::/64'].map(parseCIDR) };
+      const { inserted } = await ensureAccepted(routed, options);
       expect(inserted).toEqual([
-        `${family} filter FORWARD -i weft+ -j ACCEPT`,
-        `${family} filter FORWARD -o weft+ -j ACCEPT`,
+        ...BY_LINKS.map((link) => `${family} filter FORWARD ${link} -j ACCEPT`),
         `${family} filter FORWARD -s ${cidr} -j ACCEPT`,
         `${family} filter FORWARD -d ${cidr} -j ACCEPT`,
       ]);
-      expect((await ensureAccepted(bridged, options)).inserted).toEqual([]);
+      expect((await ensureAccepted(routed, options)).inserted).toEqual([]);
       expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${cidr} ${MARKED}`);
     },
   );
@@ -87,16 +82,16 @@ describe('by nft', () => {
         `${program} -A FORWARD -s ${more} -m comment --comment ours -j ACCEPT`,
     );
     const foreign = host.sh(`${program} -S`);
-    await ensureAccepted({ ...traffic, bridged: [mine, more].map(parseCIDR) }, options);
+    await ensureAccepted({ ...traffic, forwarded: [mine, more].map(parseCIDR) }, options);
     const { inserted, removed } = await ensureAccepted(
-      { ...traffic, bridged: [mine].map(parseCIDR) },
+      { ...traffic, forwarded: [mine].map(parseCIDR) },
       options,
     );
     expect(inserted).toEqual([]);
     expect(removed).toHaveLength(1);
     expect(host.sh(`${program} -S FORWARD`)).toContain(`-A FORWARD -d ${mine} ${MARKED}`);
     expect(host.sh(`${program} -S FORWARD`)).not.toContain(`-A FORWARD -s ${more} ${MARKED}`);
-    await ensureAccepted({ families: [], bridged: [], vxlan: undefined }, options);
+    await ensureAccepted({ families: [], forwarded: [], vxlan: undefined }, options);
     expect(host.sh(`${program} -S`)).toBe(foreign);
   });
 
@@ -105,7 +100,7 @@ describe('by nft', () => {
     await ensureAccepted(traffic, options);
     host.sh('iptables-nft -P FORWARD ACCEPT');
     const before = '-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n';
-    expect((await ensureAccepted(traffic, options)).removed).toHaveLength(2);
+    expect((await ensureAccepted(traffic, options)).removed).toHaveLength(BY_LINKS.length);
     expect(host.sh('iptables-nft -S')).toBe(before);
   });
 
@@ -141,7 +136,10 @@ describe('by nft', () => {
 
   test('rules that iptables itself wrote count', async () => {
     host.sh(
-      'iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i weft+ -j ACCEPT; iptables-nft -A FORWARD -o weft+ -j ACCEPT',
+      [
+        'iptables-nft -P FORWARD DROP',
+        ...BY_LINKS.map((link) => `iptables-nft -A FORWARD ${link} -j ACCEPT`),
+      ].join('; '),
     );
     expect((await ensureAccepted(traffic, options)).inserted).toEqual([]);
   });
@@ -197,7 +195,7 @@ describe('by xtables-legacy', () => {
       });
     const run = limited(capabilities);
     host.sh('iptables-legacy -P FORWARD DROP');
-    const only: AcceptedTraffic = { vxlan: undefined, families: ['ipv4'], bridged: [] };
+    const only: AcceptedTraffic = { vxlan: undefined, families: ['ipv4'], forwarded: [] };
     expect((await ensureAccepted(only, { ...legacyOptions, run })).inserted).toHaveLength(2);
     // With less it refuses to start.
     const less = limited(capabilities.filter((name) => name !== '+net_raw'));
@@ -213,9 +211,9 @@ describe('by xtables-legacy', () => {
       `${program} -P FORWARD DROP; ${program} -A INPUT -j REJECT; ${program} -A FORWARD -o weft+ -j ACCEPT`,
     );
     const vxlan = { port: 4789, underlay: family };
-    const only: AcceptedTraffic = { vxlan, families: [family], bridged: [] };
+    const only: AcceptedTraffic = { vxlan, families: [family], forwarded: [] };
     expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([
-      `${program} FORWARD -i weft+ -j ACCEPT`,
+      ...BY_LINKS.filter((link) => link !== '-o weft+').map((link) => `${program} FORWARD ${link} -j ACCEPT`),
       `${program} INPUT -p udp -m udp --dport 4789 -j ACCEPT`,
     ]);
     expect((await ensureAccepted(only, legacyOptions)).inserted).toEqual([]);
@@ -224,7 +222,7 @@ describe('by xtables-legacy', () => {
     );
     expect(host.sh(`${program} -S INPUT`)).toMatch(/--dport 4789 .*-j ACCEPT\n-A INPUT -j REJECT/);
     host.sh(`${program} -F`);
-    expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(2);
+    expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(BY_LINKS.length);
     host.sh(
       `${program} -P FORWARD ACCEPT; ${program} -F; ${program} -A FORWARD -s ${family === 'ipv4' ? '10.0.0.1' : 'fd00::1'} -j DROP`,
     );
@@ -244,14 +242,16 @@ describe('by xtables-legacy', () => {
       );
       const foreign = host.sh(`${program} -S`);
       const vxlan = { port: 4789, underlay: family };
-      const only: AcceptedTraffic = { vxlan, families: [family], bridged: [parseCIDR(cidr)] };
-      expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(4);
-      const { removed } = await ensureAccepted({ ...only, vxlan: undefined, bridged: [] }, legacyOptions);
+      const only: AcceptedTraffic = { vxlan, families: [family], forwarded: [parseCIDR(cidr)] };
+      expect((await ensureAccepted(only, legacyOptions)).inserted).toHaveLength(BY_LINKS.length + 2);
+      const { removed } = await ensureAccepted({ ...only, vxlan: undefined, forwarded: [] }, legacyOptions);
       expect([...removed].sort()).toEqual([
+        `${program} FORWARD -i vxlan.weft ${MARKED}`,
+        `${program} FORWARD -o vxlan.weft ${MARKED}`,
         `${program} FORWARD -s ${cidr} ${MARKED}`,
         `${program} INPUT -p udp -m udp --dport 4789 ${MARKED}`,
       ]);
-      await ensureAccepted({ vxlan: undefined, families: [], bridged: [] }, legacyOptions);
+      await ensureAccepted({ vxlan: undefined, families: [], forwarded: [] }, legacyOptions);
       expect(host.sh(`${program} -S`)).toBe(foreign);
       host.sh(`${program} -P FORWARD ACCEPT; ${program} -P INPUT ACCEPT; ${program} -F`);
     },

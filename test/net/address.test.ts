@@ -7,6 +7,7 @@ import {
   formatAddress,
   InvalidAddressError,
   parseAddress,
+  parseAddressInAnySpelling,
   sameAddress,
   tryParseAddress,
 } from '../../src/net/index.ts';
@@ -82,6 +83,43 @@ describe('parseAddress', () => {
         if (address !== undefined) expect(formatAddress(address)).toBe(text);
       }),
       { numRuns: 5_000 },
+    );
+  });
+});
+
+describe('a dotted quad', () => {
+  // Both read them: one in a hurry, the other by the library.
+  it('is read alike by what reads one spelling and by what reads any', () => {
+    const part = fc.constantFrom(
+      '0',
+      '1',
+      '9',
+      '10',
+      '99',
+      '100',
+      '255',
+      '256',
+      '00',
+      '01',
+      '1000',
+      '',
+      '-1',
+      ' 1',
+      'a',
+    );
+    const anySpelling = (text: string) => {
+      try {
+        return parseAddressInAnySpelling(text);
+      } catch {
+        return undefined;
+      }
+    };
+    fc.assert(
+      fc.property(fc.array(part, { minLength: 3, maxLength: 5 }), (parts) => {
+        const text = parts.join('.');
+        expect(tryParseAddress(text)).toEqual(anySpelling(text));
+      }),
+      { numRuns: 3_000 },
     );
   });
 });

@@ -1,3 +1,6 @@
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -108,6 +111,40 @@ test('a pod whose Isolated pool is full gets no address of another, and an Event
   });
   expect(served.answer?.ips?.[0]?.address).toMatch(/^10\.4\./);
 });
+
+test('a pod is not wired before the rules of its pool are in force', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'weft-nft-'));
+  const [broken, nft] = [join(directory, 'broken'), join(directory, 'nft')];
+  const PATH = process.env.PATH ?? '';
+  await writeFile(
+    nft,
+    `#!/bin/sh\n[ -e ${broken} ] && { echo "nft is broken" >&2; exit 1; }\nPATH='${PATH}' exec nft "$@"\n`,
+  );
+  await chmod(nft, 0o755);
+  await agent.kill();
+  agent = await node.startAgent({ env: { PATH: `${directory}:${PATH}` } });
+  await writeFile(broken, '');
+  await isolate('green', { mode: 'Isolated' });
+  await eventually('nft to fail', () => (agent.log().includes('nft is broken') ? true : undefined));
+  const args = await node.makePod('green-late', { namespace: 'green' });
+  await node.makeSandbox('green-late');
+  const refused = await call('ADD', 'green-late', args);
+  expect(refused.answer).toMatchObject({
+    code: 11,
+    msg: expect.stringContaining("this node's filters have not followed yet") as string,
+  });
+  await rm(directory, { recursive: true });
+  agent = await restarted();
+  expect((await call('ADD', 'green-late', args)).exitCode).toBe(0);
+  expect(await table()).toContain('tenant');
+  expect(await pings('green-late', await addressOf('blue-1'))).toBe(false);
+  await isolate('green', { mode: 'None' });
+});
+
+async function restarted(): Promise<TestAgent> {
+  await agent.kill();
+  return node.startAgent();
+}
 
 async function add(name: string, namespace: string): Promise<CallResult> {
   const args = await node.makePod(name, { namespace });

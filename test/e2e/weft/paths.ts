@@ -43,10 +43,7 @@ export function pathTests(stage: () => Stage): void {
     const running = (await pods(`app=${WEB}`)).filter(isReady);
     const path = 'jsonpath={.spec.ports[?(@.name=="http")].nodePort}';
     const port = Number(await cluster.kubectl(['get', 'service', WEB, '-o', path]));
-    // What a node whose FORWARD drops sends on to another node bears the name of no link of weft's: kube-proxy in iptables
-    // mode lets it through, in nftables mode nobody does (README).
-    const open = cluster.plan.nodes.filter(({ quirks }) => !quirks.includes('forward-drop'));
-    for (const { name, ipv4, ipv6 } of open) {
+    for (const { name, ipv4, ipv6 } of cluster.plan.nodes) {
       for (const address of [ipv4, ipv6]) {
         const script = manyTimes(askPage(address, port, 'name'));
         for (const from of ['router', ...cluster.nodes]) {
