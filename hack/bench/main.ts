@@ -40,7 +40,7 @@ async function bench(options: Options, progress: Progress): Promise<void> {
   const alone = options.parts.map(withoutCluster);
   if (alone.every((measure) => measure !== undefined)) {
     const figures: Figure[] = [];
-    for (const measure of alone) figures.push(...(await measure(progress)));
+    for (const measure of alone) figures.push(...(await measure(progress, options)));
     await report(machine, options, figures);
     return;
   }
@@ -55,7 +55,9 @@ async function bench(options: Options, progress: Progress): Promise<void> {
 }
 
 /** What needs no cluster makes none. */
-function withoutCluster(part: Part): ((progress: Progress) => Promise<Figure[]>) | undefined {
+function withoutCluster(
+  part: Part,
+): ((progress: Progress, options: Options) => Promise<Figure[]>) | undefined {
   return part === 'network' ? measureNetwork : part === 'scale' ? measureScale : undefined;
 }
 
@@ -101,7 +103,7 @@ function partsOn(context: Context): Record<Part, () => Promise<Figure[]>> {
     pods: () => measurePods(cluster, client, options, progress),
     memory: () => measureMemory(cluster, node, options.minutes, progress),
     network: () => measureNetwork(progress),
-    scale: () => measureScale(progress),
+    scale: () => measureScale(progress, options),
   };
 }
 

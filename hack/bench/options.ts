@@ -3,6 +3,13 @@ import { parseArgs } from 'node:util';
 export const PARTS = ['add', 'claims', 'startup', 'pods', 'memory', 'network', 'scale'] as const;
 export type Part = (typeof PARTS)[number];
 
+/** So many nodes, so many allocations on each: what grows with nodes shows from the first on. */
+export const SCALE_SIZES = [
+  { nodes: 200, each: 110 },
+  { nodes: 1_000, each: 110 },
+  { nodes: 5_000, each: 30 },
+] as const;
+
 /** What runs where nothing is named: scale needs most of the machine's memory and half an hour of its own. */
 const USUAL: readonly Part[] = PARTS.filter((part) => part !== 'scale');
 
@@ -21,6 +28,8 @@ export type Options = {
   readonly rounds: number;
   /** How long the attachments have stood when memory is measured. */
   readonly minutes: number;
+  /** Of scale only the size with so many nodes; undefined: all, one after the other. */
+  readonly nodes: number | undefined;
 };
 
 /** Reads the words after `npm run bench --`. Throws UsageError. */
@@ -40,6 +49,7 @@ export function parseOptions(words: readonly string[]): Options {
     dual: values.dual,
     rounds: wholeNumber('rounds', values.rounds),
     minutes: positive('minutes', values.minutes),
+    nodes: values.nodes === undefined ? undefined : sizeOf(values.nodes),
   };
 }
 
@@ -49,9 +59,10 @@ export const USAGE = `npm run bench -- [options] [${PARTS.join('] [')}]
   --rounds N       how often each plugin is measured one at a time (default 300)
   --minutes N      how long 110 attachments stand before memory is measured (default 10)
   --dual           addresses of both families; default IPv4 alone, for all plugins
+  --nodes N        of scale only the size with so many nodes: ${SCALE_SIZES.map(({ nodes }) => nodes).join(', ')}
   --name NAME      the cluster to use or make (default weft-bench)
   --keep           leave the cluster running
-Without names all parts but scale: 1,000 and 5,000 simulated nodes, by name alone.`;
+Without names all parts but scale: up to 5,000 simulated nodes, by name alone.`;
 
 /** The command line cannot be used; the message ends with how to use it. */
 export class UsageError extends Error {
@@ -74,6 +85,7 @@ function parsed(words: readonly string[]) {
         dual: { type: 'boolean', default: false },
         rounds: { type: 'string', default: '300' },
         minutes: { type: 'string', default: '10' },
+        nodes: { type: 'string' },
       },
     });
   } catch (error) {
@@ -82,6 +94,12 @@ function parsed(words: readonly string[]) {
 }
 
 const isPart = (name: string): name is Part => PARTS.some((part) => part === name);
+
+function sizeOf(text: string): number {
+  const found = SCALE_SIZES.find(({ nodes }) => String(nodes) === text);
+  if (found === undefined) throw new UsageError(`--nodes=${text}: there is no such size`);
+  return found.nodes;
+}
 
 function positive(flag: string, text: string): number {
   const value = Number(text);

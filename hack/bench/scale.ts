@@ -36,15 +36,10 @@ import { buildAll } from '../build.ts';
 import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
 import { step, type Progress } from '../cluster/progress.ts';
 import type { Figure } from './figures.ts';
+import { SCALE_SIZES, type Options } from './options.ts';
 import { summarize } from './statistics.ts';
 import { renderTable } from './table.ts';
 
-/** So many nodes, so many allocations on each, one after the other: what grows with nodes shows from the first on. */
-const SIZES = [
-  { nodes: 200, each: 110 },
-  { nodes: 1_000, each: 110 },
-  { nodes: 5_000, each: 30 },
-] as const;
 const IN_FLIGHT = 32;
 /** Every so many-th agent has the watches of all subnets and pools too. */
 const SAMPLED = 50;
@@ -57,10 +52,13 @@ const CHECKOUT = join(import.meta.dirname, '../..');
  * rate of claims under all those watches, what they bring an agent, and the controller's memory and its time from a
  * restart to being ready.
  */
-export async function measureScale(progress: Progress): Promise<Figure[]> {
+export async function measureScale(
+  progress: Progress,
+  { nodes: only }: Pick<Options, 'nodes'>,
+): Promise<Figure[]> {
   await buildAll();
   const figures: Figure[] = [];
-  for (const { nodes, each } of SIZES) {
+  for (const { nodes, each } of SCALE_SIZES.filter((size) => only === undefined || size.nodes === only)) {
     const measured = await measureSize(nodes, each, progress);
     // The next may fail, and a run takes long.
     process.stderr.write(renderTable(measured, [], []));
@@ -97,6 +95,7 @@ async function measureSize(nodes: number, each: number, progress: Progress): Pro
       };
     });
     const behindMs = await step(progress, 'until all watches know all', () => untilToldOf(client));
+    await step(progress, 'until the watches rest', () => untilAtRest(watches));
     const controller = await step(progress, 'the controller, restarted', () => measureController(plane, dir));
     const who = `${nodes} nodes, ${each} each`;
     const { p50Ms, p99Ms, count } = summarize(durationsMs);
@@ -210,6 +209,8 @@ interface Watches {
     readonly bytes: number;
     /** What those of pools and subnets have, which a sample of agents has. */
     readonly sampledBytes: number;
+    /** How many changes they have told, bookmarks left out. */
+    readonly changes: number;
     /** How often the apiserver ended one that it found too slow, and it was resumed. */
     readonly resumed: number;
   };
@@ -220,7 +221,7 @@ interface Watches {
  * where the apiserver ends it, as an agent does: a busy one ends those that do not keep up.
  */
 async function openWatches(client: KubeClient, nodes: number, signal: AbortSignal): Promise<Watches> {
-  const brought = { bytes: 0, sampledBytes: 0, resumed: 0 };
+  const brought = { bytes: 0, sampledBytes: 0, changes: 0, resumed: 0 };
   const { metadata } = Listed.parse(
     await client.request({ method: 'GET', path: pathOf(IP_ALLOCATION), query: { limit: 1 } }),
   );
@@ -240,7 +241,9 @@ async function openWatches(client: KubeClient, nodes: number, signal: AbortSigna
         onOpen,
         onLine(line) {
           brought[counter] += JSON.stringify(line).length + 1;
-          resourceVersion = WatchLine.parse(line).object.metadata.resourceVersion;
+          const { type, object } = WatchLine.parse(line);
+          if (type !== 'BOOKMARK') brought.changes++;
+          resourceVersion = object.metadata.resourceVersion;
         },
       });
       brought.resumed++;
@@ -277,7 +280,7 @@ type Watched = {
 
 const Revision = z.object({ resourceVersion: z.string() });
 const Listed = z.object({ metadata: Revision });
-const WatchLine = z.object({ object: z.object({ metadata: Revision }) });
+const WatchLine = z.object({ type: z.string(), object: z.object({ metadata: Revision }) });
 
 /**
  * How long it takes the apiserver to tell all watches what it has stored. Each event of a custom resource is offered to
@@ -306,6 +309,19 @@ async function untilToldOf(client: KubeClient): Promise<number> {
 }
 
 const BEHIND_MS = 900_000;
+
+/** What the apiserver has ended is resumed, and told what it missed: until then it has no time for others. */
+async function untilAtRest(watches: Watches): Promise<void> {
+  for (let before = ''; ;) {
+    await sleep(REST_MS);
+    const { changes, resumed } = watches.brought();
+    const now = `${changes} ${resumed}`;
+    if (now === before) return;
+    before = now;
+  }
+}
+
+const REST_MS = 10_000;
 
 /** Each node's addresses by the real code, the nodes in turns; how long each claim took. */
 async function claimAll(client: KubeClient, pool: IPPool, nodes: number, each: number): Promise<number[]> {

@@ -1,9 +1,7 @@
-import { chmod, copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { breakNft } from './broken-nft.ts';
 import {
   CONFIG,
   eventually,
@@ -113,19 +111,7 @@ test('a pod whose Isolated pool is full gets no address of another, and an Event
 });
 
 test('a pod is not wired before the rules of its pool are in force', async () => {
-  const directory = await mkdtemp(join(tmpdir(), 'weft-nft-'));
-  const [broken, nft, real] = ['broken', 'nft', 'real'].map((name) => join(directory, name));
-  if (broken === undefined || nft === undefined || real === undefined) throw new Error('there are three');
-  // Agents start programs with a PATH of their own.
-  const inPlace = (await execa('sh', ['-c', 'command -v nft'])).stdout;
-  await copyFile(inPlace, real);
-  await writeFile(
-    nft,
-    `#!/bin/sh\n[ -e ${broken} ] && { echo "nft is broken" >&2; exit 1; }\nexec ${real} "$@"\n`,
-  );
-  await chmod(nft, 0o755);
-  await execa('mount', ['--bind', nft, inPlace]);
-  await writeFile(broken, '');
+  const nft = await breakNft();
   // Before the pool for everybody.
   const patch = JSON.stringify({ spec: { priority: 5, isolation: { mode: 'Isolated' } } });
   await node.kubectl('patch', 'ippool', 'green', '--type=merge', '-p', patch);
@@ -137,8 +123,7 @@ test('a pod is not wired before the rules of its pool are in force', async () =>
     code: 11,
     msg: expect.stringContaining("this node's filters have not followed yet") as string,
   });
-  await execa('umount', [inPlace]);
-  await rm(directory, { recursive: true });
+  await nft.mend();
   expect((await call('ADD', 'green-late', args)).exitCode).toBe(0);
   expect(await table()).toContain('tenant');
   expect(await pings('green-late', await addressOf('blue-1'))).toBe(false);

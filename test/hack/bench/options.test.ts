@@ -12,6 +12,7 @@ describe('parseOptions', () => {
       dual: false,
       rounds: 300,
       minutes: 10,
+      nodes: undefined,
     });
   });
 
@@ -26,6 +27,10 @@ describe('parseOptions', () => {
     });
   });
 
+  it('measures one size of scale alone', () => {
+    expect(parseOptions(['scale', '--nodes', '1000']).nodes).toBe(1_000);
+  });
+
   it.each([
     [['ad'], /no part ad/],
     [['-o', 'yaml'], /-o yaml/],
@@ -33,6 +38,7 @@ describe('parseOptions', () => {
     [['--rounds', '1.5'], /--rounds=1.5/],
     [['--minutes', 'ten'], /--minutes=ten/],
     [['--minutes', '1e3'], /--minutes=1e3/],
+    [['--nodes', '300'], /--nodes=300/],
     [['--colour'], /--colour/],
   ])('refuses %j and says how it is used', (words, message) => {
     expect(() => parseOptions(words)).toThrow(UsageError);
