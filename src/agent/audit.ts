@@ -2,11 +2,11 @@ import { allocationName, type IPAllocation } from '../api/index.ts';
 import {
   attachmentID,
   auditSandboxes,
-  compareFindings,
   confirmFindings,
   countByInvariant,
   EMPTY_AUDIT_MEMORY,
   findingKey,
+  summarizeFindings,
   type AllocationStore,
   type Clock,
   type Finding,
@@ -107,15 +107,10 @@ async function strangersOf(
   return found;
 }
 
-/** True is good, as with Ready. The worst finding is the reason. */
-export function conditionOf(findings: readonly Finding[]): ConditionState {
-  const [worst, ...others] = [...findings].sort(compareFindings);
-  if (worst === undefined) {
-    const message = "the node's pods, IPAllocations, routes and filters agree with each other";
-    return { status: 'True', reason: 'NothingFound', message };
-  }
-  const more = others.length + 1 - MOST_NAMED;
-  const messages = [worst, ...others].slice(0, MOST_NAMED).map(({ message }) => message);
-  const message = [...messages, ...(more > 0 ? [`and ${more} more: kubectl weft check`] : [])].join('; ');
-  return { status: 'False', reason: worst.reason, message };
+/** True is good, as with Ready. */
+function conditionOf(findings: readonly Finding[]): ConditionState {
+  const found = summarizeFindings(findings, MOST_NAMED);
+  if (found !== undefined) return { status: 'False', ...found };
+  const message = "the node's pods, IPAllocations, routes and filters agree with each other";
+  return { status: 'True', reason: 'NothingFound', message };
 }

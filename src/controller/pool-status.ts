@@ -1,12 +1,12 @@
 import type { Condition, IPPool, IPPoolStatus, NodeSubnet, PoolUsage } from '../api/index.ts';
 import {
-  compareFindings,
   exhaustedFamilies,
   fullNodes,
   isDrained,
   isExclusive,
   poolUsage,
   servingCIDRs,
+  summarizeFindings,
   whyNotServing,
   type CountedAllocation,
   type Finding as AuditFinding,
@@ -396,15 +396,12 @@ function consistent({ pool, findings }: PoolFacts, now: Date): Condition[] {
   if (findings === undefined) {
     return pool.status?.conditions?.filter(({ type }) => type === 'Consistent') ?? [];
   }
-  const [worst, ...others] = [...findings].sort(compareFindings);
-  if (worst === undefined) {
+  const found = summarizeFindings(findings, MOST_NAMED);
+  if (found === undefined) {
     const message = 'the objects of this pool agree with each other';
     return [asCondition({ type: 'Consistent', holds: true, reason: 'NothingFound', message }, pool, now)];
   }
-  const more = others.length + 1 - MOST_NAMED;
-  const messages = [worst, ...others].slice(0, MOST_NAMED).map(({ message }) => message);
-  const message = [...messages, ...(more > 0 ? [`and ${more} more: kubectl weft check`] : [])].join('; ');
-  return [asCondition({ type: 'Consistent', holds: false, reason: worst.reason, message }, pool, now)];
+  return [asCondition({ type: 'Consistent', holds: false, ...found }, pool, now)];
 }
 
 /** The subnets claimed from exactly this pool, not from an earlier one of its name; in the order of their names. */

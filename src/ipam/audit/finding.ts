@@ -86,3 +86,17 @@ export function countByInvariant(findings: readonly Finding[]): ReadonlyMap<Inva
   for (const { invariant } of findings) counts.set(invariant, (counts.get(invariant) ?? 0) + 1);
   return counts;
 }
+
+/** Several findings in one condition: the worst is its reason, so many are named. Undefined: there are none. */
+export function summarizeFindings(
+  findings: readonly Finding[],
+  mostNamed: number,
+): { readonly reason: FindingReason; readonly message: string } | undefined {
+  const sorted = [...findings].sort(compareFindings);
+  const [worst] = sorted;
+  if (worst === undefined) return undefined;
+  const more = sorted.length - mostNamed;
+  const messages = sorted.slice(0, mostNamed).map(({ message }) => message);
+  const message = [...messages, ...(more > 0 ? [`and ${more} more: kubectl weft check`] : [])].join('; ');
+  return { reason: worst.reason, message };
+}
