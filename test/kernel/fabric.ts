@@ -189,10 +189,18 @@ function poolAddresses(offset: number): Record<IPFamily, string> {
   return { 4: `10.64.0.${offset}`, 6: `fd64::${offset === 0 ? '' : offset.toString(16)}` };
 }
 
-/** Starts a sync in the node's namespace; subnets in `keep` keep their marked route. */
-export function startSync(node: FabricNode, { keep = [] }: { keep?: readonly string[] } = {}): SyncProcess {
+export interface SyncOptions {
+  /** Subnets that keep their marked route. */
+  readonly keep?: readonly string[];
+  /** CIDRs to which pods are not masqueraded. */
+  readonly natExempt?: readonly string[];
+}
+
+/** Starts a sync in the node's namespace. */
+export function startSync(node: FabricNode, { keep = [], natExempt = [] }: SyncOptions = {}): SyncProcess {
   const program = new URL('sync-process.ts', import.meta.url).pathname;
-  const child = spawn('nsenter', [`--net=${node.throwaway.path}`, process.execPath, program, ...keep], {
+  const words = [program, ...keep, ...natExempt.map((cidr) => `--nat-exempt=${cidr}`)];
+  const child = spawn('nsenter', [`--net=${node.throwaway.path}`, process.execPath, ...words], {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { ...process.env, UV_THREADPOOL_SIZE: '8' },
   });

@@ -8,6 +8,7 @@ import { vxlanMAC } from '../../src/api/index.ts';
 import { linkLocalOfMAC } from '../../src/dataplane/index.ts';
 import { formatAddress } from '../../src/net/index.ts';
 import {
+  IP_FAMILIES,
   makeFabric,
   pings,
   POOLS,
@@ -18,6 +19,7 @@ import {
   type FabricNode,
   type SyncProcess,
 } from './fabric.ts';
+import { ask, serve } from './ports.ts';
 import type { Sources } from './sync-process.ts';
 import { useThrowaways, type Throwaway } from './throwaway.ts';
 
@@ -430,6 +432,66 @@ describe('the way out of the pools', () => {
     await apply(sync, { ...fabric.sources(a), pools: [[name, cidrs, { natOutgoing: false }]] });
     // Another peer than before: a connection that is known keeps its translation.
     expect(await pings(pod.throwaway, '192.168.9.254')).toBe(false);
+  });
+});
+
+describe.each(IP_FAMILIES)('whose address a machine sees (IPv%i)', (family) => {
+  const at = { 4: { link: '192.168.1.254', far: '192.168.9.254' }, 6: { link: 'fd01::ff', far: 'fd09::ff' } }[
+    family
+  ];
+  const flag = `-${family}`;
+
+  test("is the node's outside, and the pod's on nodes of its link and in exempted networks", async () => {
+    const [pod] = a.pods;
+    const [, b] = fabric.nodes;
+    if (pod === undefined || b === undefined) throw new Error('the fabric has three nodes with pods');
+    // The router forwards no pod's address; what is for itself it takes, and here it knows the way back.
+    fabric.router.sh(`ip ${flag} route add ${pod.addresses[family]} via ${a.addresses[family]}`);
+    const ends = [await serve(fabric.router, 'router', 7300), await serve(b.throwaway, 'b', 7300)];
+    try {
+      const exempt = start({ natExempt: [`${at.link}/${family === 4 ? 32 : 128}`] });
+      await apply(exempt, fabric.sources(a));
+      // b's own routes are its agent's, which does not run here.
+      b.throwaway.sh(`ip ${flag} route replace ${pod.addresses[family]} via ${a.addresses[family]}`);
+      expect(await ask(pod.throwaway, 'tcp', at.link, 7300)).toBe(`router ${pod.addresses[family]}`);
+      expect(await ask(pod.throwaway, 'tcp', at.far, 7300)).toBe(`router ${a.addresses[family]}`);
+      expect(await ask(pod.throwaway, 'tcp', b.addresses[family], 7300)).toBe(`b ${pod.addresses[family]}`);
+      await exempt.kill();
+
+      await apply(start(), fabric.sources(a));
+      // Another port than before: a connection that is known keeps its translation.
+      expect(await ask(pod.throwaway, 'tcp', at.link, 7300)).toBe(`router ${a.addresses[family]}`);
+    } finally {
+      for (const end of ends) end();
+      for (const machine of [fabric.router, b.throwaway])
+        machine.sh(`ip ${flag} route del ${pod.addresses[family]} || true`);
+    }
+  });
+
+  test('comes with a port that nobody can guess', async () => {
+    const [pod] = a.pods;
+    if (pod === undefined) throw new Error('the fabric has no pods');
+    await apply(start(), fabric.sources(a));
+    const end = await serve(fabric.outside.throwaway, 'outside', 7301);
+    const sourcePorts = Array.from({ length: 12 }, (_, i) => 40_000 + i);
+    for (const sourcePort of sourcePorts) {
+      const seen = await ask(pod.throwaway, 'udp', fabric.outside.addresses[family], 7301, { sourcePort });
+      expect(seen).toBe(`outside ${a.addresses[family]}`);
+    }
+    end();
+    const tracked = host.sh(`conntrack -L -f ipv${family} -p udp --orig-port-dst 7301 2>/dev/null`);
+    const ports = sourcePorts.map((sourcePort) =>
+      Number(new RegExp(` sport=${sourcePort} .* sport=7301 dport=(\\d+)`).exec(tracked)?.[1]),
+    );
+    // One of 64,000 may be the same, or the next, by chance.
+    const kept = ports.filter((port, i) => port === sourcePorts[i]);
+    const counted = ports.filter((port, i) => port === (ports[i - 1] ?? NaN) + 1);
+    expect(
+      ports.every((port) => port > 0),
+      tracked,
+    ).toBe(true);
+    expect(kept.length, ports.join()).toBeLessThanOrEqual(1);
+    expect(counted.length, ports.join()).toBeLessThanOrEqual(1);
   });
 });
 

@@ -8,7 +8,7 @@ import {
   openOwnNamespace,
 } from '../../src/kernel/index.ts';
 import { podNamespacePaths } from '../../src/agent/pod-namespaces.ts';
-import { formatCIDR, parseAddress } from '../../src/net/index.ts';
+import { formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { pool, subnet } from '../dataplane/objects.ts';
 
 /**
@@ -48,7 +48,12 @@ export type Report =
       readonly differences: readonly string[];
     };
 
-const keep = new Set(process.argv.slice(2));
+const NAT_EXEMPT = '--nat-exempt=';
+const [exempt, kept] = [true, false].map((is) =>
+  process.argv.slice(2).filter((word) => word.startsWith(NAT_EXEMPT) === is),
+);
+const keep = new Set(kept);
+const natExempt = exempt?.map((word) => parseCIDR(word.slice(NAT_EXEMPT.length))) ?? [];
 const host = openNetlinkSocket();
 let sources: NodeSources | undefined;
 const subnetsByText = new Map<string, NodeSources['subnets'][number]>();
@@ -70,7 +75,7 @@ const sync = startNodeSync({
   sysctlRoot: findSysctlRoot(),
   sources: () => sources,
   pools: () => sources?.pools ?? [],
-  config: { vni: 4097, port: 4789, natExempt: [] },
+  config: { vni: 4097, port: 4789, natExempt },
   beforeRemovingSubnetRoute: (cidr) => {
     report({ kind: 'removal', cidr: formatCIDR(cidr) });
     return keep.has(formatCIDR(cidr)) ? 'keep' : 'remove';
