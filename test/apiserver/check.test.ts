@@ -1,4 +1,6 @@
+import { execa } from 'execa';
 import { expect, it } from 'vitest';
+import { buildCLI } from '../../hack/build.ts';
 import { checkExitCode } from '../../src/cli/check/exit-code.ts';
 import { runCheck, type CheckResult } from '../../src/cli/check/run-check.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
@@ -43,6 +45,20 @@ it('finds an object that cannot be read, and judges the others all the same', as
   ]);
   expect(findings[0]?.message).toMatch(/IPAllocation second-spelling cannot be read: .*write it as fd00::1/);
   expect(findings[0]?.object.uid).toBeDefined();
+
+  // The program says the same, but for what is too young to be judged, and ends with 1 for scripts.
+  const env = { KUBECONFIG: apiserver().plane.kubeconfig };
+  const program = await buildCLI();
+  const table = await execa(program, ['check'], { env, reject: false });
+  expect([table.exitCode, table.stdout]).toEqual([
+    1,
+    expect.stringMatching(/^1\. IPAllocation second-spelling cannot be read: .*\n\n1 problem$/m),
+  ]);
+  const json = await execa(program, ['check', '-o', 'json'], { env, reject: false });
+  expect([json.exitCode, JSON.parse(json.stdout)]).toMatchObject([
+    1,
+    { findings: [{ reason: 'Unreadable', object: { name: 'second-spelling' } }] },
+  ]);
 });
 
 function check(): Promise<CheckResult> {
