@@ -1,14 +1,17 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { countArrivals } from './arrivals.ts';
 import {
   IP_FAMILIES,
   makeFabric,
   pings,
   settled,
   startSync,
+  until,
   type Fabric,
   type FabricNode,
   type SyncProcess,
 } from './fabric.ts';
+import { forgeTunnel } from './forged-tunnel.ts';
 import type { Sources } from './sync-process.ts';
 import { useThrowaways } from './throwaway.ts';
 
@@ -31,7 +34,7 @@ afterAll(async () => {
 function sourcesOf(
   node: FabricNode,
   families: readonly (4 | 6)[],
-  encapsulation: 'CrossSubnet' | 'Always',
+  encapsulation: 'CrossSubnet' | 'Always' | 'Never',
 ): Sources {
   const given = fabric.sources(node);
   const hopsOf = (name: string) => {
@@ -45,29 +48,41 @@ function sourcesOf(
   };
 }
 
+async function applyToAll(
+  families: readonly (4 | 6)[],
+  encapsulation: Parameters<typeof sourcesOf>[2],
+): Promise<void> {
+  for (const [node, sync] of syncs) {
+    sync.set(sourcesOf(node, families, encapsulation));
+    await sync.upToDate();
+  }
+}
+
+/** Which pods cannot be reached, by nodes and by other pods. */
+async function lostPaths(): Promise<string[]> {
+  const failed: string[] = [];
+  const pods = fabric.nodes.flatMap((node) => node.pods);
+  for (const family of IP_FAMILIES) {
+    for (const from of [...fabric.nodes, ...pods]) {
+      const answers = pods
+        .filter((to) => to !== from)
+        .map(async (to) => {
+          const address = to.addresses[family];
+          if (!(await pings(from.throwaway, address))) failed.push(`${from.name} to ${address}`);
+        });
+      await Promise.all(answers);
+    }
+  }
+  return failed;
+}
+
 describe.each([
   { underlay: 'IPv6 alone', families: [6] as const },
   { underlay: 'IPv6 first', families: [6, 4] as const },
 ])('an underlay of $underlay', ({ families }) => {
   test.each(['CrossSubnet', 'Always'] as const)('carries both families (%s)', async (encapsulation) => {
-    for (const [node, sync] of syncs) {
-      sync.set(sourcesOf(node, families, encapsulation));
-      await sync.upToDate();
-    }
-    const failed: string[] = [];
-    const pods = fabric.nodes.flatMap((node) => node.pods);
-    for (const family of IP_FAMILIES) {
-      for (const from of [...fabric.nodes, ...pods]) {
-        const answers = pods
-          .filter((to) => to !== from)
-          .map(async (to) => {
-            const address = to.addresses[family];
-            if (!(await pings(from.throwaway, address))) failed.push(`${from.name} to ${address}`);
-          });
-        await Promise.all(answers);
-      }
-    }
-    expect(failed).toEqual([]);
+    await applyToAll(families, encapsulation);
+    expect(await lostPaths()).toEqual([]);
     const [a, , c] = fabric.nodes;
     expect(a?.throwaway.sh('ip -d link show vxlan.weft')).toContain(`local ${a?.addresses[6]} `);
     expect(a?.throwaway.sh('ip link show vxlan.weft')).toContain('mtu 1430');
@@ -78,4 +93,48 @@ describe.each([
       expect(sync.reports.filter(({ kind }) => kind === 'unmet')).toEqual([]);
     }
   });
+
+  test.each([
+    { who: 'a pod of another node', machine: () => fabric.nodes[0]?.pods[0]?.throwaway },
+    { who: 'a pod of the very node', machine: () => fabric.nodes[2]?.pods[0]?.throwaway },
+    { who: 'a stranger on the same link', machine: () => fabric.stranger.throwaway },
+  ])('believes no packet of our VXLAN from $who', async ({ machine }) => {
+    await applyToAll(families, 'CrossSubnet');
+    const [from, c] = [machine(), fabric.nodes[2]];
+    const to = c?.pods[1];
+    if (from === undefined || c === undefined || to === undefined) throw new Error('the fabric has no pods');
+    const forged = forgeTunnel(from, { node: c, pod: to, underlay: 6 });
+    const counter = countArrivals(to.throwaway, 4);
+    await pings(from, to.addresses[4]);
+    expect(counter()).toBe(0);
+
+    // Without the guard they do arrive: nothing else stops them.
+    for (const sync of syncs.values()) sync.pause();
+    for (const { throwaway } of fabric.nodes) {
+      throwaway.sh('nft flush chain inet weft vxlan && nft flush chain inet weft forward');
+    }
+    await pings(from, to.addresses[4]);
+    for (const sync of syncs.values()) sync.resume();
+    expect(counter()).toBe(1);
+    forged.end();
+    to.throwaway.sh('nft delete table inet arrivals');
+    const guarded = () =>
+      fabric.nodes.every(({ throwaway }) => throwaway.sh('nft list table inet weft').includes('never'));
+    expect(await until(guarded, 5_000)).toBeDefined();
+  });
+});
+
+test('an underlay of IPv6 first without a tunnel carries both families where the fabric routes pods (Never)', async () => {
+  const { router, nodes } = fabric;
+  await applyToAll([6, 4], 'Never');
+  router.sh('nft flush chain inet fabric forward');
+  for (const { addresses, subnets } of nodes) {
+    for (const [cidr] of subnets) {
+      const family = cidr.includes(':') ? 6 : 4;
+      router.sh(`ip -${family} route add ${cidr} via ${addresses[family]}`);
+    }
+  }
+  expect(await lostPaths()).toEqual([]);
+  for (const { throwaway } of nodes)
+    expect(throwaway.sh('ip route show dev vxlan.weft; ip -6 route show dev vxlan.weft proto 84')).toBe('');
 });

@@ -103,6 +103,43 @@ describe('before every kind has been listed once', () => {
   });
 });
 
+describe('what has gone while no agent ran', () => {
+  test('is gone from routes, neighbours, FDB and filters of both families after its start', async () => {
+    const near = ['10.64.0.64/26', 'b', ['192.168.1.11', 'fd01::11']] as const;
+    const others = [near, ['fd64::40/122', 'b', near[2]], FAR, ['fd64::80/122', 'c', FAR[2]]] as const;
+    const own = [OWN, ['fd64::/122', 'a', OWN[2]]] as const;
+    const seen = () =>
+      host
+        .sh(
+          'ip route show proto 84; ip -6 route show proto 84; ip neigh show dev vxlan.weft nud permanent; ' +
+            'bridge fdb show dev vxlan.weft; nft list table inet weft',
+        )
+        .match(
+          /\b(10\.64\.0\.(64|128)|fd64::[48]0|192\.168\.(1\.11|2\.12)|fd0(1::11|2::12)|fe80::\S+|lladdr)\b/g,
+        ) ?? [];
+    const before = start();
+    await apply(before, sourcesWith([...own, ...others]));
+    for (const trace of [
+      '10.64.0.64',
+      '10.64.0.128',
+      'fd64::40',
+      'fd64::80',
+      '192.168.1.11',
+      'fd01::11',
+      'lladdr',
+    ])
+      expect(seen()).toContain(trace);
+    await before.kill();
+
+    const sync = start();
+    await apply(sync, sourcesWith(own));
+    expect(seen()).toEqual([]);
+    expect((await sync.status()).differences).toEqual([]);
+    // Whom nobody has taken away by hand is no drift.
+    expect(sync.drift()).toEqual([]);
+  });
+});
+
 describe('when the objects change', () => {
   test('a far node joins, moves to another address, and leaves', async () => {
     const sync = start();

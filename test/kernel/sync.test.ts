@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { countArrivals } from './arrivals.ts';
 import {
   IP_FAMILIES,
   makeFabric,
@@ -9,9 +10,9 @@ import {
   until,
   type Fabric,
   type FabricNode,
-  type IPFamily,
   type SyncProcess,
 } from './fabric.ts';
+import { forgeTunnel } from './forged-tunnel.ts';
 import { useThrowaways, type Throwaway } from './throwaway.ts';
 
 const { make } = useThrowaways();
@@ -184,13 +185,7 @@ describe('packets of our VXLAN', () => {
     const { c } = byName();
     const to = c.pods[1];
     if (from === undefined || to === undefined) throw new Error('the fabric has no pods');
-    const mac = /link\/ether (\S+)/.exec(c.throwaway.sh('ip link show vxlan.weft'))?.[1];
-    from.sh(
-      `ip link add forged type vxlan id 4097 dstport 4789 remote ${c.addresses[4]} nolearning && ` +
-        'ip addr add 10.64.0.65/32 dev forged && ip link set forged up && ' +
-        `ip route add ${to.addresses[4]} dev forged src 10.64.0.65 && ` +
-        `ip neigh add ${to.addresses[4]} lladdr ${mac} dev forged nud permanent`,
-    );
+    const forged = forgeTunnel(from, { node: c, pod: to, underlay: 4 });
     const counter = countArrivals(to.throwaway, 4);
     await pings(from, to.addresses[4]);
     expect(counter()).toBe(0);
@@ -203,7 +198,7 @@ describe('packets of our VXLAN', () => {
     await pings(from, to.addresses[4]);
     syncs.forEach((sync) => sync.resume());
     expect(counter()).toBe(1);
-    from.sh('ip link del forged');
+    forged.end();
     to.throwaway.sh('nft delete table inet arrivals');
     const guarded = () =>
       fabric.nodes.every(({ throwaway }) => throwaway.sh('nft list table inet weft').includes('never'));
@@ -215,19 +210,6 @@ function byName(): Record<'a' | 'b' | 'c', FabricNode> {
   const [a, b, c] = fabric.nodes;
   if (a === undefined || b === undefined || c === undefined) throw new Error('the fabric has three nodes');
   return { a, b, c };
-}
-
-/** Counts what arrives at the machine from now on: echo requests, unless something else is said. */
-function countArrivals(
-  machine: Throwaway,
-  family: IPFamily,
-  type = family === 4 ? 'icmp type echo-request' : 'icmpv6 type echo-request',
-): () => number {
-  machine.sh(
-    `nft 'add table inet arrivals; add chain inet arrivals input { type filter hook input priority 0; }; ` +
-      `add rule inet arrivals input ${type} counter'`,
-  );
-  return () => Number(/packets (\d+)/.exec(machine.sh('nft list table inet arrivals'))?.[1]);
 }
 
 async function inGroups<T>(
