@@ -10,6 +10,7 @@ import {
   until,
   type Fabric,
   type FabricNode,
+  type IPFamily,
   type SyncProcess,
 } from './fabric.ts';
 import { forgeTunnel } from './forged-tunnel.ts';

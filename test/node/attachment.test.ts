@@ -226,13 +226,8 @@ describe('GC', () => {
       const config = containerID === 'gc-other-network' ? { ...CONFIG, name: 'other' } : CONFIG;
       expect((await node.cni({ command: 'ADD', containerID, netns, config })).exitCode).toBe(0);
     }
-    const gc = {
-      command: 'GC',
-      config: {
-        ...CONFIG,
-        'cni.dev/valid-attachments': [{ containerID: 'gc-listed', ifname: 'eth0' }],
-      },
-    };
+    const valid = { 'cni.dev/valid-attachments': [{ containerID: 'gc-listed', ifname: 'eth0' }] };
+    const gc = { command: 'GC', config: { ...CONFIG, ...valid } };
     expect((await node.cni(gc)).exitCode).toBe(0);
     expect(await liveAllocations('gc-unlisted')).toBe(2); // too young
     await eventually('the grace to pass and GC to remove it', async () => {
@@ -240,6 +235,16 @@ describe('GC', () => {
       return (await liveAllocations('gc-unlisted')) === 0 ? true : undefined;
     });
     expect(await liveAllocations('gc-listed')).toBe(2);
+    expect(await liveAllocations('gc-other-network')).toBe(2);
+
+    // Of two lists the one by its present name counts (B12), whatever the other says.
+    const both = { ...valid, 'cni.dev/attachments': [] };
+    expect((await node.cni({ command: 'GC', config: { ...CONFIG, ...both } })).exitCode).toBe(0);
+    expect(await liveAllocations('gc-listed')).toBe(2);
+    // An empty list is a list: of that network nothing lives.
+    const none = { 'cni.dev/valid-attachments': [] };
+    expect((await node.cni({ command: 'GC', config: { ...CONFIG, ...none } })).exitCode).toBe(0);
+    expect(await liveAllocations('gc-listed')).toBe(0);
     expect(await liveAllocations('gc-other-network')).toBe(2);
     for (const containerID of ids) await node.cni({ command: 'DEL', containerID });
   });

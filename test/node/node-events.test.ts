@@ -1,6 +1,9 @@
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { nodeSubnetName } from '../../src/api/index.ts';
+import { parseCIDR } from '../../src/net/index.ts';
 import { breakNft } from './broken-nft.ts';
+import { ip } from './namespaces.ts';
 import { eventually, NODE_NAME, pool, startNode, type TestNode } from './node.ts';
 
 /** What an agent tells people of its node by Events on the Node, and nobody asks for. */
@@ -31,38 +34,77 @@ test('a pool of which this node has no subnet, and why', async () => {
   await node.apply(
     pool('full', { cidrs: ['10.48.0.0/27'], nodeSubnetPrefixLength: { ipv4: 27 }, disabled: true }),
   );
-  const uid = await node.kubectl('get', 'ippool', 'full', '-o', 'jsonpath={.metadata.uid}');
-  await node.apply({
-    apiVersion: 'ipam.weft.dev/v1alpha1',
-    kind: 'NodeSubnet',
-    metadata: { name: '10.48.0.0-27' },
-    spec: {
-      cidr: '10.48.0.0/27',
-      pool: 'full',
-      poolUID: uid,
-      nodeName: 'another',
-      nodeUID: 'uid-another',
-      nextHops: ['192.0.2.77'],
-    },
-  });
+  await subnetOfAnother('10.48.0.0/27', 'full');
   await node.kubectl('patch', 'ippool', 'full', '--type=merge', '-p', '{"spec":{"disabled":false}}');
   expect(await told('NoNodeSubnet')).toMatch(
     /IPPool full on this node.*no \/27 is free in its CIDRs: nodes hold 1/,
   );
 });
 
-test('filters that have not been right for a while, and why; then all is put right', async () => {
-  const nft = await breakNft();
-  await node.apply(pool('more', { cidrs: ['10.49.0.0/24'] }));
-  const message = await told('NetworkBroken');
-  expect(message).toMatch(/have not been right for \d+ s: .*nft is broken/);
-  await nft.mend();
-  await eventually('the filters to know the pool', async () =>
-    (await execa('nft', ['list', 'table', 'inet', 'weft'])).stdout.includes('10.49.0.0/24')
-      ? true
-      : undefined,
+test(
+  'filters that have not been right for a while, and why; then all is put right',
+  { timeout: 200_000 },
+  async () => {
+    const nft = await breakNft();
+    await node.apply(pool('more', { cidrs: ['10.49.0.0/24'] }));
+    const message = await told('NetworkBroken');
+    expect(message).toMatch(/have not been right for \d+ s: .*nft is broken/);
+    // The node's pods are taken out of their Services for that: not before it has lasted for a minute.
+    const failed = await eventually(
+      'STATUS to fail',
+      async () => {
+        const { answer } = await node.cni({ command: 'STATUS' });
+        return answer?.code === undefined ? undefined : answer;
+      },
+      90_000,
+    );
+    expect(failed.code).toBe(51);
+    expect(failed.msg).toMatch(/broken for [67]\d s: .*nft is broken/);
+    await nft.mend();
+    await eventually('the filters to know the pool', async () =>
+      (await execa('nft', ['list', 'table', 'inet', 'weft'])).stdout.includes('10.49.0.0/24')
+        ? true
+        : undefined,
+    );
+    await eventually('STATUS to be content', async () =>
+      (await node.cni({ command: 'STATUS' })).exitCode === 0 ? true : undefined,
+    );
+  },
+);
+
+test('a route of somebody else in the place of one to another node, until it goes (F44)', async () => {
+  const own = await node.subnets('pods');
+  const free = ['10.47.0.128/26', '10.47.0.192/26'].find(
+    (cidr) => !own.includes(nodeSubnetName(parseCIDR(cidr))),
+  );
+  if (free === undefined) throw new Error(`the node holds more than one piece: ${own.join()}`);
+  await ip('route', 'add', free, 'via', '192.0.2.1', 'proto', 'static');
+  await subnetOfAnother(free, 'pods');
+  const message = await told('NetworkRefused');
+  expect(message).toMatch(
+    /the kernel of this node refuses what single nodes or pods need.*route 10\.47\.0\.\d+\/26.*EEXIST/,
+  );
+  expect(message).toContain(free);
+  expect(await ip('route', 'show', free)).toContain('proto static');
+  await ip('route', 'delete', free);
+  await eventually('the route to the node', async () =>
+    (await ip('route', 'show', free)).includes('via 192.0.2.77 dev eth0 proto 84') ? true : undefined,
   );
 });
+
+/** A subnet of another node on this link. */
+async function subnetOfAnother(cidr: string, ofPool: string): Promise<void> {
+  const poolUID = await node.kubectl('get', 'ippool', ofPool, '-o', 'jsonpath={.metadata.uid}');
+  await node.apply({
+    apiVersion: 'ipam.weft.dev/v1alpha1',
+    kind: 'NodeSubnet',
+    metadata: { name: nodeSubnetName(parseCIDR(cidr)) },
+    spec: {
+      ...{ cidr, pool: ofPool, poolUID, nextHops: ['192.0.2.77'] },
+      ...{ nodeName: 'another', nodeUID: 'uid-another' },
+    },
+  });
+}
 
 /** The message of the Event with that reason on this node. */
 function told(reason: string): Promise<string> {
