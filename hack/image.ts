@@ -14,7 +14,7 @@ export const IMAGE = 'ghcr.io/weft-dev/weft:v0.1.0';
  * Builds weft's image from the project's Dockerfile and what `npm run build` put into dist/, for machines without
  * a container engine and without a registry: on a base made of Debian packages, with this project's own Node.
  * Answers the path of an OCI archive for `ctr images import`. What has not changed is not built again: the base
- * by its packages, the image by the content of Dockerfile and dist/. All lies in a cache outside the checkout.
+ * by its packages, the image by the content of Dockerfile, of what that starts, and of dist/. All lies in a cache outside the checkout.
  * Safe to call from several processes at once.
  * Throws ImageBuildError.
  */
@@ -55,10 +55,11 @@ export class ImageBuildError extends Error {
 const ROOT = join(import.meta.dirname, '..');
 const DIST = join(ROOT, 'dist');
 const DOCKERFILE = join(ROOT, 'Dockerfile');
+const IMAGE_ROOT_SCRIPT = join(ROOT, 'hack/image-root.sh');
 const NODE = join(ROOT, 'node_modules', 'node', 'bin', 'node');
 
 /** What the agent starts, and what Node links to. */
-const PACKAGES = ['nftables', 'iptables', 'conntrack', 'ca-certificates', 'libstdc++6'];
+const PACKAGES = ['nftables', 'iptables', 'conntrack', 'libstdc++6'];
 const SUITE = 'bookworm';
 
 async function baseKey(): Promise<string> {
@@ -67,7 +68,7 @@ async function baseKey(): Promise<string> {
 }
 
 async function imageKey(base: string): Promise<string> {
-  const parts = [base, await readFile(DOCKERFILE, 'utf8')];
+  const parts = [base, await readFile(DOCKERFILE, 'utf8'), await readFile(IMAGE_ROOT_SCRIPT, 'utf8')];
   const files = (await readdir(DIST, { recursive: true, withFileTypes: true }).catch(missingDist))
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
