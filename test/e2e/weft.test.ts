@@ -19,6 +19,7 @@ import { renumberingTests } from './weft/renumbering.ts';
 import type { Stage } from './weft/stage.ts';
 import { stickyTests } from './weft/sticky.ts';
 import { tenantTests } from './weft/tenants.ts';
+import { uninstallTests } from './weft/uninstall.ts';
 
 // weft on a whole cluster: real kubelets and containerd, the real manifests. One cluster for all of it, in this
 // order; what takes a node or a pool away comes last.
@@ -51,4 +52,5 @@ describe('weft on a cluster', () => {
   describe('no controller', () => noControllerTests(stage));
   describe('controller', () => controllerTests(stage));
   describe('reboots', () => rebootTests(stage));
+  describe('uninstall', () => uninstallTests(stage));
 });

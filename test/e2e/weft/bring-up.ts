@@ -9,6 +9,7 @@ import type { Cluster } from '../../../hack/cluster/open.ts';
 import { stderrProgress, step } from '../../../hack/cluster/progress.ts';
 import { readState } from '../../../hack/cluster/state.ts';
 import { buildImage } from '../../../hack/image.ts';
+import { nodeDumps } from './node-dump.ts';
 import { openStage, type Stage } from './stage.ts';
 import { deployment, pool, POOL_NAME, service, WEB, WEB_PODS } from './workload.ts';
 
@@ -36,8 +37,9 @@ export async function bringUp(): Promise<Stage> {
   const cluster = await upCluster({ name: CLUSTER_NAME, nodes: 3, segments: 2 }, progress);
   await step(progress, 'the image into the nodes', () => cluster.importImage(archive));
   await requireNeverReady(cluster);
+  const before = await nodeDumps(cluster);
   await step(progress, 'applying everything at once', () => applyEverything(cluster));
-  return openStage(cluster);
+  return openStage(cluster, before);
 }
 
 /** Removes the cluster, unless it is to be kept. */

@@ -9,6 +9,8 @@ import type { Cluster } from '../../../hack/cluster/open.ts';
 export interface Stage {
   readonly cluster: Cluster;
   readonly client: KubeClient;
+  /** What each node was like before weft; empty on a cluster that is used again. */
+  readonly before: ReadonlyMap<string, readonly string[]>;
   allocations(): Promise<IPAllocation[]>;
   subnets(): Promise<NodeSubnet[]>;
   pool(name: string): Promise<IPPool>;
@@ -59,8 +61,8 @@ export type Node = z.output<typeof Node>;
 
 const WEFT = '/apis/ipam.weft.dev/v1alpha1';
 
-/** Opens the stage on a cluster that is up. */
-export async function openStage(cluster: Cluster): Promise<Stage> {
+/** Opens the stage on a cluster that is up. `before`: its nodes before weft, by nodeDumps. */
+export async function openStage(cluster: Cluster, before: Stage['before'] = new Map()): Promise<Stage> {
   const connection = await kubeconfigConnection(cluster.kubeconfig);
   const client = createKubeClient(connection, { userAgent: 'weft-e2e' });
   const get = (path: string) => client.request({ method: 'GET', path });
@@ -69,6 +71,7 @@ export async function openStage(cluster: Cluster): Promise<Stage> {
   return {
     cluster,
     client,
+    before,
     allocations: () => list(`${WEFT}/ipallocations`, IPAllocation),
     subnets: () => list(`${WEFT}/nodesubnets`, NodeSubnet),
     pool: async (name) => IPPool.parse(await get(`${WEFT}/ippools/${name}`)),
