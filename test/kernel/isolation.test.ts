@@ -234,25 +234,37 @@ describe('flows that are open when isolation is switched on', () => {
 });
 
 test('a Service leads no tenant to the pods of another', async () => {
-  const services = { 4: '10.96.0.9', 6: 'fd96::9' };
-  for (const family of IP_FAMILIES) {
-    const ip = family === 4 ? 'ip' : 'ip6';
-    nodeNamed('a').throwaway.sh(
-      `nft 'add table ${ip} service; add chain ${ip} service in { type nat hook prerouting priority -100; }; ` +
-        `add rule ${ip} service in ${ip} daddr ${services[family]} dnat to ${podOf('green', 'c').addresses[family]}'`,
-    );
-  }
+  const service = serveOn(nodeNamed('a'), podOf('green', 'c'));
   await apply({ blue: isolated() });
   for (const family of IP_FAMILIES) {
-    expect(await echoes(podOf('green', 'a').throwaway, services[family], true)).toBe(true);
-    expect(await echoes(podOf('blue', 'a').throwaway, services[family], false)).toBe(false);
+    expect(await echoes(podOf('green', 'a').throwaway, service.addresses[family], true)).toBe(true);
+    expect(await echoes(podOf('blue', 'a').throwaway, service.addresses[family], false)).toBe(false);
   }
   await apply({});
   for (const family of IP_FAMILIES) {
-    expect(await echoes(podOf('blue', 'a').throwaway, services[family], true)).toBe(true);
-    nodeNamed('a').throwaway.sh(`nft delete table ${family === 4 ? 'ip' : 'ip6'} service`);
+    expect(await echoes(podOf('blue', 'a').throwaway, service.addresses[family], true)).toBe(true);
   }
+  service.end();
 });
+
+/** What leads pods of that node to the other pod, by another address, as kube-proxy does. */
+function serveOn(
+  node: FabricNode,
+  pod: FabricPod,
+): { readonly addresses: Readonly<Record<IPFamily, string>>; end(): void } {
+  const addresses = { 4: '10.96.0.9', 6: 'fd96::9' };
+  for (const family of IP_FAMILIES) {
+    const ip = family === 4 ? 'ip' : 'ip6';
+    node.throwaway.sh(
+      `nft 'add table ${ip} service; add chain ${ip} service in { type nat hook prerouting priority -100; }; ` +
+        `add rule ${ip} service in ${ip} daddr ${addresses[family]} dnat to ${pod.addresses[family]}'`,
+    );
+  }
+  return {
+    addresses,
+    end: () => void node.throwaway.sh('nft delete table ip service; nft delete table ip6 service'),
+  };
+}
 
 describe('the DNS of the cluster', () => {
   const asks = async (
@@ -367,7 +379,8 @@ describe('at no moment', () => {
     const targets = [podOf('green', 'a'), podOf('green', 'b'), podOf('green', 'c')];
     const arrivals = targets.map(({ throwaway }) => countArrivals(throwaway, ECHO_REQUESTS));
     const blue = podOf('blue', 'a');
-    const probes = targets.flatMap(({ addresses }) =>
+    const service = serveOn(nodeNamed('a'), podOf('green', 'c'));
+    const probes = [...targets, service].flatMap(({ addresses }) =>
       IP_FAMILIES.map((family) => inPod(blue, ['ping', '-n', '-q', '-i', '0.01', addresses[family]])),
     );
     const friends = IP_FAMILIES.map((family) =>
@@ -386,6 +399,7 @@ describe('at no moment', () => {
       }
     }
     for (const ping of [...probes, ...friends]) ping.kill('SIGINT');
+    service.end();
     await apply(modes);
     expect(arrivals.map((count) => count())).toEqual([0, 0, 0]);
     for (const summary of summaries) expect(await summary).toMatch(/ 0% packet loss/);

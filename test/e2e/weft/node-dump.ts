@@ -3,8 +3,11 @@ import type { Cluster } from '../../../hack/cluster/open.ts';
 /** What weft may leave on a node, a line each: links, addresses, routes, rules, tables of filters, settings, files. */
 export async function nodeDump(cluster: Cluster, node: string): Promise<string[]> {
   const text = await cluster.execOnNode(node, ['sh', '-euc', SCRIPT]);
-  return text.split('\n').map((line) => line.replace(/ expires \S+/, '').trim());
+  return text.split('\n').map((line) => line.replaceAll(BY_BOOT, '').trim());
 }
+
+/** A node that has been rebooted has links of other numbers and MACs, from which the kernel makes link-local addresses. */
+const BY_BOOT = / expires \S+|@if\d+|\bfe80::[0-9a-f]+:[0-9a-f:]*/g;
 
 /** All nodes, by name. */
 export async function nodeDumps(cluster: Cluster): Promise<ReadonlyMap<string, readonly string[]>> {
