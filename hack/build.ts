@@ -28,6 +28,11 @@ export async function buildExecutable(): Promise<string> {
   return join(CHECKOUT, EXECUTABLE_PATH);
 }
 
+/** All that the image holds: what buildAll makes, and the reference plugin for the overlay config/bandwidth, which needs Go. */
+export async function buildForImage(): Promise<BuiltFile[]> {
+  return [...(await buildAll()), ...(await buildAll([BANDWIDTH.name]))];
+}
+
 /** The same for kubectl-weft. */
 export async function buildCLI(): Promise<string> {
   await buildAll([CLI.name]);
@@ -137,10 +142,7 @@ const BUNDLES = [
   { name: 'kubeconfig', entry: KUBECONFIG_READER },
 ];
 
-/**
- * Not weft's own, and in the image only if it is asked for: the reference plugin for the overlay config/bandwidth, made by
- * Go at the version that the local cluster uses.
- */
+/** Not weft's own: the reference plugin for the overlay config/bandwidth, made by Go at the version of the local cluster. */
 const BANDWIDTH: Target = {
   name: 'bandwidth',
   entry: 'hack/cluster/binaries/containerd/go.mod',
@@ -259,12 +261,12 @@ async function readIfThere(path: string): Promise<string | undefined> {
 }
 
 if (import.meta.main) {
-  // Besides all of weft, what is named: `npm run build -- bandwidth`.
-  const named = process.argv.slice(2);
-  const unknown = named.find((name) => name !== BANDWIDTH.name);
-  if (unknown !== undefined)
-    throw new Error(`there is nothing named ${unknown} to build besides weft itself`);
-  for (const { path, bytes, fresh } of [...(await buildAll()), ...(await buildAll(named))]) {
+  // Who has no Go, and never limits bandwidth by this image, goes without.
+  const without = '--without-bandwidth';
+  const [unknown] = process.argv.slice(2).filter((word) => word !== without);
+  if (unknown !== undefined) throw new Error(`unknown argument ${unknown}: there is only ${without}`);
+  const built = await (process.argv.includes(without) ? buildAll() : buildForImage());
+  for (const { path, bytes, fresh } of built) {
     const size =
       bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(0)} kB` : `${(bytes / 1024 / 1024).toFixed(1)} MB`;
     console.log(`${relative(CHECKOUT, path).padEnd(32)} ${size.padStart(9)}${fresh ? '' : '  unchanged'}`);

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Cluster } from './cluster/open.ts';
 import { step, type Progress } from './cluster/progress.ts';
-import { buildAll } from './build.ts';
+import { buildForImage } from './build.ts';
 import { buildImage } from './image.ts';
 
 /**
@@ -12,7 +12,7 @@ import { buildImage } from './image.ts';
  */
 export async function installWeft(cluster: Cluster, manifests: string, progress: Progress): Promise<void> {
   const root = join(import.meta.dirname, '..');
-  await step(progress, 'building executable and bundles', () => buildAll());
+  await step(progress, 'building executable and bundles', () => buildForImage());
   const archive = await buildImage(progress);
   await step(progress, "the image into the nodes' containerd", () => cluster.importImage(archive));
   await step(progress, 'kubectl apply -k config/default', () =>

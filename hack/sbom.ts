@@ -1,12 +1,15 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import * as z from 'zod';
 import { shippedPackages } from './build.ts';
+import { ensureBinaries } from './cluster/binaries.ts';
 
 /**
  * The bill of materials of what `npm run build` makes, as CycloneDX 1.5: the packages whose code is in it, and no others.
  * (`npm sbom` lists what is installed, of which most is left out of the bundles, and leaves out bun, whose runtime is in the
- * executable.) Two runs on the same sources answer the same. The rest of the image is its base's and Debian's to tell.
+ * executable.) The Go modules are those of the plugin bandwidth, as it says itself. Two runs on the same sources answer the
+ * same. The rest of the image says its packages itself, as Debian does (/var/lib/dpkg/status.d).
  */
 export async function billOfMaterials(): Promise<BillOfMaterials> {
   const lock = await readLock();
@@ -20,6 +23,7 @@ export async function billOfMaterials(): Promise<BillOfMaterials> {
   };
   // bun is no dependency of the sources: what it compiles has it inside.
   const itself = { ...root, dependencies: { ...root.dependencies, bun: '' } };
+  const modules = await goModules();
   const ref = `pkg:npm/weft@${root.version}`;
   return {
     bomFormat: 'CycloneDX',
@@ -35,18 +39,21 @@ export async function billOfMaterials(): Promise<BillOfMaterials> {
         licenses: licences(root.license),
       },
     },
-    components: entries.map(({ folder, entry }) => ({
-      'bom-ref': reference(folder, entry),
-      type: folder === 'node_modules/bun' ? 'platform' : 'library',
-      name: nameOf(folder),
-      version: entry.version,
-      scope: 'required',
-      purl: reference(folder, entry),
-      licenses: licences(entry.license),
-      hashes: [{ alg: 'SHA-512', content: sha512(folder, entry) }],
-    })),
+    components: [
+      ...entries.map(({ folder, entry }): Component => ({
+        'bom-ref': reference(folder, entry),
+        type: folder === 'node_modules/bun' ? 'platform' : 'library',
+        name: nameOf(folder),
+        version: entry.version,
+        scope: 'required',
+        purl: reference(folder, entry),
+        licenses: licences(entry.license),
+        hashes: [{ alg: 'SHA-512', content: sha512(folder, entry) }],
+      })),
+      ...modules,
+    ],
     dependencies: [
-      { ref, dependsOn: dependsOn('', itself) },
+      { ref, dependsOn: [...dependsOn('', itself), ...modules.map((one) => one['bom-ref'])] },
       ...entries.map(({ folder, entry }) => ({
         ref: reference(folder, entry),
         dependsOn: dependsOn(folder, entry),
@@ -72,7 +79,37 @@ export interface Component {
   readonly scope: 'required';
   readonly purl: string;
   readonly licenses: readonly object[];
-  readonly hashes: readonly { readonly alg: 'SHA-512'; readonly content: string }[];
+  readonly hashes?: readonly { readonly alg: 'SHA-512'; readonly content: string }[];
+  readonly properties?: readonly { readonly name: string; readonly value: string }[];
+}
+
+/** By `go version -m`: `mod PATH VERSION h1:…` is the plugin's, `dep …` each other module; the first line ends with Go's version. */
+async function goModules(): Promise<Component[]> {
+  const binary = join(await ensureBinaries(['bandwidth']), 'bandwidth');
+  const { stdout } = await execa('go', ['version', '-m', binary]);
+  const [, go] = /: go(\S+)$/m.exec(stdout) ?? [];
+  if (go === undefined)
+    throw new Error(`go version -m does not say by which Go ${binary} was made:\n${stdout}`);
+  const modules = [...stdout.matchAll(/^\t(?:mod|dep)\t(\S+)\t(\S+)\t(\S+)$/gm)];
+  return [
+    goModule('stdlib', go),
+    ...modules.map(([, path = '', version = '', sum]) => goModule(path, version, sum)),
+  ];
+}
+
+function goModule(path: string, version: string, sum?: string): Component {
+  const purl = `pkg:golang/${path}@${version}`;
+  return {
+    'bom-ref': purl,
+    type: path === 'stdlib' ? 'platform' : 'library',
+    name: path,
+    version,
+    scope: 'required',
+    purl,
+    // A binary does not say it.
+    licenses: [],
+    ...(sum === undefined ? {} : { properties: [{ name: 'go.sum', value: sum }] }),
+  };
 }
 
 const Package = z.object({

@@ -89,7 +89,7 @@ export class MissingPluginError extends Error {
   constructor(directory: string, name: string) {
     super(
       `the plugin ${name} is neither in ${directory} nor in this image: install the reference CNI plugins on the node, ` +
-        `or build the image after "npm run build -- ${name}"`,
+        'or take an image that was built with it (npm run build without --without-bandwidth)',
     );
   }
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, relative } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { buildAll } from '../../hack/build.ts';
+import { buildForImage } from '../../hack/build.ts';
 import { buildImage } from '../../hack/image.ts';
 
 /** What agent and controller run in (S20): whoever gets into a container of weft's finds nothing there to go on with. */
@@ -14,7 +14,7 @@ let root: string;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'weft-image-'));
   root = join(dir, 'root');
-  await buildAll();
+  await buildForImage();
   await unpack(await buildImage());
 });
 
@@ -33,6 +33,7 @@ describe('the image', () => {
       'usr/sbin/nft',
       'usr/sbin/xtables-legacy-multi',
       'usr/sbin/xtables-nft-multi',
+      'weft/cni/bandwidth',
       'weft/cni/weft',
     ]);
     const { stdout } = await execa('find', [root, '-perm', '/6000']);

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { buildAll } from '../../../hack/build.ts';
+import { buildForImage } from '../../../hack/build.ts';
 import { upCluster } from '../../../hack/cluster/cluster.ts';
 import { downCluster } from '../../../hack/cluster/down.ts';
 import type { Cluster } from '../../../hack/cluster/open.ts';
@@ -32,7 +32,7 @@ export async function bringUp(): Promise<Stage> {
     return openStage(await upCluster({ name: CLUSTER_NAME }, progress));
   }
   await downCluster(CLUSTER_NAME, progress);
-  await step(progress, 'building executable and bundles', () => buildAll());
+  await step(progress, 'building executable and bundles', () => buildForImage());
   const archive = await buildImage(progress);
   const cluster = await upCluster({ name: CLUSTER_NAME, nodes: 3, segments: 2 }, progress);
   await step(progress, 'the image into the nodes', () => cluster.importImage(archive));
