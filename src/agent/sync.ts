@@ -209,9 +209,12 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const { state } = changes;
     const drift: string[] = [];
     try {
-      const outcome = await filterTable.apply(state.filter, { verify: verifyFilters });
+      // A peer's packets are let in and sent to it by different tables: neither has to wait for the other.
+      const [outcome, { set, removed }] = await Promise.all([
+        filterTable.apply(state.filter, { verify: verifyFilters }),
+        applyPeerChanges(host, changes),
+      ]);
       if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
-      const { set, removed } = await applyPeerChanges(host, changes);
       for (const object of removed) previous.present.delete(object);
       for (const object of set) previous.present.add(object);
     } catch (error) {

@@ -119,7 +119,8 @@ function routedNodeState(input: DesiredInput): NodeState {
       ...own.filter(({ spec }) => !isHostPrefix(spec.cidr)).map(({ spec }) => unreachable(spec.cidr)),
       ...peers.flatMap((peer) => peerRoute(peer, sourceTowards(peer, { sources, uplinks }))),
     ],
-    neighbours: uniqueBy(tunnelled.map(peerNeighbour), ({ address }) => formatAddress(address)),
+    // Those of IPv6 are link-local: no number is one of both families.
+    neighbours: uniqueBy(tunnelled.map(peerNeighbour), ({ address }) => address.value),
     forwarding: uniqueBy(tunnelled.map(peerForwarding), ({ mac }) => mac),
     filter: desiredFilter({
       families,
@@ -403,8 +404,11 @@ function notes({ node, uplinks }: DesiredInput, peers: readonly PeerSubnet[]): r
 }
 
 /** The first of each key. */
-function uniqueBy<T>(items: readonly T[], key: (item: T) => string): T[] {
-  const seen = new Map<string, T>();
-  for (const item of items) if (!seen.has(key(item))) seen.set(key(item), item);
+function uniqueBy<T>(items: readonly T[], keyOf: (item: T) => string | bigint): T[] {
+  const seen = new Map<string | bigint, T>();
+  for (const item of items) {
+    const key = keyOf(item);
+    if (!seen.has(key)) seen.set(key, item);
+  }
   return [...seen.values()];
 }

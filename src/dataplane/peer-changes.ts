@@ -177,7 +177,8 @@ function changedList<T>(
   { add, remove }: Difference<T>,
   isSame: (a: T, b: T) => boolean,
 ): T[] {
-  return [...list.filter((item) => !remove.some((gone) => isSame(item, gone))), ...add];
+  const left = remove.length === 0 ? list : list.filter((item) => !remove.some((gone) => isSame(item, gone)));
+  return [...left, ...add];
 }
 
 function routeIdentity({ destination, metric, target, preferredSource }: NodeRoute): string {

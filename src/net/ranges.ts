@@ -41,6 +41,7 @@ export function subtractRanges(whole: Range, taken: readonly Range[]): Range[] {
 
 /** What one of the two lists covers. Both must be sorted, disjoint and without ranges that touch, and so is the answer. */
 export function rangesWith(ranges: readonly Range[], more: readonly Range[]): Range[] {
+  if (isFewBeside(more, ranges)) return withFew(ranges, more);
   const joined: Range[] = [];
   // Ranges of one list never touch: only next to one of the other is there anything to look at.
   let isNextToOther = false;
@@ -69,6 +70,7 @@ export function rangesWith(ranges: readonly Range[], more: readonly Range[]): Ra
 
 /** What of the ranges none of `taken` covers. Both must be sorted and disjoint, and so is the answer. */
 export function rangesWithout(ranges: readonly Range[], taken: readonly Range[]): Range[] {
+  if (isFewBeside(taken, ranges)) return withoutFew(ranges, taken);
   const left: Range[] = [];
   let at = 0;
   for (const range of ranges) {
@@ -92,6 +94,59 @@ export function rangesWithout(ranges: readonly Range[], taken: readonly Range[])
   }
   return left;
 }
+
+/** Where a few are looked for by halves, and not each of the others is looked at. */
+function isFewBeside(few: readonly Range[], ranges: readonly Range[]): boolean {
+  return few.length * 100 < ranges.length;
+}
+
+function withFew(ranges: readonly Range[], few: readonly Range[]): Range[] {
+  const joined = [...ranges];
+  for (const { first, last } of few) {
+    // Those that it overlaps or touches become one with it.
+    const from = firstThat(joined, (range) => range.last + 1n >= first);
+    const to = firstThat(joined, (range) => range.first > last + 1n);
+    const [one, other] = [joined[from], joined[to - 1]];
+    const isApart = one === undefined || other === undefined || from >= to;
+    const merged = isApart
+      ? { first, last }
+      : { first: smaller(first, one.first), last: greater(last, other.last) };
+    joined.splice(from, to - from, merged);
+  }
+  return joined;
+}
+
+function withoutFew(ranges: readonly Range[], few: readonly Range[]): Range[] {
+  const left = [...ranges];
+  for (const { first, last } of few) {
+    const from = firstThat(left, (range) => range.last >= first);
+    const to = firstThat(left, (range) => range.first > last);
+    const [one, other] = [left[from], left[to - 1]];
+    if (one === undefined || other === undefined || from >= to) continue;
+    left.splice(
+      from,
+      to - from,
+      ...(one.first < first ? [{ first: one.first, last: first - 1n }] : []),
+      ...(other.last > last ? [{ first: last + 1n, last: other.last }] : []),
+    );
+  }
+  return left;
+}
+
+/** The place of the first range of which it holds, if it holds of all after that, too; the length where of none. */
+function firstThat(ranges: readonly Range[], holds: (range: Range) => boolean): number {
+  let [low, high] = [0, ranges.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const range = ranges[middle];
+    if (range === undefined || holds(range)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+const smaller = (a: bigint, b: bigint) => (a < b ? a : b);
+const greater = (a: bigint, b: bigint) => (a > b ? a : b);
 
 /** What of `range` one of the ranges covers. They must be sorted and disjoint, and so is the answer. */
 export function intersectRanges(range: Range, ranges: readonly Range[]): Range[] {

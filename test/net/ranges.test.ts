@@ -114,3 +114,31 @@ describe('rangesWith', () => {
     );
   });
 });
+
+describe('a few beside very many', () => {
+  /** Ranges of four addresses with gaps of six, so that a range of the few may touch, join or split several. */
+  const many = Array.from({ length: 400 }, (_, i) => range(10 * i, 10 * i + 3));
+  const few = fc
+    .array(
+      fc
+        .tuple(fc.nat({ max: 4_010 }), fc.nat({ max: 45 }))
+        .map(([first, more]) => range(first, first + more)),
+      { maxLength: 3 },
+    )
+    .map(mergeRanges);
+
+  it('are put with them and taken out of them as one by one', () => {
+    fc.assert(
+      fc.property(few, (some) => {
+        expect(rangesWith(many, some)).toEqual(mergeRanges([...many, ...some]));
+        expect(rangesWithout(many, some)).toEqual(many.flatMap((one) => subtractRanges(one, some)));
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it('leave the others as the objects that they were', () => {
+    const changed = rangesWithout(rangesWith(many, [range(15, 16)]), [range(2_000, 2_003)]);
+    expect(changed.filter((one) => many.includes(one))).toHaveLength(399);
+  });
+});
