@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { build, type BuildOptions } from 'esbuild';
 import { execa } from 'execa';
 
@@ -65,13 +65,15 @@ export function packageOf(path: string): string | undefined {
 
 /**
  * Compiles a program to one executable with its runtime inside. Without the last two flags it would obey files in
- * whatever directory a container runtime happens to stand in. Renamed into place: one that runs is left alone.
+ * whatever directory a container runtime happens to stand in. Renamed into place: one that runs is left alone. The
+ * same sources give the same bytes, on another machine too: the executable has its first name in it, but not its folder's.
  */
 export async function compile(entry: string, outfile: string): Promise<void> {
   const flags = ['--compile', '--minify', '--bytecode', '--format=esm'];
   const autoloadNothing = ['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'];
-  const draft = `${outfile}.${randomUUID()}`;
-  await mkdir(dirname(outfile), { recursive: true });
+  const folder = join(dirname(outfile), `.${randomUUID()}`);
+  const draft = join(folder, basename(outfile));
+  await mkdir(folder, { recursive: true });
   try {
     await execa('bun', ['build', ...flags, ...autoloadNothing, entry, '--outfile', draft], {
       cwd: CHECKOUT,
@@ -81,7 +83,7 @@ export async function compile(entry: string, outfile: string): Promise<void> {
     await chmod(draft, 0o755);
     await rename(draft, outfile);
   } finally {
-    await rm(draft, { force: true });
+    await rm(folder, { recursive: true, force: true });
   }
 }
 

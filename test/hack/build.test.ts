@@ -1,9 +1,9 @@
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { buildAll } from '../../hack/build.ts';
+import { buildAll, compile } from '../../hack/build.ts';
 
 const DIST = join(import.meta.dirname, '../../dist');
 
@@ -18,6 +18,20 @@ it('leaves alone what has not changed', { timeout: 120_000 }, async () => {
   const again = await buildAll();
   expect(again.length).toBeGreaterThan(3);
   expect(again.filter(({ fresh }) => fresh)).toEqual([]);
+});
+
+it('compiles the same sources to the same bytes, wherever they are', { timeout: 120_000 }, async () => {
+  const compiled = [];
+  for (const folder of ['one', 'another']) {
+    await mkdir(join(elsewhere, folder));
+    const made = join(elsewhere, folder, 'hello');
+    const source = `${made}.ts`;
+    await writeFile(source, "console.log('hello');\n");
+    await compile(source, made);
+    expect(await readdir(join(elsewhere, folder))).toEqual(['hello', 'hello.ts']);
+    compiled.push(await readFile(made));
+  }
+  expect(compiled[0]?.equals(compiled[1] ?? Buffer.alloc(0))).toBe(true);
 });
 
 it.each(['agent', 'controller'])(
