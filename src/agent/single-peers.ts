@@ -22,22 +22,18 @@ export class VxlanGoneError extends Error {
   }
 }
 
-/** By the names that a whole comparison would use. */
-export interface ChangedObjects {
-  readonly set: readonly string[];
-  readonly removed: readonly string[];
-}
-
 /**
  * Does in the kernel what single peers need and no longer need, without looking at anything else there. What is needed
- * comes first and what is no longer needed goes last, as in a whole comparison.
+ * comes first and what is no longer needed goes last, as in a whole comparison; by whose names objects are told here.
+ * `beforehand` is told what is about to come and to go: of some of it the kernel tells as of anybody's deed.
  * @throws MissingLinkError, VxlanGoneError, NetlinkError or NetlinkBatchError where the kernel is not as it was left: a part may have
  *   been done, and a whole comparison is to follow
  */
 export async function applyPeerChanges(
   host: NetlinkSocket,
   { routes, neighbours, forwarding }: Pick<PeerChanges, 'routes' | 'neighbours' | 'forwarding'>,
-): Promise<ChangedObjects> {
+  beforehand: (objects: { readonly set: readonly string[]; readonly removed: readonly string[] }) => void,
+): Promise<void> {
   const links = linksOf(host, routes);
   const linkNames = new Map([...links].map(([name, index]) => [index, name]));
   const resolved = {
@@ -50,17 +46,16 @@ export async function applyPeerChanges(
     return link.index;
   });
 
-  host.execute(tunnel.set);
-  await applyRoutes(host, resolved);
-  host.execute(tunnel.remove);
-
   const text = (route: Route) => routeText(route, linkNames);
   const objects = (which: 'add' | 'remove') => [
     ...resolved[which].map(text),
     ...neighbours[which].map(neighbourText),
     ...forwarding[which].map(forwardingText),
   ];
-  return { set: objects('add'), removed: objects('remove') };
+  beforehand({ set: objects('add'), removed: objects('remove') });
+  host.execute(tunnel.set);
+  await applyRoutes(host, resolved);
+  host.execute(tunnel.remove);
 }
 
 /** The links of the routes, by name. One that is not there is missed where its route is resolved. */

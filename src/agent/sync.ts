@@ -203,6 +203,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
    */
   async function followPeers(sources: NodeSources, verifyFilters: boolean): Promise<boolean> {
     if (previous === undefined) return false;
+    const { present } = previous;
     const input = inputOf(sources);
     const changes = peerChanges(previous.input, input, previous.state);
     if (changes === undefined) return false;
@@ -210,13 +211,17 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const drift: string[] = [];
     try {
       // A peer's packets are let in and sent to it by different tables: neither has to wait for the other.
-      const [outcome, { set, removed }] = await Promise.all([
-        filterTable.apply(state.filter, { verify: verifyFilters }),
-        applyPeerChanges(host, changes),
-      ]);
+      const filters = filterTable.apply(state.filter, { verify: verifyFilters });
+      // What it fails with is told when it is waited for.
+      filters.catch(() => undefined);
+      await applyPeerChanges(host, changes, ({ set, removed }) => {
+        // Asked for, or no longer, before the kernel tells of it: else everything would be compared.
+        for (const object of removed) present.delete(object);
+        for (const object of set) present.add(object);
+        if (previous !== undefined) previous = { ...previous, state };
+      });
+      const outcome = await filters;
       if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
-      for (const object of removed) previous.present.delete(object);
-      for (const object of set) previous.present.add(object);
     } catch (error) {
       // The kernel is not as it was left. What is wrong with it, the comparison that follows finds, or meets again.
       log.info({ err: error }, 'what single nodes need could not be set by itself: everything is compared');
