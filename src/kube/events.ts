@@ -54,11 +54,26 @@ const SERIES_MS = 10 * 60_000;
 const BURST = 50;
 const REFILL_MS = 1_000;
 
-/** How many series are remembered. */
+/** The last of these are for what has not been said yet: who says it once must not be silenced by who goes on and on. */
+const RESERVED = 20;
+
+/**
+ * So many texts of one reason an object has in Events of their own. A text that counts down is another one each time: what
+ * comes after these takes the place of the last.
+ */
+const TEXTS = 5;
+
+/** For how many objects and reasons it is remembered what they said. */
 const REMEMBERED = 1_000;
 
-interface Series {
+/** What was said of one object for one reason. */
+interface Topic {
   readonly startedAtMs: number;
+  /** By text, the latest last. */
+  readonly series: Map<string, Series>;
+}
+
+interface Series {
   /** The Event's name, once it has been created. */
   name: Promise<string | undefined>;
   count: number;
@@ -68,30 +83,24 @@ interface Series {
 /** Records Events, repeated ones as a count, and never more than the apiserver likes. */
 export function eventRecorder(parts: EventRecorderParts): EventRecorder {
   const { client, clock, log, component, instance, observe = () => undefined } = parts;
-  const series = new Map<string, Series>();
+  const topics = new Map<string, Topic>();
   const writing = new Set<Promise<unknown>>();
   let tokens = BURST;
   let refilledAtMs = clock.nowMs();
 
   return {
     record(event) {
-      const key = JSON.stringify([
-        event.object.uid,
-        event.object.name,
-        event.type,
-        event.reason,
-        event.message,
-      ]);
-      const known = series.get(key);
       const nowMs = clock.nowMs();
-      if (known !== undefined && nowMs - known.startedAtMs < SERIES_MS) {
+      const topic = topicOf(event, nowMs);
+      const known = topic.series.get(event.message) ?? replacedBy(event, topic);
+      if (known !== undefined) {
         known.count += 1;
         observe('repeated');
         if (nowMs - known.writtenAtMs < REPEAT_MS) return;
         known.writtenAtMs = nowMs;
         return background(event, countUp(known, event));
       }
-      if (!takeToken()) {
+      if (!takeToken(topic.series.size === 0 ? 0 : RESERVED)) {
         observe('dropped');
         return log.warn(
           { object: event.object.name, reason: event.reason },
@@ -99,15 +108,37 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
         );
       }
       const name = create(event);
-      series.delete(key);
-      series.set(key, { startedAtMs: nowMs, name, count: 1, writtenAtMs: nowMs });
-      forgetOldest();
+      topic.series.set(event.message, { name, count: 1, writtenAtMs: nowMs });
       background(event, name);
     },
     async settled() {
       while (writing.size > 0) await Promise.all(writing);
     },
   };
+
+  function topicOf({ object, type, reason }: EventRecord, nowMs: number): Topic {
+    const key = JSON.stringify([object.uid, object.name, type, reason]);
+    const known = topics.get(key);
+    if (known !== undefined && nowMs - known.startedAtMs < SERIES_MS) return known;
+    const topic: Topic = { startedAtMs: nowMs, series: new Map() };
+    topics.delete(key);
+    topics.set(key, topic);
+    for (const oldest of topics.keys()) {
+      if (topics.size <= REMEMBERED) break;
+      topics.delete(oldest);
+    }
+    return topic;
+  }
+
+  /** The latest Event of a topic that has its fill of them, which says this text from now on. */
+  function replacedBy({ message }: EventRecord, { series }: Topic): Series | undefined {
+    if (series.size < TEXTS) return undefined;
+    const [text, latest] = [...series].at(-1) ?? [];
+    if (text === undefined || latest === undefined) return undefined;
+    series.delete(text);
+    series.set(message, latest);
+    return latest;
+  }
 
   function background(event: EventRecord, work: Promise<unknown>): void {
     const settled = work
@@ -133,7 +164,7 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
         involvedObject: object,
         type,
         reason,
-        message: message.slice(0, 1_024),
+        message: shortened(message),
         source: { component, host: instance },
         reportingComponent: component,
         reportingInstance: instance,
@@ -155,7 +186,7 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
         method: 'PATCH',
         path: `${eventsPath(namespaceOf(event.object))}/${name}`,
         contentType: MERGE_PATCH,
-        body: { count: known.count, lastTimestamp: secondsTime() },
+        body: { count: known.count, lastTimestamp: secondsTime(), message: shortened(event.message) },
       });
     } catch (error) {
       if (!(error instanceof NotFoundError)) throw error;
@@ -164,26 +195,23 @@ export function eventRecorder(parts: EventRecorderParts): EventRecorder {
     }
   }
 
-  function takeToken(): boolean {
+  /** One of those above `kept`. */
+  function takeToken(kept: number): boolean {
     const refills = Math.floor((clock.nowMs() - refilledAtMs) / REFILL_MS);
     tokens = Math.min(BURST, tokens + refills);
     refilledAtMs += refills * REFILL_MS;
-    if (tokens === 0) return false;
+    if (tokens <= kept) return false;
     tokens -= 1;
     return true;
-  }
-
-  function forgetOldest(): void {
-    for (const key of series.keys()) {
-      if (series.size <= REMEMBERED) return;
-      series.delete(key);
-    }
   }
 
   function secondsTime(): string {
     return `${clock.wallTime().toISOString().slice(0, 19)}Z`;
   }
 }
+
+/** The apiserver takes no longer ones. */
+const shortened = (message: string) => message.slice(0, 1_024);
 
 function namespaceOf(object: EventObject): string {
   return object.namespace ?? 'default';

@@ -147,16 +147,56 @@ describe('Events', () => {
     });
   });
 
-  it('are dropped with a word in the log beyond what the apiserver should bear', async () => {
-    const clock = { ...createSystemClock(), nowMs: () => 0 };
+  it('with ever other texts are a few, of which the last one says the latest', async () => {
+    let nowMs = 0;
+    const clock = { ...createSystemClock(), nowMs: () => nowMs };
+    const { record, settled, told } = recorder({ clock, log: keepingLog() });
+    const countsDown = (seconds: number) =>
+      record({ object, type: 'Warning', reason: 'Waits', message: `the next comes free in ${seconds} s` });
+    for (let seconds = 60; seconds > 0; seconds--) countsDown(seconds);
+    nowMs += 61_000;
+    countsDown(0);
+    await settled();
+    expect(told.filter((outcome) => outcome === 'dropped')).toEqual([]);
+    const found = await events('Waits');
+    expect(found.map(({ count, message }) => `${count} ${message}`).sort()).toEqual([
+      ...[57, 58, 59, 60].map((seconds) => `1 the next comes free in ${seconds} s`),
+      '57 the next comes free in 0 s',
+    ]);
+  });
+
+  it('are dropped with a word in the log beyond what the apiserver should bear, but not what is said first', async () => {
+    let nowMs = 0;
+    const clock = { ...createSystemClock(), nowMs: () => nowMs };
     const log = keepingLog();
     const { record, settled, told } = recorder({ clock, log });
-    for (let n = 0; n < 60; n++) record({ object, type: 'Normal', reason: 'Many', message: `number ${n}` });
+    const says = (number: number, message: string) =>
+      record({ object: { ...object, uid: `uid-${number}` }, type: 'Normal', reason: 'Many', message });
+    // Forty pods that wait, each with another text each time, for as long as one Event speaks for others.
+    for (let round = 0; round < 40; round++) {
+      nowMs += 15_000;
+      for (let pod = 0; pod < 40; pod++) says(pod, `pod ${pod} waits, ${round}`);
+    }
+    record({ object: { ...object, uid: 'other' }, type: 'Warning', reason: 'Once', message: 'a conflict' });
     await settled();
-    expect(await events('Many')).toHaveLength(50);
-    expect(log.lines).toHaveLength(10);
-    expect(told.filter((outcome) => outcome === 'dropped')).toHaveLength(10);
-    expect(told.filter((outcome) => outcome === 'written')).toHaveLength(50);
+    expect(await events('Once')).toHaveLength(1);
+    expect(told.filter((outcome) => outcome === 'written').length).toBeLessThanOrEqual(1 + 40 * 5);
+    const dropped = told.filter((outcome) => outcome === 'dropped').length;
+    expect(dropped).toBeGreaterThan(0);
+    expect(log.lines).toHaveLength(dropped);
+
+    // At once, too: of a hundred that nobody has heard of as many are written as come at once.
+    const crowd = recorder({ clock, log });
+    for (let number = 0; number < 100; number++) {
+      crowd.record({
+        object: { ...object, uid: `crowd-${number}` },
+        type: 'Normal',
+        reason: 'Crowd',
+        message: '',
+      });
+    }
+    await crowd.settled();
+    expect(crowd.told.filter((outcome) => outcome === 'written')).toHaveLength(50);
   });
 
   function recorder({
