@@ -1,5 +1,5 @@
-# The image of agent and controller: Node, the programs that they start, and what `npm run build` made. It holds no shell,
-# no package manager and no sources. Run `npm run build` first:
+# The image of agent and controller: Node, the programs that they start or people look with, and what `npm run build` made.
+# It holds no shell, no package manager and no sources. Run `npm run build` first:
 #   docker build -t ghcr.io/weft-dev/weft:v0.1.0 .
 ARG BASE=docker.io/library/node:24-bookworm-slim
 FROM ${BASE} AS base
@@ -17,11 +17,18 @@ RUN set -eu; \
 COPY hack/image-root.sh /
 RUN sh /image-root.sh /image-root
 
+# Half of all bytes, and they change seldom: with a fixed time they are the same layers wherever they are built.
+FROM base AS seldom
+COPY dist/cni/ /cni/weft/cni/
+COPY dist/koffi/ /koffi/weft/koffi/
+RUN find /cni /koffi -exec touch -d @0 {} +
+
 FROM scratch
 # What changes least comes first, so that an upgrade moves few bytes.
-COPY --from=base /image-root/ /
-COPY dist/cni/ /weft/cni/
-COPY dist/koffi/ /weft/koffi/
+COPY --from=base /image-root/debian/ /
+COPY --from=base /image-root/node/ /
+COPY --from=seldom /cni/ /
+COPY --from=seldom /koffi/ /
 COPY dist/*.mjs /weft/
 
 # Two malloc arenas instead of eight for each core: agent and controller keep 10 MB less.

@@ -1,36 +1,42 @@
 #!/bin/sh
-# Collects in a folder what weft's image holds of its base: Node, the programs that the agent starts, what those load, and
-# what scanners and licences ask for of each package. No shell, no package manager, nothing else. Run in the base (Debian):
+# Collects what weft's image holds of its base: Node, the programs that the agent starts, what those load, and what scanners
+# and licences ask for of each package. No shell, no package manager, nothing else. Run in the base (Debian):
 #   sh image-root.sh FOLDER
+# Node comes into FOLDER/node, all else into FOLDER/debian: layers of their own, since they change at different times.
 set -eu
-root=$1
-package_list=$(mktemp)
-programs='node nft conntrack iptables ip6tables iptables-legacy ip6tables-legacy'
+programs='nft conntrack iptables ip6tables iptables-legacy ip6tables-legacy'
+root=$1/debian
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-# A file under its own path, its folder without links; what a link names comes in its place. Notes its package.
-take() {
-  folder=$(readlink -f "$(dirname "$1")")
-  file=$folder/$(basename "$1")
-  [ -e "$root$file" ] && return
-  mkdir -p "$root$folder"
-  cp -L -p "$file" "$root$file"
-  # dpkg knows some files by the path before /usr was merged. Node is of no package where it was copied.
-  { dpkg-query -S "$file" || dpkg-query -S "${file#/usr}"; } 2>/dev/null | sed -n '1s/[:,].*//p' >>"$package_list"
+fail() {
+  echo "image-root: $1" >&2
+  exit 1
 }
 
-# What it is linked to, the loader too.
+where() {
+  command -v "$1" || fail "the base has no $1"
+}
+
+# A file under its own path, its folder without links; what a link names comes in its place.
+take() {
+  file=$(readlink -f "$(dirname "$1")")/$(basename "$1")
+  [ ! -e "$root$file" ] || return 0
+  mkdir -p "$root$(dirname "$file")"
+  cp -L -p "$file" "$root$file"
+  echo "$file" >>"$work/files"
+}
+
+# What these are linked to, the loader too.
 take_libraries() {
-  ldd "$1" >"$root.ldd"
-  if grep 'not found' "$root.ldd"; then
-    echo "image-root: $1 lacks a library" >&2
-    exit 1
-  fi
-  for library in $(sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) .*/\1/p' "$root.ldd"); do
+  ldd "$@" >"$work/libraries" 2>&1 || fail "$1: $(cat "$work/libraries")"
+  ! grep -q 'not found' "$work/libraries" || fail "$1${2+ or the like} lacks $(grep 'not found' "$work/libraries")"
+  for library in $(sed -n 's/^.*=> \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]\{1,\}\(\/[^ ]*\) .*/\1/p' "$work/libraries" | sort -u); do
     take "$library"
   done
 }
 
-mkdir -p "$root"
+mkdir -p "$root/etc" "$root/var/lib/dpkg/status.d"
 # /lib and the like are links where /usr is merged, and the loader is named by such a path.
 for folder in bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$folder" ]; then
@@ -40,8 +46,16 @@ for folder in bin sbin lib lib32 lib64 libx32; do
   fi
 done
 
+# As it is published, it lies in a folder bin, and its licence beside that.
+node=$(readlink -f "$(where node)")
+take_libraries "$node"
+for file in "$node" "${node%/bin/*}/LICENSE"; do
+  mkdir -p "$1/node$(dirname "$file")"
+  cp -p "$file" "$1/node$file"
+done
+
 for program in $programs; do
-  path=$(command -v "$program")
+  path=$(where "$program")
   real=$(readlink -f "$path")
   take "$real"
   take_libraries "$real"
@@ -50,20 +64,32 @@ for program in $programs; do
   [ -e "$root$name" ] || ln -s "$real" "$root$name"
 done
 
-# iptables loads these by name, also those of rules that others have made.
-plugins=$(dirname "$(dpkg-query -L libxtables12 iptables | grep '/xtables/libxt_comment.so$')")
+# iptables and nft load these by name, also those of rules that others have made.
+plugins=$(dpkg-query -S '*/xtables/libxt_comment.so' | sed 's/^[^/]*//; s/\/[^/]*$//')
 for plugin in "$plugins"/*.so; do take "$plugin"; done
+take_libraries "$plugins"/*.so
 
+take /usr/lib/os-release
+ln -s ../usr/lib/os-release "$root/etc/os-release"
+# dpkg knows some files by the path before /usr was merged.
+sed 's/^\/usr//' "$work/files" | sort >"$work/unmerged"
+cat "$work/files" "$work/unmerged" | xargs dpkg-query -S >"$work/owners" 2>/dev/null || true
+sed 's/^.*: //; s/^\/usr//' "$work/owners" | sort -u | comm -13 - "$work/unmerged" >"$work/foreign"
+[ ! -s "$work/foreign" ] || fail "of no package: $(cat "$work/foreign")"
 # As images without a package manager tell scanners what they are made of.
-mkdir -p "$root/var/lib/dpkg/status.d" "$root/etc"
-sort -u "$package_list" | while read -r package; do
+sed '/^diversion/d; s/[:,].*//' "$work/owners" | sort -u | while read -r package; do
   dpkg-query -s "$package" >"$root/var/lib/dpkg/status.d/$package"
   mkdir -p "$root/usr/share/doc/$package"
-  cp -L "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
+  cp -L -p "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
 done
-cp -L /etc/os-release "$root/etc/os-release"
+# The licences that those name and do not repeat.
+for licence in $(grep -ohr '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$root/usr/share/doc" | sort -u); do
+  take "$licence"
+done
+
 # Without it the C library asks DNS first, and /etc/hosts only where there is none.
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 echo 'root:x:0:0:root:/:/nonexistent' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
-rm -f "$root.ldd" "$package_list"
+# The same packages give the same layers, whenever and wherever they are collected.
+find "$1" -exec touch -h -d @0 {} +

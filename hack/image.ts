@@ -57,14 +57,22 @@ const DIST = join(ROOT, 'dist');
 const DOCKERFILE = join(ROOT, 'Dockerfile');
 const IMAGE_ROOT_SCRIPT = join(ROOT, 'hack/image-root.sh');
 const NODE = join(ROOT, 'node_modules', 'node', 'bin', 'node');
+const NODE_LICENCE = join(ROOT, `node_modules/node/node_modules/node-linux-${process.arch}/LICENSE`);
 
 /** What the agent starts, and what Node links to. */
 const PACKAGES = ['nftables', 'iptables', 'conntrack', 'libstdc++6'];
 const SUITE = 'bookworm';
 
+/** With Node and its licence where Node's own images have them. */
+const BASE_RECIPE = `FROM scratch
+ADD base.tar /
+COPY node /usr/local/bin/node
+COPY LICENSE /usr/local/LICENSE
+`;
+
 async function baseKey(): Promise<string> {
   const { stdout: version } = await execa(NODE, ['--version']);
-  return hashOf([SUITE, process.arch, version, ...PACKAGES]);
+  return hashOf([SUITE, process.arch, version, BASE_RECIPE, ...PACKAGES]);
 }
 
 async function imageKey(base: string): Promise<string> {
@@ -73,7 +81,7 @@ async function imageKey(base: string): Promise<string> {
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     // What .dockerignore leaves out.
-    .filter((file) => !/\.map$|\/\.stamps\/|\/kubectl[^/]*$/.test(file))
+    .filter((file) => !/\.map$|(^|\/)\.|^kubectl/.test(relative(DIST, file)))
     .sort();
   for (const file of files) {
     const { mode } = await stat(file);
@@ -103,8 +111,8 @@ async function buildBase(cache: string, base: string): Promise<void> {
     const include = `--include=${PACKAGES.join(',')}`;
     await run('mmdebstrap', ['--variant=essential', include, SUITE, join(context, 'base.tar')]);
     await copyFile(NODE, join(context, 'node'));
-    const lines = ['FROM scratch', 'ADD base.tar /', 'COPY node /usr/local/bin/node'];
-    await writeFile(join(context, 'Containerfile'), `${lines.join('\n')}\n`);
+    await copyFile(NODE_LICENCE, join(context, 'LICENSE'));
+    await writeFile(join(context, 'Containerfile'), BASE_RECIPE);
     await buildah(cache, ['bud', '--isolation', 'chroot', '--tag', base, context]);
   } finally {
     await rm(context, { recursive: true, force: true });
@@ -130,6 +138,8 @@ async function removeOlder(cache: string, newest: string): Promise<void> {
   for (const name of archives) {
     if (join(cache, name) !== newest) await rm(join(cache, name));
   }
+  // A build that failed or was killed leaves its container, and no image that one stands on can be removed.
+  await buildah(cache, ['rm', '--all']);
   await buildah(cache, ['rmi', '--prune']);
 }
 
