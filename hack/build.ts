@@ -129,9 +129,9 @@ const CLI: Target = {
   },
 };
 
-/** koffi's native part, where its loader looks for it; see `bundle`. */
+/** koffi's native part for glibc, where its loader looks for it; see `bundle`. */
 const NATIVE_PACKAGE = `node_modules/@koromix/koffi-linux-${process.arch}`;
-const NATIVE_MODULES = ['linux', 'musl'].map((libc) => `${libc}_${process.arch}/koffi.node`);
+const NATIVE_MODULE = `linux_${process.arch}/koffi.node`;
 
 /** Imported by who was given a kubeconfig, never in a pod: a bundle of its own, which costs 17 MB of memory to load. */
 const KUBECONFIG_READER = 'src/kube/kubeconfig.ts';
@@ -165,8 +165,8 @@ const TARGETS: readonly Target[] = [
   {
     name: 'native',
     entry: `${NATIVE_PACKAGE}/package.json`,
-    files: NATIVE_MODULES.map((path) => `dist/koffi/${path}`),
-    make: copyNativeModules,
+    files: [`dist/koffi/${NATIVE_MODULE}`],
+    make: copyNativeModule,
   },
   ...BUNDLES.map(({ name, entry }) => ({
     name,
@@ -215,12 +215,10 @@ function bundleOptions(entry: string, outfile: string): BuildOptions {
   };
 }
 
-async function copyNativeModules(entry: string): Promise<void> {
-  for (const path of NATIVE_MODULES) {
-    const target = join(CHECKOUT, 'dist/koffi', path);
-    await mkdir(dirname(target), { recursive: true });
-    await copyFile(join(CHECKOUT, entry, '..', path), target);
-  }
+async function copyNativeModule(entry: string): Promise<void> {
+  const target = join(CHECKOUT, 'dist/koffi', NATIVE_MODULE);
+  await mkdir(dirname(target), { recursive: true });
+  await copyFile(join(CHECKOUT, entry, '..', NATIVE_MODULE), target);
 }
 
 async function buildIfChanged(target: Target): Promise<boolean> {
