@@ -1,5 +1,5 @@
 #!/bin/sh
-# Collects what weft's image holds of its base: Node, the programs that the agent starts, what those load, and what scanners
+# Collects what weft's image holds of its base: Node, nft, conntrack, iptables, what those load, and what scanners
 # and licences ask for of each package. No shell, no package manager, nothing else. Run in the base (Debian):
 #   sh image-root.sh FOLDER
 # Node comes into FOLDER/node, all else into FOLDER/debian: layers of their own, since they change at different times.
