@@ -193,6 +193,12 @@ describe('a pool that fills up', () => {
     expect(refused.answer?.msg).toContain('small: it is disabled');
     expect((await node.allocations('s3')).length).toBe(1);
     expect(await node.subnets('small')).toEqual(['10.3.0.4-30']);
+    // s1 has moved here.
+    await del('s1');
+    await del('s3');
+    await eventually('the subnet to go back with its last address', async () =>
+      (await node.subnets('small')).length === 0 ? true : undefined,
+    );
   });
 });
 
