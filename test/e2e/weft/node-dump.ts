@@ -3,7 +3,8 @@ import type { Cluster } from '../../../hack/cluster/open.ts';
 /** What weft may leave on a node, a line each: links, addresses, routes, rules, tables of filters, settings, files. */
 export async function nodeDump(cluster: Cluster, node: string): Promise<string[]> {
   const text = await cluster.execOnNode(node, ['sh', '-euc', SCRIPT]);
-  return text.split('\n').map((line) => line.replaceAll(BY_BOOT, '').trim());
+  // `ip -brief` aligns its columns by what goes.
+  return text.split('\n').map((line) => line.replaceAll(BY_BOOT, '').replaceAll(/\s+/g, ' ').trim());
 }
 
 /** A node that has been rebooted has links of other numbers and MACs, from which the kernel makes link-local addresses. */
