@@ -3,7 +3,9 @@ import {
   NODE_SET_NAMES,
   nodeSetChanges,
   nodeSetElements,
+  REMOVE_HOLD,
   renderFilter,
+  renderHold,
   withoutNodes,
   type AttachmentRules,
   type FilterState,
@@ -14,7 +16,7 @@ import { applyNft, CommandError, readNftTable, type CommandRunner, type NftTable
 /** Our nft table, kept as it was applied. */
 export interface FilterTable {
   /**
-   * Exchanges the table in one transaction if other rules are desired, or, where `verify` is set, if someone has
+   * Exchanges the table in one transaction, while another one holds what drops (renderHold), if other rules are desired, or, where `verify` is set, if someone has
    * changed it since: by a hash of the listing taken right after our own apply. Where nodes alone have come or gone,
    * it is their addresses that are added and taken out.
    * @throws CommandError with nft's explanation
@@ -57,6 +59,7 @@ export function createFilterTable(
   let latest: FilterState | undefined;
   let last: Promise<unknown> = Promise.resolve();
   let waiting: Promise<void> | undefined;
+  let isHoldGone = false;
 
   async function exchange(
     state: FilterState,
@@ -76,8 +79,13 @@ export function createFilterTable(
     }
     // Should this fail halfway, the next call applies again.
     applied = undefined;
+    const hold = renderHold(state, rules);
+    if (hold !== undefined) await applyNft(run, hold);
     await applyNft(run, renderFilter(state, rules));
     inForce?.();
+    // The first time also what an agent has left that was killed in between.
+    if (hold !== undefined || !isHoldGone) await applyNft(run, REMOVE_HOLD);
+    isHoldGone = true;
     applied = { text, state, hash: (await readTable())?.hash };
     return before === undefined ? 'applied' : 'repaired';
   }

@@ -1,4 +1,4 @@
-import { desiredNodeState, FILTER_TABLE } from '../dataplane/index.ts';
+import { desiredNodeState, FILTER_TABLE, HOLD_TABLE } from '../dataplane/index.ts';
 import {
   applyNft,
   applyRoutes,
@@ -47,9 +47,11 @@ export async function removeNetwork(host: NetlinkSocket, run: CommandRunner): Pr
   const accepted = await ensureAccepted(NO_TRAFFIC, { run, ownTable: FILTER_TABLE });
   removed.push(...accepted.removed);
   // The filters go last: nothing is forwarded for pods any more that they would have kept apart.
-  if ((await listNftTable(run, TABLE)) !== undefined) {
-    await applyNft(run, { nftables: [{ delete: { table: TABLE } }] });
-    removed.push(`table ${TABLE.family} ${TABLE.name}`);
+  for (const name of [HOLD_TABLE, FILTER_TABLE]) {
+    const table = { family: 'inet', name } as const;
+    if ((await listNftTable(run, table)) === undefined) continue;
+    await applyNft(run, { nftables: [{ delete: { table } }] });
+    removed.push(`table ${table.family} ${table.name}`);
   }
   const failures = [...errors, ...refused];
   if (failures.length > 0) {
@@ -57,8 +59,6 @@ export async function removeNetwork(host: NetlinkSocket, run: CommandRunner): Pr
   }
   return removed;
 }
-
-const TABLE = { family: 'inet', name: FILTER_TABLE } as const;
 
 const NO_TRAFFIC = { vxlan: undefined, families: [], forwarded: [] } as const;
 

@@ -11,6 +11,7 @@ import {
   address,
   DROP,
   FILTER_TABLE,
+  HOLD_TABLE,
   match,
   NFT_FAMILY,
   payload,
@@ -108,13 +109,9 @@ export function desiredFilter(input: FilterInput): FilterState {
  * of their own, the oldest first.
  */
 export function renderFilter(state: FilterState, attachments: readonly AttachmentRules[] = []): NftDocument {
-  const table = { family: 'inet', name: FILTER_TABLE };
   return {
     nftables: [
-      // Adding first makes the deletion succeed where there is no table yet.
-      { add: { table } },
-      { delete: { table } },
-      { add: { table } },
+      ...freshTable(FILTER_TABLE),
       ...addNodeSets(state),
       ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
       ...antiSpoofing(state, attachments),
@@ -127,6 +124,50 @@ export function renderFilter(state: FilterState, attachments: readonly Attachmen
       ...renderIsolation(state),
     ],
   };
+}
+
+/**
+ * A second table with all that drops, for while the table is exchanged; undefined where nobody is isolated. The kernel
+ * exchanges it for each chain and each map by itself: a packet that is on its way through at that moment may see the new
+ * chain before it is filled and the old one when it is empty, and pass (2 of 600 exchanges under a flood of pings). What
+ * drops by both tables drops throughout, as long as one of them stays as it is.
+ */
+export function renderHold(
+  state: FilterState,
+  attachments: readonly AttachmentRules[],
+): NftDocument | undefined {
+  if (state.isolation === undefined) return undefined;
+  const commands = [
+    ...addNodeSets(state),
+    ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
+    ...antiSpoofing(state, attachments),
+    ...vxlanGuard(state),
+    ...renderIsolation(state),
+  ];
+  return { nftables: [...freshTable(HOLD_TABLE), ...(inTable(HOLD_TABLE, commands) as NftCommand[])] };
+}
+
+/** Takes that table away, whether it is there or not. */
+export const REMOVE_HOLD: NftDocument = { nftables: removed(HOLD_TABLE) };
+
+/** The table, empty, whatever stood there. */
+function freshTable(name: string): NftCommand[] {
+  return [...removed(name), { add: { table: { family: 'inet', name } } }];
+}
+
+/** Adding first makes the deletion succeed where there is no table yet. */
+function removed(name: string): NftCommand[] {
+  const table = { family: 'inet', name };
+  return [{ add: { table } }, { delete: { table } }];
+}
+
+/** The same commands for another table. */
+function inTable(name: string, commands: unknown): unknown {
+  if (Array.isArray(commands)) return commands.map((one) => inTable(name, one));
+  if (typeof commands !== 'object' || commands === null) return commands;
+  return Object.fromEntries(
+    Object.entries(commands).map(([key, value]) => [key, key === 'table' ? name : inTable(name, value)]),
+  );
 }
 
 const SETS: readonly { readonly name: string; readonly of: (state: FilterState) => AddressSet }[] = [

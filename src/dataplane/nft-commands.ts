@@ -4,6 +4,9 @@ import type { AddressSet } from './address-set.ts';
 /** Our one table, in family inet. */
 export const FILTER_TABLE = 'weft';
 
+/** There only while that one is exchanged (renderHold). */
+export const HOLD_TABLE = 'weft_hold';
+
 /** Input of `nft -j`. */
 export interface NftDocument {
   readonly nftables: readonly NftCommand[];

@@ -1,7 +1,10 @@
+import { spawn } from 'node:child_process';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createFilterTable, type FilterTable } from '../../src/agent/filter-table.ts';
 import { desiredNodeState, type FilterState } from '../../src/dataplane/index.ts';
-import { input, subnet } from '../dataplane/objects.ts';
+import { parseCIDR } from '../../src/net/index.ts';
+import { input, pool, subnet } from '../dataplane/objects.ts';
+import { countArrivals } from './arrivals.ts';
 import { useThrowaways } from './throwaway.ts';
 
 const { make } = useThrowaways();
@@ -34,6 +37,84 @@ const elements = (name: string): string[] =>
   ]
     .map(([address]) => address)
     .sort();
+
+describe('where pods are isolated', () => {
+  const isolated = (natExempt: readonly string[] = []) =>
+    desiredNodeState(
+      input({
+        pools: [
+          pool('main', ['10.64.0.0/16', 'fd64::/64']),
+          pool('tenant', ['10.65.0.0/16'], {
+            isolation: { mode: 'Isolated', peers: [], dns: true },
+          }),
+        ],
+        subnets: [own],
+        config: { vni: 4097, port: 4789, natExempt: natExempt.map(parseCIDR) },
+      }),
+    ).filter;
+  const tables = () => host.sh('nft list tables').match(/weft\w*/g) ?? [];
+
+  test('another table holds what drops while the table is exchanged, and is not there before and after', async () => {
+    const seen: string[] = [];
+    const watching = createFilterTable(async (file, args, given) => {
+      const output = await host.run(file, args, given);
+      if (args.includes('-f')) seen.push(tables().sort().join());
+      return output;
+    });
+    await watching.apply(isolated(), { verify: false });
+    expect(seen).toEqual(['weft_hold', 'weft,weft_hold', 'weft']);
+    seen.length = 0;
+    // As an agent leaves it that is killed right after the exchange.
+    host.sh('nft add table inet weft_hold');
+    await createFilterTable(host.run).apply(filterOf(near), { verify: false });
+    expect(tables()).toEqual(['weft']);
+  });
+
+  test('it holds the same sets, maps and chains that drop', async () => {
+    let hold = '';
+    const watching = createFilterTable(async (file, args, given) => {
+      const output = await host.run(file, args, given);
+      if (tables().length === 2) hold = host.sh('nft -s list table inet weft_hold');
+      return output;
+    });
+    await watching.apply(isolated(), { verify: false });
+    const names = (text: string) =>
+      [...text.matchAll(/^\t((?:set|map|chain) \w+) \{$/gm)].map(([, name]) => name);
+    const whole = names(host.sh('nft -s list table inet weft'));
+    // Translation is not filtering: it is done once.
+    expect(names(hold)).toEqual(whole.filter((name) => name !== 'chain masquerade'));
+  });
+
+  test(
+    'no packet gets from one tenant to another, however often the table is exchanged',
+    { timeout: 120_000 },
+    async () => {
+      const [blue, green] = [make('blue'), make('green')];
+      for (const [number, pod] of [blue, green].entries()) {
+        const at = `10.${64 + number}.0`;
+        host.sh(
+          `ip link add pod${number} type veth peer name eth0 netns ${pod.name} && ip link set pod${number} up && ` +
+            `ip addr add ${at}.62/26 dev pod${number} && echo 1 >/proc/sys/net/ipv4/ip_forward`,
+        );
+        pod.sh(`ip link set eth0 up && ip addr add ${at}.1/26 dev eth0 && ip route add default via ${at}.62`);
+      }
+      await blue.run('ping', ['-c', '1', '-W', '2', '10.65.0.1']);
+      await table.apply(isolated(), { verify: false });
+      const arrived = countArrivals(green, 4);
+      const pings = Array.from({ length: 3 }, () =>
+        spawn('nsenter', [`--net=${blue.path}`, 'ping', '-q', '-f', '10.65.0.1'], { stdio: 'ignore' }),
+      );
+      // Each time other rules, by which nobody reaches more.
+      for (let i = 0; i < 200; i++) {
+        const natExempt = i % 2 === 0 ? ['172.16.0.0/12'] : [];
+        expect(await table.apply(isolated(natExempt), { verify: false })).toBe('applied');
+      }
+      for (const ping of pings) ping.kill();
+      expect(arrived()).toBe(0);
+      green.sh('nft delete table inet arrivals');
+    },
+  );
+});
 
 describe('nodes that come and go', () => {
   test('are elements that come and go; nothing else of the table is touched', async () => {
