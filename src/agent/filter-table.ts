@@ -16,9 +16,9 @@ import { applyNft, CommandError, readNftTable, type CommandRunner, type NftTable
 /** Our nft table, kept as it was applied. */
 export interface FilterTable {
   /**
-   * Exchanges the table in one transaction, while another one holds what drops (renderHold), if other rules are desired, or, where `verify` is set, if someone has
-   * changed it since: by a hash of the listing taken right after our own apply. Where nodes alone have come or gone,
-   * it is their addresses that are added and taken out.
+   * Exchanges the table in one transaction, while another one holds what drops (renderHold), if other rules are desired, or,
+   * where `verify` is set, if someone has changed it since: by a hash of the listing taken right after our own apply. Where
+   * nodes alone have come or gone, it is their addresses that are added and taken out.
    * @throws CommandError with nft's explanation
    */
   apply(state: FilterState, options: { readonly verify: boolean }): Promise<FilterOutcome>;
