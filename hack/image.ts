@@ -14,8 +14,8 @@ export const IMAGE = 'ghcr.io/weft-dev/weft:v0.1.0';
  * Builds weft's image from the project's Dockerfile and what `npm run build` put into dist/, for machines without
  * a container engine and without a registry: on a base made of Debian packages, with this project's own Node.
  * Answers the path of an OCI archive for `ctr images import`. What has not changed is not built again: the base
- * by its packages, the image by the content of Dockerfile, of what that starts, and of dist/. All lies in a cache outside the checkout.
- * Safe to call from several processes at once.
+ * by its packages, the image by the content of Dockerfile, of what that starts, and of dist/. All lies in a cache outside
+ * the checkout. Safe to call from several processes at once.
  * Throws ImageBuildError.
  */
 export async function buildImage(progress: Progress = stderrProgress()): Promise<string> {

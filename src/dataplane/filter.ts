@@ -112,16 +112,12 @@ export function renderFilter(state: FilterState, attachments: readonly Attachmen
   return {
     nftables: [
       ...freshTable(FILTER_TABLE),
-      ...addNodeSets(state),
-      ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
-      ...antiSpoofing(state, attachments),
-      ...vxlanGuard(state),
+      ...whatDrops(state, attachments),
       ...masquerade(state),
       ...renderHostPorts(
         attachments.flatMap(({ hostPorts }) => hostPorts),
         FAMILIES,
       ),
-      ...renderIsolation(state),
     ],
   };
 }
@@ -137,14 +133,19 @@ export function renderHold(
   attachments: readonly AttachmentRules[],
 ): NftDocument | undefined {
   if (state.isolation === undefined) return undefined;
-  const commands = [
+  const commands = inTable(HOLD_TABLE, whatDrops(state, attachments)) as NftCommand[];
+  return { nftables: [...freshTable(HOLD_TABLE), ...commands] };
+}
+
+/** The sets, and the chains that drop packets: all but what is translated. */
+function whatDrops(state: FilterState, attachments: readonly AttachmentRules[]): readonly NftCommand[] {
+  return [
     ...addNodeSets(state),
     ...SETS.flatMap(({ name, of }) => addSets(name, of(state))),
     ...antiSpoofing(state, attachments),
     ...vxlanGuard(state),
     ...renderIsolation(state),
   ];
-  return { nftables: [...freshTable(HOLD_TABLE), ...(inTable(HOLD_TABLE, commands) as NftCommand[])] };
 }
 
 /** Takes that table away, whether it is there or not. */

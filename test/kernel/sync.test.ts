@@ -13,7 +13,7 @@ import {
   type IPFamily,
   type SyncProcess,
 } from './fabric.ts';
-import { forgeTunnel } from './forged-tunnel.ts';
+import { expectNotBelieved } from './forged-tunnel.ts';
 import { useThrowaways, type Throwaway } from './throwaway.ts';
 
 const { make } = useThrowaways();
@@ -182,28 +182,7 @@ describe('packets of our VXLAN', () => {
     { who: 'a pod of the very node', machine: () => byName().c.pods[0]?.throwaway },
     { who: 'a stranger on the same link', machine: () => fabric.stranger.throwaway },
   ])('from $who are not believed', async ({ machine }) => {
-    const from = machine();
-    const { c } = byName();
-    const to = c.pods[1];
-    if (from === undefined || to === undefined) throw new Error('the fabric has no pods');
-    const forged = forgeTunnel(from, { node: c, pod: to, underlay: 4 });
-    const counter = countArrivals(to.throwaway, 4);
-    await pings(from, to.addresses[4]);
-    expect(counter()).toBe(0);
-
-    // Without the guard they do arrive: nothing else stops them.
-    syncs.forEach((sync) => sync.pause());
-    for (const { throwaway } of fabric.nodes) {
-      throwaway.sh('nft flush chain inet weft vxlan && nft flush chain inet weft forward');
-    }
-    await pings(from, to.addresses[4]);
-    syncs.forEach((sync) => sync.resume());
-    expect(counter()).toBe(1);
-    forged.end();
-    to.throwaway.sh('nft delete table inet arrivals');
-    const guarded = () =>
-      fabric.nodes.every(({ throwaway }) => throwaway.sh('nft list table inet weft').includes('never'));
-    expect(await until(guarded, 5000)).toBeDefined();
+    await expectNotBelieved(machine(), { fabric, syncs, underlay: 4 });
   });
 });
 
