@@ -27,6 +27,8 @@ export interface Call {
   readonly cwd?: string;
   /** A disk of its own below /run/weft, that nothing can be written to. */
   readonly disk?: keyof typeof DISKS;
+  /** As if the machine had booted so much earlier, seconds: a CI machine may have booted right before. */
+  readonly bootedEarlierBy?: number;
   /** So many files may be open at once. */
   readonly openFiles?: number;
 }
@@ -128,7 +130,10 @@ async function callExecutable(executable: string, run: string, call: Call): Prom
   const started = performance.now();
   const limit = call.openFiles === undefined ? [] : ['prlimit', `--nofile=${call.openFiles}`];
   const script = call.disk === undefined ? INSIDE : onDisk(call.disk);
-  const result = await execa('unshare', ['--mount', ...limit, 'sh', '-c', script, 'sh', run, executable], {
+  const { bootedEarlierBy } = call;
+  const time = bootedEarlierBy === undefined ? [] : ['--time', '--fork', `--boottime=${bootedEarlierBy}`];
+  const within = ['--mount', ...time, ...limit];
+  const result = await execa('unshare', [...within, 'sh', '-c', script, 'sh', run, executable], {
     env: { PATH: process.env.PATH ?? '', ...env },
     extendEnv: false,
     input,
