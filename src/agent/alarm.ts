@@ -16,6 +16,8 @@ export interface Alarm {
   noBandwidth(message: string): void;
   /** The sweep has freed addresses whose sandboxes are gone, and made objects again that living ones had lost. */
   swept(swept: SweptAddresses): void;
+  /** GC has taken down attachments that the runtime does not list, and freed their addresses. */
+  collected(attachments: readonly string[]): void;
   /** A subnet in which pods live had lost its NodeSubnet, and has it again. */
   subnetRecovered(cidr: CIDR): void;
   /** This node has no subnet of a pool that it should have one of: no pod gets an address of it here. */
@@ -97,6 +99,13 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
         );
       }
     },
+    collected: (attachments) =>
+      record(
+        'Normal',
+        nodeObject(),
+        'AttachmentsCollected',
+        `the container runtime no longer lists what addresses were held for, and they were freed: ${list(attachments)}`,
+      ),
     subnetRecovered: (cidr) =>
       warn(
         nodeObject(),

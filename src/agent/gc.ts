@@ -10,7 +10,12 @@ import type { AgentParts } from './parts.ts';
  * attachments of the request's network are looked at, and none younger than the grace: the runtime may have read
  * its list before their ADD. What another plugin made is that plugin's to tear down: of it the addresses are released.
  */
-export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortSignal) => Promise<void> {
+export function createGc(
+  parts: AgentParts & {
+    /** Is told whose addresses were given back, as `interface eth0 of container …`. */
+    readonly onCollected: (attachments: readonly string[]) => void;
+  },
+): (request: GcRequest, signal: AbortSignal) => Promise<void> {
   return async ({ network, valid: listed }, signal) => {
     const valid = new Set(listed.map(attachmentID));
     const known = new Map<string, Collectable>();
@@ -27,30 +32,39 @@ export function createGc(parts: AgentParts): (request: GcRequest, signal: AbortS
         known.set(`${attachment.kind} ${attachmentID(attachment)}`, attachment);
       }
     }
-    for (const attachment of known.values()) {
-      if (valid.has(attachmentID(attachment)) || isYoung(parts, attachment)) continue;
-      signal.throwIfAborted();
-      await parts.locks
-        .run(attachment, async () => collect(parts, attachment))
-        .catch((error: unknown) => {
-          // A DEL has come before: then it is done.
-          if (!(error instanceof SupersededError)) throw error;
-        });
+    const collected: string[] = [];
+    try {
+      for (const attachment of known.values()) {
+        if (valid.has(attachmentID(attachment)) || isYoung(parts, attachment)) continue;
+        signal.throwIfAborted();
+        const wasThere = await parts.locks
+          .run(attachment, async () => collect(parts, attachment))
+          .catch((error: unknown) => {
+            // A DEL has come before: then it is done.
+            if (error instanceof SupersededError) return false;
+            throw error;
+          });
+        if (wasThere) collected.push(`interface ${attachment.ifName} of container ${attachment.containerID}`);
+      }
+    } finally {
+      if (collected.length > 0) parts.onCollected(collected);
     }
   };
 }
 
 type Collectable = Pick<Attachment, 'network' | 'containerID' | 'ifName' | 'kind'>;
 
-async function collect(parts: AgentParts, attachment: Collectable): Promise<void> {
+/** Whether it is gone with this. */
+async function collect(parts: AgentParts, attachment: Collectable): Promise<boolean> {
   // An ADD may have made it anew while this waited for its turn.
-  if (isYoung(parts, attachment)) return;
+  if (isYoung(parts, attachment)) return false;
   parts.log.info({ attachment }, 'removing an attachment that the runtime does not list');
   if (attachment.kind === 'Interface' && takeDown(parts, attachment, undefined)) {
     await withoutPodRules(parts);
   }
   parts.ages.forget(attachment);
   void releaseAll(parts, attachment, attachment.kind);
+  return true;
 }
 
 function isYoung(parts: AgentParts, key: AttachmentKey): boolean {

@@ -13,6 +13,7 @@ import {
 import type { EventOutcome, RequestObserver } from '../kube/index.ts';
 import {
   addProcessMetrics,
+  createEtcdMetrics,
   createEventMetrics,
   createMetricsRegistry,
   createRequestMetrics,
@@ -36,6 +37,8 @@ export interface AgentMetrics {
   readonly releases: ReleaseObserver & { retried(): void };
   readonly subnets: SubnetObserver;
   driftRepaired(objects: number): void;
+  /** This node has seen that etcd is back at an older state. */
+  etcdWentBack(): void;
   unmet(unmet: Unmet): void;
   /** How many findings the audit of the node has, by invariant. */
   audited(counts: ReadonlyMap<Invariant, number>): void;
@@ -202,6 +205,7 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
     () => OF_NODES.map((invariant) => ({ labels: [String(invariant)], value: findings.get(invariant) ?? 0 })),
   );
   const counted = sweepCounter(registry);
+  const etcdWentBack = createEtcdMetrics(registry);
   const events = createEventMetrics(registry);
   const requests = createRequestMetrics(registry, clock);
   addProcessMetrics(registry, 'agent');
@@ -223,6 +227,7 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       givenBack,
     },
     driftRepaired,
+    etcdWentBack,
     connectionsEnded(ended) {
       connectionPasses(ended === 'failed' ? 'failed' : 'done')();
       if (ended !== 'failed') connectionsEnded(ended);

@@ -123,7 +123,14 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   /** How many pods of this node wait for an address of each pool, by name, as last looked at. */
   let wanted: ReadonlyMap<string, number> = new Map();
 
-  const claimParts = (deadlineMs: number) => ({ ...parts, node: parts.node(), state, deadlineMs });
+  const { giveBackMs } = parts.settings;
+  const claimParts = (deadlineMs: number) => ({
+    ...parts,
+    node: parts.node(),
+    state,
+    giveBackMs,
+    deadlineMs,
+  });
   const namedForNode = parts.subnetsOfNode ?? parts.subnets;
   const families = (pool: IPPool) => usableFamilies(pool, parts.node().addresses);
   const drawable = (pool: IPPool) => {
@@ -387,7 +394,7 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
       return 0;
     // Nobody draws from it, and it stands in the way of an older one's owner.
     if (isRefused(subnet)) return parts.settings.quarantineMs;
-    return isSurplus(subnet, pool) ? parts.settings.giveBackMs : undefined;
+    return isSurplus(subnet, pool) ? giveBackMs : undefined;
   }
 
   /**

@@ -423,6 +423,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     onSign(sign) {
       const message = `etcd is back at an older state, and this node's addresses are recovered from its kernel: ${sign}`;
       log.error({ sign }, message);
+      metrics.etcdWentBack();
       const object = { apiVersion: 'v1', kind: 'Node', ...nameAndUID(caches.node()) };
       events.record({ object, type: 'Warning', reason: 'EtcdWentBack', message });
     },
@@ -554,7 +555,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       del,
       check: createCheck(parts),
       checkAddresses: createAddressCheck(parts),
-      gc: createGc(parts),
+      gc: createGc({ ...parts, onCollected: alarm.collected }),
       status: createStatus(() => serving.facts(sync.broken())),
     },
     prepare: () =>

@@ -31,7 +31,10 @@ export interface AuditParts {
 
 /** The part of `kubectl weft check` that the objects alone can answer, all the time (design, section 10). */
 export interface Audit {
-  /** The findings that count for the pool; undefined until it has been looked at for as long as the grace. */
+  /**
+   * The findings that count for the pool; undefined until it has been looked at for as long as the grace. What counts
+   * for no pool that is there counts for all of them: otherwise no condition would show it.
+   */
   findingsOf(pool: string): readonly Finding[] | undefined;
   /** Audits until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
@@ -47,7 +50,7 @@ export function createAudit(parts: AuditParts): Audit {
   const { clock, graceMs, quarantineMs } = parts;
   let memory = EMPTY_AUDIT_MEMORY;
   let firstMs: number | undefined;
-  let standing: readonly Finding[] | undefined;
+  let standing: Standing | undefined;
 
   const graceMsOf = ({ reason }: Finding) =>
     PATIENT.has(reason) ? graceMs + quarantineMs * PATIENCE : graceMs;
@@ -70,19 +73,20 @@ export function createAudit(parts: AuditParts): Audit {
 
   function publish(confirmed: readonly Finding[], { pools }: Book): void {
     const before = standing;
-    const known = new Set(before?.map(findingKey));
-    standing = confirmed;
+    const known = new Set(before?.findings.map(findingKey));
+    const now = { findings: confirmed, pools: new Set(pools.map(({ metadata }) => metadata.name)) };
+    standing = now;
     for (const finding of confirmed) if (!known.has(findingKey(finding))) parts.onFound(finding);
-    for (const { metadata } of pools) {
+    for (const name of now.pools) {
       // The first time all are told, those too of which nothing bad can be said.
-      const same = before !== undefined && keysOf(before, metadata.name) === keysOf(confirmed, metadata.name);
-      if (!same) parts.onChange(metadata.name);
+      const same = before !== undefined && keysOf(before, name) === keysOf(now, name);
+      if (!same) parts.onChange(name);
     }
     parts.onFindings(countByInvariant(confirmed));
   }
 
   return {
-    findingsOf: (pool) => standing?.filter((finding) => finding.pool === pool),
+    findingsOf: (pool) => standing && findingsFor(pool, standing),
     async run(signal) {
       while (!signal.aborted) {
         try {
@@ -96,6 +100,16 @@ export function createAudit(parts: AuditParts): Audit {
   };
 }
 
-function keysOf(findings: readonly Finding[], pool: string): string {
-  return JSON.stringify(findings.filter((finding) => finding.pool === pool).map(findingKey));
+/** What one audit came to, and the pools that were there. */
+interface Standing {
+  readonly findings: readonly Finding[];
+  readonly pools: ReadonlySet<string>;
+}
+
+function findingsFor(name: string, { findings, pools }: Standing): Finding[] {
+  return findings.filter(({ pool }) => pool === name || pool === undefined || !pools.has(pool));
+}
+
+function keysOf(standing: Standing, pool: string): string {
+  return JSON.stringify(findingsFor(pool, standing).map(findingKey));
 }

@@ -26,7 +26,16 @@ export interface GoneNodesParts {
   readonly quarantineMs: number;
   /** Resolves when the next delete may be sent. */
   readonly mayDelete: (signal: AbortSignal) => Promise<void>;
-  readonly onFreed: (freed: { nodeName: string; allocations: number; subnets: readonly string[] }) => void;
+  readonly onFreed: (freed: FreedOfNode) => void;
+}
+
+/** What a gone node has lost with one step. */
+export interface FreedOfNode {
+  readonly nodeName: string;
+  readonly allocations: readonly IndexedAllocation[];
+  /** Sticky addresses, which their pods keep. */
+  readonly emptied: readonly IndexedAllocation[];
+  readonly subnets: readonly NodeSubnet[];
 }
 
 /** How many deletes one quorum read of the Node stands for: some seconds of them. */
@@ -95,15 +104,18 @@ export function createGoneNodes({
     const waitMs = ({ spec, sticky }: IndexedAllocation) =>
       sticky === undefined ? cluster.reuseDelayMs(spec.pool) - missingMs : 0;
     const ripe = left.filter((allocation) => waitMs(allocation) <= 0).slice(0, BATCH);
-    let freed = 0;
+    const allocations: IndexedAllocation[] = [];
+    const emptied: IndexedAllocation[] = [];
     for (const allocation of ripe) {
       await mayDelete(signal);
-      const free = allocation.sticky === undefined ? cluster.deleteAllocation : cluster.emptyAllocation;
-      if ((await free(allocation, signal)) !== 'changed') freed++;
+      const isKept = allocation.sticky !== undefined;
+      const free = isKept ? cluster.emptyAllocation : cluster.deleteAllocation;
+      if ((await free(allocation, signal)) !== 'changed') (isKept ? emptied : allocations).push(allocation);
     }
-    if (freed > 0) onFreed({ nodeName, allocations: freed, subnets: [] });
+    const hasFreed = allocations.length + emptied.length > 0;
+    if (hasFreed) onFreed({ nodeName, allocations, emptied, subnets: [] });
     if (left.length === 0) return freeSubnets(nodeName, subnets, signal);
-    if (ripe.length > 0) return { kind: 'requeueAfter', ms: freed > 0 ? 0 : LOOK_AGAIN_MS };
+    if (ripe.length > 0) return { kind: 'requeueAfter', ms: hasFreed ? 0 : LOOK_AGAIN_MS };
     return { kind: 'requeueAfter', ms: Math.min(...left.map(waitMs)) };
   }
 
@@ -112,12 +124,12 @@ export function createGoneNodes({
     seen: readonly NodeSubnet[],
     signal: AbortSignal,
   ): Promise<ReconcileResult> {
-    const subnets: string[] = [];
+    const subnets: NodeSubnet[] = [];
     for (const subnet of seen) {
       await mayDelete(signal);
-      if ((await cluster.deleteSubnet(subnet, signal)) === 'done') subnets.push(subnet.metadata.name);
+      if ((await cluster.deleteSubnet(subnet, signal)) === 'done') subnets.push(subnet);
     }
-    if (subnets.length > 0) onFreed({ nodeName, allocations: 0, subnets });
+    if (subnets.length > 0) onFreed({ nodeName, allocations: [], emptied: [], subnets });
     // Until the watch has shown that nothing is left, or that something came after all.
     return { kind: 'requeueAfter', ms: LOOK_AGAIN_MS };
   }

@@ -28,7 +28,7 @@ export interface KeptAddressesParts {
   readonly keepMs: number;
   /** Resolves when the next delete may be sent. */
   readonly mayDelete: (signal: AbortSignal) => Promise<void>;
-  readonly onFreed: (freed: { statefulSet: string; address: string }) => void;
+  readonly onFreed: (statefulSet: string, freed: IndexedAllocation) => void;
 }
 
 /** How often a StatefulSet with kept addresses is asked for: nothing tells of it, since pods come and go all the time. */
@@ -74,7 +74,7 @@ export function createKeptAddresses(parts: KeptAddressesParts): Reconcile {
     for (const allocation of idle.filter((one) => leftMs(one) <= 0)) {
       await mayDelete(signal);
       if ((await cluster.deleteAllocation(allocation, signal)) !== 'done') continue;
-      onFreed({ statefulSet, address: allocation.metadata.name });
+      onFreed(statefulSet, allocation);
     }
     const waits = idle.map(leftMs).filter((ms) => ms > 0);
     return { kind: 'requeueAfter', ms: Math.min(LOOK_MS, ...waits) };

@@ -36,7 +36,7 @@ import type { Settings } from '../settings.ts';
 import { indexedAllocation, statefulSetKey, type IndexedAllocation } from './allocation-index.ts';
 import { createAudit, type Audit } from './audit.ts';
 import type { ControllerCaches } from './caches.ts';
-import { createGoneNodes, type GoneNodesCluster } from './gone-nodes.ts';
+import { createGoneNodes, type FreedOfNode, type GoneNodesCluster } from './gone-nodes.ts';
 import { createKeptAddresses, type KeptAddressesCluster } from './kept-addresses.ts';
 import { createPools, type PoolObserver, type PoolsCluster } from './pools.ts';
 import { createWorkQueue, type QueueObserver, type WorkQueue } from './queue.ts';
@@ -47,7 +47,10 @@ import { createSilentAgents } from './silent-agents.ts';
 export interface LeaderObserver {
   readonly pools: PoolObserver;
   readonly queues: Readonly<Record<'pools' | 'nodes' | 'statefulSets', QueueObserver>>;
-  freed(freed: { readonly allocations: number; readonly subnets: readonly string[] }): void;
+  /** It has deleted so many objects of a node that is gone. */
+  freedOfNode(freed: { readonly allocations: number; readonly subnets: number }): void;
+  /** It has deleted an address that was kept for a pod of a StatefulSet. */
+  freedKept(): void;
   /** It leads no longer: what it knew of the pools is the next leader's to tell. */
   deposed(): void;
 }
@@ -120,8 +123,11 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
       quarantineMs: settings.quarantineMs,
       mayDelete: createRateLimit(settings.deletesPerSecond, clock),
       onFreed: (freed) => {
-        observer.freed(freed);
-        log.info(freed, 'freed what a gone node held');
+        const counts = { allocations: freed.allocations.length, subnets: freed.subnets.length };
+        observer.freedOfNode(counts);
+        const { nodeName, emptied } = freed;
+        log.info({ nodeName, ...counts, emptied: emptied.length }, 'freed what a gone node held');
+        for (const event of eventsOfGoneNode(freed, caches)) parts.events.record(event);
       },
     }),
   });
@@ -135,9 +141,13 @@ export async function lead(parts: LeaderParts, signal: AbortSignal): Promise<voi
       clock,
       keepMs: settings.stickyKeepMs,
       mayDelete: createRateLimit(settings.deletesPerSecond, clock),
-      onFreed: (freed) => {
-        observer.freed({ allocations: 1, subnets: [] });
-        log.info(freed, 'freed a sticky address for which no pod will come');
+      onFreed: (statefulSet, { metadata: { name }, spec, sticky = '' }) => {
+        observer.freedKept();
+        log.info({ statefulSet, address: name }, 'freed a sticky address for which no pod will come');
+        const text =
+          `${formatAddress(spec.address)}, kept for pod ${sticky}, was freed: StatefulSet ${statefulSet} has no such ` +
+          'pod any more, or the pod no longer asks for it';
+        for (const event of eventsOnPool(spec.pool, text, caches)) parts.events.record(event);
       },
     }),
   });
@@ -192,6 +202,36 @@ function eventOfSilence(nodeName: string, forMs: number, caches: ControllerCache
       `(${addresses} addresses, ${subnets} subnets) as long as its Node exists: nobody else can know what runs there. ` +
       'If the machine will not come back, delete its Node, and they come free',
   };
+}
+
+/** On each pool that the node held something of: its Node is no longer there to tell of it. */
+function eventsOfGoneNode(
+  { nodeName, allocations, emptied, subnets }: FreedOfNode,
+  caches: ControllerCaches,
+): EventRecord[] {
+  const ofPool = (one: { readonly spec: { readonly pool: string } }, pool: string) => one.spec.pool === pool;
+  const pools = new Set([...allocations, ...emptied, ...subnets].map(({ spec }) => spec.pool));
+  return [...pools].flatMap((pool) => {
+    const counted = [
+      [allocations.filter((one) => ofPool(one, pool)).length, 'addresses'],
+      [emptied.filter((one) => ofPool(one, pool)).length, 'sticky addresses, which their pods keep'],
+      [subnets.filter((one) => ofPool(one, pool)).length, 'node subnets'],
+    ] as const;
+    const freed = counted.flatMap(([count, what]) => (count > 0 ? [`${count} ${what}`] : []));
+    return eventsOnPool(pool, `freed of node ${nodeName}, which is gone: ${freed.join('; ')}`, caches);
+  });
+}
+
+/** None where the pool is gone, too. */
+function eventsOnPool(name: string, message: string, { pools }: ControllerCaches): EventRecord[] {
+  const pool = pools.get(name);
+  return pool === undefined
+    ? []
+    : [{ object: poolObject(pool), type: 'Normal', reason: 'AddressesReclaimed', message }];
+}
+
+function poolObject({ metadata: { name, uid } }: IPPool): EventRecord['object'] {
+  return { apiVersion: API_VERSION, kind: IP_POOL.kind, name, uid };
 }
 
 /** An event only wakes: what is done about it is read from the caches then. */
@@ -259,8 +299,8 @@ function bookOf(caches: ControllerCaches): Book | undefined {
     nodes: caches.nodes.list(),
     serviceCIDRs: caches.serviceCIDRs(),
     unreadable: (['IPPool', 'NodeSubnet', 'IPAllocation', 'Node'] as const).flatMap((kind) =>
-      [...kinds[kind].unreadable].map((name) => ({
-        object: { kind, name },
+      [...kinds[kind].unreadable].map(([name, uid]) => ({
+        object: { kind, name, uid },
         problem: 'the log of weft-controller says why',
       })),
     ),
@@ -309,18 +349,16 @@ function poolsThatMatter(pool: IPPool, caches: ControllerCaches): string[] {
   return caches.index.poolNames().filter((name) => mayCountFor(pool, caches.pools.get(name)));
 }
 
+/** What people call it when a condition holds no longer, where that is a word. */
+const ENDED: Readonly<Record<string, string>> = { Draining: 'Drained', PeersUnmatched: 'PeersMatched' };
+
 function eventOf(pool: IPPool, { type, status, message }: Condition) {
   const isGood = type === 'Ready' || type === 'Consistent';
-  const harmless = type === 'Draining' || (isGood && status === 'True');
+  const harmless = type === 'Draining' || (status === 'True') === isGood;
   return {
-    object: {
-      apiVersion: API_VERSION,
-      kind: IP_POOL.kind,
-      name: pool.metadata.name,
-      uid: pool.metadata.uid,
-    },
+    object: poolObject(pool),
     type: harmless ? ('Normal' as const) : ('Warning' as const),
-    reason: status === 'True' ? type : `Not${type}`,
+    reason: status === 'True' ? type : (ENDED[type] ?? `Not${type}`),
     message,
   };
 }

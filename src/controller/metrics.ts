@@ -3,6 +3,7 @@ import { countByInvariant, type Clock, type Invariant } from '../ipam/index.ts';
 import type { EventOutcome, RequestObserver } from '../kube/index.ts';
 import {
   addProcessMetrics,
+  createEtcdMetrics,
   createEventMetrics,
   createMetricsRegistry,
   createRequestMetrics,
@@ -23,6 +24,8 @@ export interface ControllerMetrics {
   audited(counts: ReadonlyMap<Invariant, number>): void;
   /** For how long agents have been silent, by node. */
   silent(forMs: ReadonlyMap<string, number>): void;
+  /** The leader has seen that etcd is back at an older state. */
+  etcdWentBack(): void;
   /** From now on the gauge of leadership is read from there. */
   readFrom(sources: { readonly isLeading: () => boolean }): void;
 }
@@ -44,6 +47,10 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
     help: 'Objects of nodes that are gone which the controller deleted: the addresses first, then the subnets.',
     labels: ['resource'],
     known: [['ipallocations'], ['nodesubnets']],
+  });
+  const freedKept = registry.count({
+    name: 'weft_kept_addresses_freed_total',
+    help: 'Addresses that were kept for pods of StatefulSets and that the controller freed, since no pod will come for them.',
   });
   /** Undefined: this replica has not looked yet, or leads no longer. */
   let findings: ReadonlyMap<Invariant, number> | undefined;
@@ -73,6 +80,7 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
     },
     () => [...silence].map(([nodeName, ms]) => ({ labels: [nodeName], value: ms / 1000 })),
   );
+  const etcdWentBack = createEtcdMetrics(registry);
   const events = createEventMetrics(registry);
   const requests = createRequestMetrics(registry, clock);
   addProcessMetrics(registry, 'controller');
@@ -86,10 +94,11 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
         gone: (name) => pools.delete(name),
       },
       queues,
-      freed({ allocations, subnets }) {
+      freedOfNode({ allocations, subnets }) {
         freed('ipallocations')(allocations);
-        freed('nodesubnets')(subnets.length);
+        freed('nodesubnets')(subnets);
       },
+      freedKept,
       deposed() {
         pools.clear();
         findings = undefined;
@@ -102,6 +111,7 @@ export function createControllerMetrics(clock: Pick<Clock, 'nowMs'>): Controller
     silent(forMs) {
       silence = forMs;
     },
+    etcdWentBack,
     readFrom(sources) {
       isLeading = sources.isLeading;
     },

@@ -121,8 +121,8 @@ export function createPools({ cluster, clock, statusMs, deletionMs, observer }: 
 }
 
 /**
- * The conditions that a person should hear of: those that have come to hold, and Ready if it no longer does. That the
- * pool is not consistent the audit tells, one Event for each finding.
+ * The conditions that a person should hear of: those that have turned, but for what a new pool is not. That the pool is
+ * not consistent the audit tells, one Event for each finding.
  */
 function turned(before: IPPoolStatus | undefined, after: IPPoolStatus): Condition[] {
   const statusBefore = (type: string) =>
@@ -130,8 +130,8 @@ function turned(before: IPPoolStatus | undefined, after: IPPoolStatus): Conditio
   return (after.conditions ?? []).filter(({ type, status }) => {
     const earlier = statusBefore(type);
     if (type === 'Consistent') return status === 'True' && earlier === 'False';
-    const notable = type === 'Ready' ? before !== undefined || status === 'False' : status === 'True';
-    return notable && status !== earlier;
+    const isNews = type === 'Ready' ? before !== undefined || status === 'False' : status === 'True';
+    return (isNews || earlier !== undefined) && status !== earlier;
   });
 }
 

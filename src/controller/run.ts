@@ -1,3 +1,4 @@
+import { API_VERSION, IP_POOL } from '../api/index.ts';
 import { serveHealth } from '../health.ts';
 import type { Clock, Random } from '../ipam/index.ts';
 import {
@@ -73,8 +74,21 @@ export async function runController(
     renewDeadlineMs: (settings.leaseMs * 2) / 3,
     retryMs: (settings.leaseMs * 2) / 15,
     annotations: hold.annotations,
-    onWentBack() {
+    onWentBack(sign) {
       hold.begin();
+      metrics.etcdWentBack();
+      const message =
+        'etcd is back at an older state: nodes recover what it has forgotten from their kernels, and claim no new ' +
+        `subnets for ${Math.round(settings.subnetHoldMs / 1000)} s. ${sign}`;
+      for (const { metadata } of caches.pools.list()) {
+        const object = {
+          apiVersion: API_VERSION,
+          kind: IP_POOL.kind,
+          name: metadata.name,
+          uid: metadata.uid,
+        };
+        events.record({ object, type: 'Warning', reason: 'EtcdWentBack', message });
+      }
       caches.startAfresh();
     },
     lead: (term) =>

@@ -73,6 +73,8 @@ export interface SubnetClaimParts {
   readonly hold?: SubnetHold;
   readonly clock: Clock;
   readonly random: Random;
+  /** How long nodes keep a subnet empty before they give it back, for the one who waits for it. */
+  readonly giveBackMs: number;
   /** For the claim of one subnet; callers may stop waiting for it earlier. */
   readonly deadlineMs: number;
   readonly observer?: SubnetClaimObserver;
@@ -384,13 +386,13 @@ function whyNone(parts: SubnetClaimParts, pool: IPPool, family: Family): string 
         subnet.spec.poolUID === pool.metadata.uid && isFamily(subnet.spec.cidr) && !isExclusive(subnet),
     ).length;
   const figures = poolFigures(pool.status?.[family]);
-  return `no /${length} is free in its CIDRs: nodes hold ${held}${figures}. Add a CIDR to the pool, or wait for pods to go`;
+  const next =
+    `the next comes free when a node that holds more than it needs has had one empty for ` +
+    `${Math.round(parts.giveBackMs / 1000)} s`;
+  return `no /${length} is free in its CIDRs: nodes hold ${held}${figures}; ${next}. Add a CIDR to the pool, or wait for that`;
 }
 
-/**
- * What the pool's status counts, for people alone: nobody decides by it, and it may be a little old. When the next one
- * comes free only the nodes know that hold the subnets.
- */
+/** What the pool's status counts, for people alone: nobody decides by it, and it may be a little old. */
 function poolFigures(usage: PoolUsage | undefined): string {
   if (usage === undefined) return '';
   const { allocated, resting, reserved, free } = usage;

@@ -15,8 +15,8 @@ export interface Informer<T> extends WriteFeed {
   has(key: string): boolean;
   keys(): Iterable<string>;
   list(): T[];
-  /** Keys of objects that are there, but are not what this version of weft can read. */
-  readonly unreadable: ReadonlySet<string>;
+  /** Of objects that are there, but are not what this version of weft can read, the UIDs by their keys. */
+  readonly unreadable: ReadonlyMap<string, string>;
   /** Resolves when the cache has been complete once. */
   readonly synced: Promise<void>;
   readonly isSynced: boolean;
@@ -133,7 +133,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   const overlay = createOverlay<T | undefined>();
   /** What is there: `shown` with the overlay over it. */
   const view = new Map<string, Entry<T | undefined>>();
-  const unreadable = new Set<string>();
+  const unreadable = new Map<string, string>();
   const listeners = new Set<(change: Change<T>) => void>();
   const waiters = new Set<() => void>();
   const synced = Promise.withResolvers<undefined>();
@@ -408,7 +408,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     const after = overlay.over(key, shown.get(key));
     if (after === undefined) view.delete(key);
     else view.set(key, after);
-    if (after !== undefined && after.value === undefined) unreadable.add(key);
+    if (after !== undefined && after.value === undefined) unreadable.set(key, after.uid);
     else unreadable.delete(key);
     if (before?.uid === after?.uid && before?.resourceVersion === after?.resourceVersion) return;
     for (const listener of listeners) {

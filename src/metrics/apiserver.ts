@@ -63,3 +63,14 @@ export function createEventMetrics(registry: MetricsRegistry): (outcome: EventOu
     events(outcome)();
   };
 }
+
+/** Counts the signs that etcd has been restored from an older snapshot: each is a recovery (design, section 5). */
+export function createEtcdMetrics(registry: MetricsRegistry): () => void {
+  const wentBack = registry.count({
+    name: 'weft_etcd_went_back_total',
+    help:
+      'Signs that etcd is back at an older state than this process has seen. After each it reads everything anew, ' +
+      'and agents write again what living pods have lost.',
+  });
+  return () => wentBack();
+}

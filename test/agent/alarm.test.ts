@@ -72,6 +72,14 @@ test('what the sweep freed and made again is an Event each, that names the addre
   ]);
 });
 
+test('what GC took down is an Event on the Node', () => {
+  alarm.collected(['interface eth0 of container c1']);
+  expect(events).toMatchObject([
+    { object: { kind: 'Node', uid: 'uid-n1' }, type: 'Normal', reason: 'AttachmentsCollected' },
+  ]);
+  expect(events[0]?.message).toContain('they were freed: interface eth0 of container c1');
+});
+
 test('what this node lacks is a Warning on its Node, with the reason', () => {
   alarm.subnetRecovered(parseCIDR('10.0.0.0/26'));
   alarm.noSubnet('blue', 'no /26 is free in its CIDRs');

@@ -1,10 +1,13 @@
 import { execa } from 'execa';
 import { expect, it } from 'vitest';
 import { buildCLI } from '../../hack/build.ts';
+import { API_VERSION, IPPool } from '../../src/api/index.ts';
 import { checkExitCode } from '../../src/cli/check/exit-code.ts';
 import { runCheck, type CheckResult } from '../../src/cli/check/run-check.ts';
+import { parseControllerFlags } from '../../src/controller/flags.ts';
+import { runController } from '../../src/controller/run.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
-import { mustSucceed, useApiserver } from './apiserver.ts';
+import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
 import { eventually } from './eventually.ts';
 
 // What a check makes of the objects alone; with an agent it is tested in test/node, with many in test/e2e.
@@ -59,6 +62,40 @@ it('finds an object that cannot be read, and judges the others all the same', as
     1,
     { findings: [{ reason: 'Unreadable', object: { name: 'second-spelling' } }] },
   ]);
+});
+
+it('is told of by the leader all the time, where people look', async () => {
+  const stop = new AbortController();
+  const running = runController(
+    parseControllerFlags([
+      '--identity=one',
+      '--namespace=default',
+      `--probe-socket=${apiserver().dir}/check.sock`,
+      '--metrics-address=',
+      `--kubeconfig=${apiserver().plane.kubeconfig}`,
+      '--audit-seconds=0.3',
+      '--grace-seconds=1',
+    ]),
+    { clock: createSystemClock(), random: Math.random, env: {}, log: keepingLog(), signal: stop.signal },
+  );
+  await create({
+    apiVersion: API_VERSION,
+    kind: 'IPPool',
+    metadata: { name: 'pods' },
+    spec: { cidrs: ['10.5.0.0/24'] },
+  });
+  await eventually('its condition', async () => {
+    const { stdout } = await apiserver().kubectl(['get', 'ippool', 'pods', '-o', 'json']);
+    const { status } = IPPool.parse(JSON.parse(String(stdout)));
+    const found = status?.conditions?.find(({ type }) => type === 'Consistent');
+    return found?.status === 'False' && found.message.includes('IPAllocation second-spelling cannot be read');
+  });
+  await eventually('its Event', async () => {
+    const { stdout } = await apiserver().kubectl(['get', 'events', '-n', 'default']);
+    return /Warning +Unreadable +ipallocation\/second-spelling/.test(String(stdout));
+  });
+  stop.abort(new Error('the test has ended'));
+  await running;
 });
 
 function check(): Promise<CheckResult> {

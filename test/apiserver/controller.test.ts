@@ -307,6 +307,22 @@ describe('pools', () => {
     }, soon);
   });
 
+  it('whose drain has ended say so, and an Event does', async () => {
+    startController('one');
+    await makePool('drained', ['10.22.0.0/24', '10.22.1.0/24']);
+    await makeNode('a');
+    const subnet = await claimSubnet('drained', '10.22.1.0/26', 'a');
+    const patch = '{"spec":{"cidrs":["10.22.0.0/24"]}}';
+    await mustSucceed(apiserver().kubectl(['patch', 'ippool', 'drained', '--type=merge', '-p', patch]));
+    const draining = async () => conditionOf(await getPool('drained'), 'Draining')?.status;
+    await vi.waitFor(async () => expect(await draining()).toBe('True'), soon);
+    await nodeSubnetStore(apiserver().client).delete(subnet);
+    await vi.waitFor(async () => {
+      expect(await draining()).toBe('False');
+      expect(await eventsOf('ippool/drained')).toMatch(/Normal +Drained .*nothing is left/);
+    }, soon);
+  });
+
   it('without anything claimed go after the wait, not before', async () => {
     startController('one');
     await makePool('pods', ['10.23.0.0/24']);
@@ -408,6 +424,11 @@ describe('nodes that are gone', () => {
     // The subnet was there for as long as an address of it was.
     expect(seen.filter((counts) => counts.endsWith(' 1'))).toEqual(['1 1']);
     expect(lost.metadata.name).not.toBe(kept.metadata.name);
+    await vi.waitFor(async () => {
+      const told = await eventsOf('ippool/pods');
+      expect(told).toMatch(/Normal +AddressesReclaimed .*freed of node goes, which is gone: 3 addresses/);
+      expect(told).toMatch(/Normal +AddressesReclaimed .*freed of node goes, which is gone: 1 node subnets/);
+    }, soon);
   });
 
   it('keep everything when they come back within the quarantine', async () => {
@@ -551,6 +572,9 @@ describe('sticky addresses', () => {
     }, soon);
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     expect(await names('ipallocations')).toEqual(['10.27.0.9']);
+    expect(await eventsOf('ippool/pods')).toMatch(
+      /Normal +AddressesReclaimed .*10\.27\.0\.10, kept for pod default\/shrunk-1, was freed/,
+    );
   });
 
   it('that are kept for a pod which has come back without asking for them are freed', async () => {

@@ -182,7 +182,8 @@ describe('an informer', () => {
   });
 
   it('keeps the name of an object that it cannot read, says so, and reads the others', async () => {
-    await store().create(held('10.0.6.1'));
+    const created = await store().create(held('10.0.6.1'));
+    if (created.kind !== 'created') throw new Error('10.0.6.1 was taken');
     await store().create(held('10.0.6.2'));
     const log = keepingLog();
     const informer = kept(
@@ -198,7 +199,7 @@ describe('an informer', () => {
     await informer.synced;
     expect(informer.has('10.0.6.1')).toBe(true);
     expect(informer.get('10.0.6.1')).toBeUndefined();
-    expect([...informer.unreadable]).toEqual(['10.0.6.1']);
+    expect([...informer.unreadable]).toEqual([['10.0.6.1', created.object.metadata.uid]]);
     expect(informer.list().map(({ metadata }) => metadata.name)).toEqual(['10.0.6.2']);
     expect(log.lines.some(({ level, message }) => level === 'error' && message.includes('left alone'))).toBe(
       true,

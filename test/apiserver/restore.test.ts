@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { IP_ALLOCATION, SUBNET_HOLD_ANNOTATION } from '../../src/api/index.ts';
+import { API_VERSION, IP_ALLOCATION, SUBNET_HOLD_ANNOTATION } from '../../src/api/index.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
 import {
@@ -143,6 +143,12 @@ describe('the leader', () => {
     'holds claims of subnets through its Lease for a while (apiserver restarted: $restartApiserver, revisions raised: $raiseRevisions)',
     async (how) => {
       startController();
+      await server().kubectl(['create', '-f', '-'], {
+        apiVersion: API_VERSION,
+        kind: 'IPPool',
+        metadata: { name: 'told' },
+        spec: { cidrs: ['10.3.0.0/24'] },
+      });
       const hold = async () => (await readLeaseAnnotations(server().client, LEASE))?.[SUBNET_HOLD_ANNOTATION];
       await vi.waitFor(async () => {
         expect(await readLeaseAnnotations(server().client, LEASE)).toBeDefined();
@@ -159,6 +165,13 @@ describe('the leader', () => {
         interval: 50,
       });
       await vi.waitFor(async () => expect(await hold()).toBeUndefined(), { timeout: 30_000, interval: 200 });
+      await vi.waitFor(async () => {
+        const { stdout } = await server().kubectl(['get', 'events', '-n', 'default']);
+        expect(String(stdout)).toMatch(
+          /Warning +EtcdWentBack +ippool\/told .*etcd is back at an older state/,
+        );
+      }, 20_000);
+      await server().kubectl(['delete', 'events', '--all', '-n', 'default']);
     },
   );
 });

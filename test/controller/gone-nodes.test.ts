@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { indexedAllocation, type IndexedAllocation } from '../../src/controller/allocation-index.ts';
-import { createGoneNodes } from '../../src/controller/gone-nodes.ts';
+import { createGoneNodes, type FreedOfNode } from '../../src/controller/gone-nodes.ts';
 import type { Reconcile } from '../../src/controller/queue.ts';
 import type { NodeSubnet } from '../../src/api/index.ts';
 import { createFakeClock, type FakeClock } from './fake-clock.ts';
@@ -27,6 +27,7 @@ interface World {
 let world: World;
 let clock: FakeClock;
 let reconcile: Reconcile;
+let told: FreedOfNode[];
 
 beforeEach(() => {
   clock = createFakeClock();
@@ -41,6 +42,7 @@ beforeEach(() => {
     afterGet: () => undefined,
     calls: [],
   };
+  told = [];
   reconcile = goneNodes();
 });
 
@@ -51,7 +53,7 @@ function goneNodes(): Reconcile {
     clock,
     quarantineMs: QUARANTINE_MS,
     mayDelete: async () => undefined,
-    onFreed: () => undefined,
+    onFreed: (freed) => told.push(freed),
     cluster: {
       nodeIsKnown: (nodeName) => world.knownNodes.has(nodeName),
       subnetsOfNode: (nodeName) =>
@@ -104,6 +106,12 @@ async function settle(nodeName: string): Promise<void> {
     await clock.advance(result.ms);
   }
   throw new Error('it does not come to an end');
+}
+
+function namesOf({ allocations, emptied, subnets }: FreedOfNode) {
+  const named = (objects: readonly { readonly metadata: { readonly name: string } }[]) =>
+    objects.map(({ metadata }) => metadata.name);
+  return { allocations: named(allocations), emptied: named(emptied), subnets: named(subnets) };
 }
 
 const deletes = () => world.calls.filter((call) => call.startsWith('delete'));
@@ -231,6 +239,11 @@ describe('nodes that are gone', () => {
       'delete 10.0.1.0-24',
     ]);
     expect(world.allocations.has('10.0.9.9')).toBe(true);
+    expect(told.map(namesOf)).toEqual([
+      { allocations: [], emptied: [], subnets: ['10.0.9.9-32'] },
+      { allocations: ['10.0.1.1'], emptied: ['10.0.9.9'], subnets: [] },
+      { allocations: [], emptied: [], subnets: ['10.0.1.0-24'] },
+    ]);
   });
 
   it('leaves a subnet that is bound to a new Node of that name while it looks', async () => {

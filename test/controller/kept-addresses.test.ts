@@ -32,7 +32,7 @@ beforeEach(() => {
     clock,
     keepMs: KEEP_MS,
     mayDelete: async () => undefined,
-    onFreed: ({ address }) => calls.push(`freed ${address}`),
+    onFreed: (_statefulSet, { metadata }) => calls.push(`freed ${metadata.name}`),
     cluster: {
       keptFor: () => [...kept.values()],
       sizeOf: async (statefulSet) => {

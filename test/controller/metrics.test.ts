@@ -78,12 +78,16 @@ describe('of pools', () => {
   it('a replica that leads no longer tells nothing of pools, and counts on', async () => {
     const { metrics, scrape } = start();
     metrics.leader.pools.computed('pods', status);
-    metrics.leader.freed({ allocations: 5, subnets: ['a', 'b'] });
+    metrics.leader.freedOfNode({ allocations: 5, subnets: 2 });
+    metrics.leader.freedKept();
+    metrics.etcdWentBack();
     metrics.leader.deposed();
     const { series, value } = await scrape();
     expect([...series.keys()].filter((key) => key.startsWith('weft_pool_'))).toEqual([]);
     expect(value('weft_gone_node_deletions_total', { resource: 'ipallocations' })).toBe(5);
     expect(value('weft_gone_node_deletions_total', { resource: 'nodesubnets' })).toBe(2);
+    expect(value('weft_kept_addresses_freed_total')).toBe(1);
+    expect(value('weft_etcd_went_back_total')).toBe(1);
   });
 });
 

@@ -124,6 +124,10 @@ describe('a pool', () => {
     expect(statuses).toHaveLength(2);
     await reconcile('pods', signal);
     expect(announced).toEqual(['Draining=True']);
+    subnets.splice(0);
+    await reconcile('pods', signal);
+    await reconcile('pods', signal);
+    expect(announced).toEqual(['Draining=True', 'Draining=False']);
   });
 
   it('looks again when its status met another version', async () => {

@@ -57,6 +57,7 @@ describe('one address in every place of a pool', () => {
           state: createSubnetClaimState(),
           clock,
           random: Math.random,
+          giveBackMs: 600_000,
           deadlineMs: 5_000,
         },
         its,

@@ -252,8 +252,8 @@ describe('the pool is not what the cache says', () => {
     const { clock, pool, node } = setUp({ cidrs: ['10.0.0.0/26'] });
     await clock.until(claimNodeSubnets(node('n1').parts, pool));
     await expect(clock.until(claimNodeSubnets(node('n2').parts, pool))).rejects.toThrow(
-      'this node gets no ipv4 subnet of IPPool p: no /26 is free in its CIDRs: nodes hold 1. Add a CIDR to the pool, ' +
-        'or wait for pods to go',
+      'this node gets no ipv4 subnet of IPPool p: no /26 is free in its CIDRs: nodes hold 1; the next comes ' +
+        'free when a node that holds more than it needs has had one empty for 600 s. Add a CIDR to the pool, or wait for that',
     );
   });
 
@@ -265,7 +265,8 @@ describe('the pool is not what the cache says', () => {
     const counted = { ...pool, status: { ipv4: { ...usage, capacity: '64' }, ipv6 } };
     await expect(clock.until(claimNodeSubnets(node('n2').parts, counted))).rejects.toThrow(
       "nodes hold 1; of the pool's 64 addresses 40 are in use, 3 rest after their release, 9 are reserved and 12 are " +
-        'free in the subnets of other nodes, as its status says. Add a CIDR',
+        'free in the subnets of other nodes, as its status says; the next comes free when a node that holds more than it ' +
+        'needs has had one empty for 600 s. Add a CIDR',
     );
   });
 });
@@ -452,6 +453,7 @@ function createNode(stores: FakeStores, clock: FakeClock, name: string, options:
       state: createSubnetClaimState(),
       clock,
       random: Math.random,
+      giveBackMs: 600_000,
       deadlineMs: 5_000,
       observer: {
         claimed: () => told.push('claimed'),

@@ -236,6 +236,13 @@ describe('GC', () => {
     });
     expect(await liveAllocations('gc-listed')).toBe(2);
     expect(await liveAllocations('gc-other-network')).toBe(2);
+    await eventually('an Event that names it', async () =>
+      /AttachmentsCollected +node.*interface eth0 of container gc-unlisted/.test(
+        await node.kubectl('get', 'events', '-n', 'default'),
+      )
+        ? true
+        : undefined,
+    );
 
     // Of two lists the one by its present name counts (B12), whatever the other says.
     const both = { ...valid, 'cni.dev/attachments': [] };

@@ -2,8 +2,7 @@ import { request } from 'node:http';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { checkExitCode } from '../../src/cli/check/exit-code.ts';
-import { ExecError } from '../../src/cli/check/kubectl.ts';
-import { runCheck, type CheckParts, type CheckResult } from '../../src/cli/check/run-check.ts';
+import type { CheckParts } from '../../src/cli/check/run-check.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
 import { NodeSnapshot } from '../../src/ipam/index.ts';
@@ -12,6 +11,7 @@ import { formatAddress } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { ip } from './namespaces.ts';
+import { AGENT_POD, checkNode, gist, makeNodeChecked, showPodStatus } from './node-check.ts';
 
 /** What an agent says of its node, and what a check of the cluster makes of it. */
 
@@ -30,8 +30,7 @@ beforeAll(async () => {
   await node.apply(
     pool('audit', { cidrs: ['10.40.0.0/24', 'fd00:40::/64'], nodeSubnetPrefixLength: { ipv4: 26 } }),
   );
-  await makeNodeReady();
-  await makeAgentPod();
+  await makeNodeChecked(node);
   agent = await node.startAgent();
   client = createKubeClient(await loadConnection({ kubeconfig: node.plane.kubeconfig, env: {}, clock }));
   controller = runController(
@@ -139,9 +138,9 @@ describe('the check', () => {
       ['failed', 'Failed'],
     ] as const) {
       await node.makePod(name);
-      await showStatus(name, { phase, podIP, podIPs: [{ ip: podIP }] });
+      await showPodStatus(node, { name, namespace: 'default' }, { phase, podIP, podIPs: [{ ip: podIP }] });
     }
-    await showStatus('weft-agent-0', { podIP, podIPs: [{ ip: podIP }] }, 'weft-system');
+    await showPodStatus(node, AGENT_POD, { podIP, podIPs: [{ ip: podIP }] });
     expect(await check()).toEqual({ findings: [], unknownNodes: [] });
     expect((await node.allocations('lives')).map(({ released }) => released)).toEqual([false, false]);
   });
@@ -231,29 +230,7 @@ describe('the check', () => {
 
 const SILENT = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
-/** A whole check, but that the snapshot command is run here and not by `kubectl exec`: there is no kubelet. */
-function check(changes: Partial<CheckParts> = {}): Promise<CheckResult> {
-  return runCheck({
-    client,
-    exec: async (_pod, [, ...command]) => {
-      expect(command).toEqual(['/weft/snapshot.mjs']);
-      const { exitCode, stdout, stderr } = await execa('node', [SNAPSHOT], { reject: false });
-      if (exitCode !== 0) throw new ExecError(stderr);
-      return stdout;
-    },
-    clock,
-    namespace: 'weft-system',
-    graceMs: 0,
-    confirmMs: 300,
-    recountMs: 5_000,
-    signal: new AbortController().signal,
-    ...changes,
-  });
-}
-
-function gist({ findings }: CheckResult): string[] {
-  return findings.map(({ invariant, reason, object }) => `${invariant} ${reason} ${object.name}`);
-}
+const check = (changes: Partial<CheckParts> = {}) => checkNode({ client, ...changes });
 
 async function takeSnapshot(): Promise<NodeSnapshot> {
   return NodeSnapshot.parse(JSON.parse((await execa('node', [SNAPSHOT])).stdout));
@@ -332,41 +309,4 @@ async function add(containerID: string): Promise<void> {
   const netns = await node.makeSandbox(containerID);
   const { answer, stdout } = await node.cni({ command: 'ADD', containerID, netns, config: CONFIG });
   expect(answer?.ips, stdout).toHaveLength(2);
-}
-
-async function makeNodeReady(): Promise<void> {
-  const conditions = [{ type: 'Ready', status: 'True', lastTransitionTime: '2026-01-01T00:00:00Z' }];
-  const patch = JSON.stringify({ status: { conditions } });
-  await node.kubectl('patch', 'node', NODE_NAME, '--subresource=status', '--type=merge', '-p', patch);
-}
-
-/** The object of the agent's pod, by which a check finds it. */
-async function makeAgentPod(): Promise<void> {
-  await node.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'weft-system' } });
-  await node.apply({
-    apiVersion: 'v1',
-    kind: 'ServiceAccount',
-    metadata: { name: 'default', namespace: 'weft-system' },
-  });
-  await node.apply({
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: {
-      name: 'weft-agent-0',
-      namespace: 'weft-system',
-      labels: { 'app.kubernetes.io/name': 'weft-agent' },
-    },
-    spec: {
-      nodeName: NODE_NAME,
-      hostNetwork: true,
-      automountServiceAccountToken: false,
-      containers: [{ name: 'agent', image: 'none' }],
-    },
-  });
-  await showStatus('weft-agent-0', { phase: 'Running' }, 'weft-system');
-}
-
-async function showStatus(podName: string, status: object, namespace = 'default'): Promise<void> {
-  const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
-  await node.kubectl('patch', 'pod', podName, '-n', namespace, ...patch);
 }

@@ -12,7 +12,7 @@ import {
 import { isResting } from '../release.ts';
 import { isExclusive, reservedRanges } from '../subnets.ts';
 import { findingOn, judgedAllocations } from './allocations.ts';
-import type { AuditedAllocation, Book } from './book.ts';
+import { unreadableNames, type AuditedAllocation, type Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { createSubnetIndex } from './subnet-index.ts';
 
@@ -29,6 +29,7 @@ export function auditAddresses(book: Book): Finding[] {
     ),
   );
   const pools = new Map(book.pools.map((pool) => [pool.metadata.name, pool]));
+  const unreadPools = unreadableNames(book, 'IPPool');
   const cidrsOf = poolTerritories(book);
   const reservedOf = new Map(
     book.pools.map((pool) => [
@@ -47,6 +48,7 @@ export function auditAddresses(book: Book): Finding[] {
       return reserved(allocation, reservedOf.get(spec.pool));
     }
     if (attachment === undefined) {
+      if (unreadPools.has(spec.pool)) return [];
       return outsidePool(allocation, pools.get(spec.pool), cidrsOf.get(spec.pool) ?? []);
     }
     // A node that is gone is another audit's finding.

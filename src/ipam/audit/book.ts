@@ -59,6 +59,14 @@ export interface UnreadableObject {
   readonly problem: string;
 }
 
+/** Those of a kind that are there and cannot be read, by name: of what belongs to them it cannot be said that they are gone. */
+export function unreadableNames(
+  { unreadable }: Pick<Book, 'unreadable'>,
+  kind: FindingObject['kind'],
+): ReadonlySet<string> {
+  return new Set(unreadable.flatMap(({ object }) => (object.kind === kind ? [object.name] : [])));
+}
+
 /** One part of the audit; each looks at everything by itself, so that callers may rest between them. */
 export type BookAudit = (book: Book) => Finding[];
 

@@ -2,7 +2,7 @@ import { vxlanMAC, type IPPool, type NodeSubnet } from '../../api/index.ts';
 import { formatCIDR, type CIDR, type Family } from '../../net/index.ts';
 import { isGeneral } from '../pools.ts';
 import { countFreeSubnets, isDrained, isExclusive, usableFamilies } from '../subnets.ts';
-import { foreignOf, type AuditedNode, type Book } from './book.ts';
+import { foreignOf, unreadableNames, type AuditedNode, type Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { areSettled } from './settled.ts';
 
@@ -13,11 +13,12 @@ import { areSettled } from './settled.ts';
 export function auditNodeSubnets(book: Book): Finding[] {
   const nodes = new Map(book.nodes.map((node) => [node.name, node]));
   const pools = new Map(book.pools.map((pool) => [pool.metadata.uid, pool]));
+  const unreadPools = unreadableNames(book, 'IPPool');
   return [
     ...book.subnets.flatMap((subnet) => {
       if (!areSettled(book, subnet.metadata.creationTimestamp)) return [];
       return [
-        ...wrongPiece(subnet, pools.get(subnet.spec.poolUID)),
+        ...(unreadPools.has(subnet.spec.pool) ? [] : wrongPiece(subnet, pools.get(subnet.spec.poolUID))),
         ...olderUID(subnet, nodes.get(subnet.spec.nodeName), book),
       ];
     }),
@@ -28,7 +29,7 @@ export function auditNodeSubnets(book: Book): Finding[] {
 
 /** Of 3 and 8 what nodes leave behind that are gone: the controller frees it after a quarantine. */
 export function auditGoneNodes(book: Book): Finding[] {
-  const nodes = new Set(book.nodes.map(({ name }) => name));
+  const nodes = new Set([...book.nodes.map(({ name }) => name), ...unreadableNames(book, 'Node')]);
   const left = new Map<string, { nodeName: string; pool: string; allocations: number; subnets: number }>();
   const leftOf = (nodeName: string, pool: string) => {
     const key = `${nodeName} ${pool}`;

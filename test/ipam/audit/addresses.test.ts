@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 import type { IPAllocation } from '../../../src/api/index.ts';
 import { auditAddresses } from '../../../src/ipam/audit/addresses.ts';
+import type { Book } from '../../../src/ipam/audit/book.ts';
+import { auditGoneNodes, auditNodeSubnets } from '../../../src/ipam/audit/node-subnets.ts';
 import { parseAddress } from '../../../src/net/index.ts';
 import { allocationOf, poolOf, subnetOf } from '../objects.ts';
 
@@ -58,4 +60,36 @@ test('an address that rests is wrong nowhere: nobody has it, and its name comes 
     }).map(({ reason }) => reason);
   expect(audited(undefined)).toEqual(['OutsideSubnets']);
   expect(audited({ releasedAt: '2026-01-01T00:00:00.000000Z' })).toEqual([]);
+});
+
+test('of a pool that is there and cannot be read it is not said that it is gone', () => {
+  const audited = (unreadable: Book['unreadable']) => {
+    const book: Book = {
+      pools: [],
+      subnets: [subnetOf('10.0.0.64/26', poolOf('p', { cidrs: ['10.0.0.0/24'] }), 'n1')],
+      allocations: [{ ...allocationOf('10.0.0.70'), nodeName: undefined, attachment: undefined }],
+      nodes: [{ name: 'n1', uid: 'uid-n1', labels: {}, addresses: [], isReady: true }],
+      serviceCIDRs: [],
+      unreadable,
+    };
+    return [...auditAddresses(book), ...auditNodeSubnets(book)].map(
+      ({ object, reason }) => `${object.kind} ${reason}`,
+    );
+  };
+  expect(audited([])).toEqual(['IPAllocation PoolGone', 'NodeSubnet PoolGone']);
+  expect(audited([{ object: { kind: 'IPPool', name: 'p' }, problem: 'from the future' }])).toEqual([]);
+});
+
+test('of a Node that is there and cannot be read it is not said that it is gone', () => {
+  const audited = (unreadable: Book['unreadable']) =>
+    auditGoneNodes({
+      pools: [],
+      subnets: [subnetOf('10.0.0.64/26', poolOf('p', { cidrs: ['10.0.0.0/24'] }), 'n1')],
+      allocations: [],
+      nodes: [],
+      serviceCIDRs: [],
+      unreadable,
+    }).map(({ reason }) => reason);
+  expect(audited([])).toEqual(['NodeGone']);
+  expect(audited([{ object: { kind: 'Node', name: 'n1' }, problem: 'from the future' }])).toEqual([]);
 });
