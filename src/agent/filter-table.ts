@@ -9,9 +9,9 @@ import {
   withoutNodes,
   type AttachmentRules,
   type FilterState,
-  type NftDocument,
+  type NodeSetChange,
 } from '../dataplane/index.ts';
-import { applyNft, CommandError, readNftTable, type CommandRunner, type NftTable } from '../kernel/index.ts';
+import { applyNft, NetlinkError, readNftTable, type CommandRunner, type NftTable } from '../kernel/index.ts';
 
 /** Our nft table, kept as it was applied. */
 export interface FilterTable {
@@ -47,13 +47,23 @@ export class FilterNotAppliedError extends Error {
   }
 }
 
-/**
- * `attachments`: the rules that attachments have of their own, as the kernel's links record them. They are read
- * right before each exchange, and exchanges go one after the other, so none takes out what another has brought.
- */
+export interface FilterTableParts {
+  /**
+   * The rules that attachments have of their own, as the kernel's links record them. They are read right before each
+   * exchange, and exchanges go one after the other, so none takes out what another has brought.
+   */
+  readonly attachments?: () => readonly AttachmentRules[];
+  /**
+   * Changes sets of the table as one transaction.
+   * @throws NetlinkError
+   */
+  readonly changeElements: (table: NftTable, changes: readonly NodeSetChange[]) => void;
+}
+
+/** `run` starts nft. */
 export function createFilterTable(
   run: CommandRunner,
-  attachments: () => readonly AttachmentRules[] = () => [],
+  { attachments = () => [], changeElements }: FilterTableParts,
 ): FilterTable {
   let applied: Applied | undefined;
   let latest: FilterState | undefined;
@@ -70,9 +80,9 @@ export function createFilterTable(
     const before = applied?.text === text ? applied : undefined;
     if (before !== undefined && (!verify || (await isAsApplied(before)))) {
       const changes = nodeSetChanges(before.state, state);
-      if (changes === undefined) return 'unchanged';
+      if (changes.length === 0) return 'unchanged';
       applied = undefined;
-      if (await hasTaken(run, changes)) {
+      if (hasTaken(changes)) {
         applied = { ...before, state };
         return 'applied';
       }
@@ -88,6 +98,17 @@ export function createFilterTable(
     isHoldGone = true;
     applied = { text, state, hash: (await readTable())?.hash };
     return before === undefined ? 'applied' : 'repaired';
+  }
+
+  /** False where the kernel refuses: what the sets held before is not what we gave them. */
+  function hasTaken(changes: readonly NodeSetChange[]): boolean {
+    try {
+      changeElements(TABLE, changes);
+      return true;
+    } catch (error) {
+      if (error instanceof NetlinkError) return false;
+      throw error;
+    }
   }
 
   const readTable = () => readNftTable(run, TABLE, { apart: NODE_SET_NAMES });
@@ -133,7 +154,7 @@ export function createFilterTable(
         if (state === undefined) return false;
         return (
           applied?.text === rulesText(state, attachments()) &&
-          nodeSetChanges(applied.state, state) === undefined &&
+          nodeSetChanges(applied.state, state).length === 0 &&
           (await isAsApplied(applied))
         );
       }),
@@ -151,17 +172,6 @@ interface Applied {
 
 function rulesText(state: FilterState, attachments: readonly AttachmentRules[]): string {
   return JSON.stringify(renderFilter(withoutNodes(state), attachments));
-}
-
-/** False where nft refuses: what the sets held before is not what we gave them. */
-async function hasTaken(run: CommandRunner, changes: NftDocument): Promise<boolean> {
-  try {
-    await applyNft(run, changes);
-    return true;
-  } catch (error) {
-    if (error instanceof CommandError) return false;
-    throw error;
-  }
 }
 
 /** In whatever order the kernel lists them. */

@@ -20,7 +20,9 @@ import type { AgentParts } from './parts.ts';
 import type { Scope } from './schedule.ts';
 
 export interface KernelWatchOptions {
+  /** Of our sockets for rtnetlink, and for nf_tables: what we do by these is no news. */
   readonly ownPorts: () => ReadonlySet<number>;
+  readonly ownNftablesPort: number;
   readonly asked: Asked;
   /** Someone touched what may be ours; where events were lost, everything. */
   readonly onTouched: (what: Scope) => void;
@@ -47,6 +49,7 @@ export interface Asked {
  */
 export function watchKernel(options: KernelWatchOptions): { close(): Promise<void> } {
   const closing = new AbortController();
+  const ownNftables = new Set([options.ownNftablesPort]);
   const onEvents = (events: readonly KernelEvent[]) => {
     for (const event of events) {
       const what = touchedBy(event, options.asked);
@@ -55,7 +58,7 @@ export function watchKernel(options: KernelWatchOptions): { close(): Promise<voi
   };
   const watches = [
     keepWatching(() => watchRtnetlink({ onEvents, ownPorts: options.ownPorts }), closing.signal, options),
-    keepWatching(() => watchNftables({ onEvents }), closing.signal, options),
+    keepWatching(() => watchNftables({ onEvents, ownPorts: () => ownNftables }), closing.signal, options),
   ];
   return {
     async close() {

@@ -33,6 +33,7 @@ import {
   findSysctlRoot,
   listAddresses,
   openConntrackSocket,
+  openNftablesSocket,
   openNetlinkSocket,
   openOwnNamespace,
   readBootId,
@@ -240,6 +241,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
   const connections = openConntrackSocket();
+  const nftables = openNftablesSocket();
   const endConnections = createEndConnections({
     end: (addresses) => deleteConnections(connections, addresses),
     clock,
@@ -304,6 +306,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   });
   const sync = startNodeSync({
     host,
+    nftables,
     ownPorts: () => new Set([host.portId, burial.portId]),
     ownNamespace,
     podNamespaces: () => podNamespacePaths(caches.allocations.values()),

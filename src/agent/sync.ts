@@ -14,6 +14,7 @@ import {
 } from '../dataplane/index.ts';
 import { jitteredBackOff, type Clock, type Random } from '../ipam/index.ts';
 import {
+  changeNftElements,
   changePodMTUs,
   ensureAccepted,
   forgetHostPortFlows,
@@ -58,6 +59,8 @@ export interface NodeSources {
 export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSubnetRoute'> {
   /** rtnetlink in the host's namespace. */
   readonly host: NetlinkSocket;
+  /** nf_tables in the host's namespace. */
+  readonly nftables: NetlinkSocket;
   /** Port ids of this process's own rtnetlink sockets: what they do is no news. */
   readonly ownPorts: () => ReadonlySet<number>;
   readonly ownNamespace: Namespace;
@@ -169,7 +172,10 @@ export class NodeSyncError extends AggregateError {
 export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const { clock, host, log, run, sysctlRoot } = parts;
   const stopping = new AbortController();
-  const filterTable = createFilterTable(run, () => readPodRules(host));
+  const filterTable = createFilterTable(run, {
+    attachments: () => readPodRules(host),
+    changeElements: (table, changes) => changeNftElements(parts.nftables, table, changes),
+  });
   const schedule = createSchedule(clock);
   const backOff = () => jitteredBackOff(parts.random, { firstMs: 500, maxMs: 15_000 });
   const waiting = new Set<Waiting>();
@@ -398,6 +404,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   schedule.request('all', 0);
   const watches = watchKernel({
     ownPorts: parts.ownPorts,
+    ownNftablesPort: parts.nftables.portId,
     asked: {
       isTunnel: (linkIndex) => linkIndex === previous?.tunnelIndex,
       hasForwarding: (entry) => previous?.present.has(forwardingText(entry)) === true,

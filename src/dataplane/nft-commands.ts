@@ -45,18 +45,6 @@ export function addSet(
   return add('set', { name: setName(name, family), ...definition, ...elem(elements) });
 }
 
-/** Adds elements to a set that is there, or takes some out. Nothing where there are none: nft takes no empty list. */
-export function changeElements(
-  action: 'add' | 'delete',
-  name: string,
-  family: Family,
-  elements: readonly string[],
-): readonly NftCommand[] {
-  if (elements.length === 0) return [];
-  const element = { family: 'inet', table: FILTER_TABLE, name: setName(name, family), elem: elements };
-  return [{ [action]: { element } }];
-}
-
 /** What becomes of a packet by an address of it. */
 export function addVerdictMap(
   name: string,

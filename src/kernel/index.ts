@@ -9,6 +9,7 @@ export * from './iptables.ts';
 export * from './names.ts';
 export * from './namespaces.ts';
 export * from './nft.ts';
+export * from './nft-elements.ts';
 export * from './pod-link.ts';
 export * from './pod-link-repair.ts';
 export * from './pod-mtu.ts';

@@ -8,9 +8,11 @@ import { buildImage } from '../../hack/image.ts';
 import { createFilterTable } from '../../src/agent/filter-table.ts';
 import { desiredNodeState } from '../../src/dataplane/index.ts';
 import {
+  changeNftElements,
   createCommandRunner,
   ensureAccepted,
   forgetHostPortFlows,
+  openNftablesSocket,
   type CommandRunner,
 } from '../../src/kernel/index.ts';
 import { parseAddress, parseCIDR, type Family } from '../../src/net/index.ts';
@@ -28,7 +30,7 @@ import {
 
 /** What agent and controller run in (S20): whoever gets into a container of weft's finds nothing there to go on with. */
 
-const { make } = useThrowaways();
+const { own, make } = useThrowaways();
 let dir: string;
 let root: string;
 let layers: Layer[];
@@ -113,7 +115,10 @@ describe('the image', () => {
   it("sets the agent's own filters, and finds them as it set them", async () => {
     const subnets = [subnet('10.64.0.0/26', 'a', ['192.168.1.1']), subnet('fd64::/122', 'b', ['fd02::3'])];
     const { filter } = desiredNodeState(input({ subnets }));
-    const table = createFilterTable(run);
+    using nftables = openNftablesSocket({ own, namespace: host.namespace });
+    const table = createFilterTable(run, {
+      changeElements: (...change) => changeNftElements(nftables, ...change),
+    });
     expect(await table.apply(filter, { verify: false })).toBe('applied');
     expect(await table.holds(filter)).toBe(true);
     host.sh('nft flush chain inet weft input');

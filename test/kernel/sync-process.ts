@@ -5,6 +5,7 @@ import {
   createCommandRunner,
   findSysctlRoot,
   openNetlinkSocket,
+  openNftablesSocket,
   openOwnNamespace,
 } from '../../src/kernel/index.ts';
 import { podNamespacePaths } from '../../src/agent/pod-namespaces.ts';
@@ -68,6 +69,7 @@ host.dump = (request, parseItem) => {
 
 const sync = startNodeSync({
   host,
+  nftables: openNftablesSocket(),
   ownPorts: () => new Set([host.portId]),
   ownNamespace: openOwnNamespace(),
   podNamespaces: () => podNamespacePaths([]),

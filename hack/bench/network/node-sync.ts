@@ -7,9 +7,9 @@ import {
   findSysctlRoot,
   getLink,
   openNetlinkSocket,
+  openNftablesSocket,
   openOwnNamespace,
   routeTo,
-  type CommandRunner,
   type NetlinkSocket,
 } from '../../../src/kernel/index.ts';
 import { VXLAN_LINK } from '../../../src/dataplane/index.ts';
@@ -47,7 +47,7 @@ async function main(stays: boolean): Promise<void> {
   const pools = objects.pools.map((pool) => IPPool.parse(pool));
   const [first = [], ...changes] = objects.subnets.map((list) => list.map(parsedOnce));
   let sources: NodeSources = { node, pools, subnets: first, dnsServers: [] };
-  const host = openNetlinkSocket();
+  const [host, nftables] = [openNetlinkSocket(), openNftablesSocket()];
   const silent = () => undefined;
   const failed = (facts: object, message: string) => {
     process.stderr.write(`${message} ${JSON.stringify(facts)}\n`);
@@ -58,10 +58,10 @@ async function main(stays: boolean): Promise<void> {
     sleep: (ms: number, signal?: AbortSignal) => sleep(ms, undefined, signal === undefined ? {} : { signal }),
   };
   const beganMs = performance.now();
-  const transactions = countedTransactions(createCommandRunner());
+  const changedSets = countedTransactions(nftables);
   const sync = startNodeSync({
-    ...{ host, ownPorts: () => new Set([host.portId]), ownNamespace: openOwnNamespace() },
-    ...{ podNamespaces: () => [], run: transactions.run, pools: () => pools },
+    ...{ host, nftables, ownPorts: () => new Set([host.portId]), ownNamespace: openOwnNamespace() },
+    ...{ podNamespaces: () => [], run: createCommandRunner(), pools: () => pools },
     ...{ sysctlRoot: findSysctlRoot(), sources: () => sources, clock, random: Math.random },
     config: { vni: 4097, port: 4789, natExempt: [] },
     ...{
@@ -81,28 +81,26 @@ async function main(stays: boolean): Promise<void> {
     await sleep(REST_MS);
     const isChanged = routesChanged(host, sources.subnets, subnets);
     sources = { node, pools, subnets, dnsServers: [] };
-    const before = transactions.ended();
+    const before = changedSets();
     const changedMs = performance.now();
     sync.wake();
-    // Routes are set by this process, filters by nft beside it: each node has a place in both.
-    while (!isChanged() || transactions.ended() === before) await sleep(1);
+    // Each node has a place in the routes and in the filters.
+    while (!isChanged() || changedSets() === before) await sleep(1);
     durationsMs.push(performance.now() - changedMs);
   }
   process.stdout.write(`${JSON.stringify(durationsMs)}\n`);
   if (!stays) await sync.stop();
 }
 
-/** Counts what nft has been given and has carried out; what it is asked to list changes nothing. */
-function countedTransactions(run: CommandRunner): { readonly run: CommandRunner; ended(): number } {
+/** Counts the transactions of nf_tables that the kernel has carried out by this socket. */
+function countedTransactions(nftables: NetlinkSocket): () => number {
   let ended = 0;
-  return {
-    run: async (file, args, input) => {
-      const output = await run(file, args, input);
-      if (file === 'nft' && args.includes('-f')) ended++;
-      return output;
-    },
-    ended: () => ended,
+  const execute = nftables.executeAsOne.bind(nftables);
+  nftables.executeAsOne = (...transaction) => {
+    execute(...transaction);
+    ended++;
   };
+  return () => ended;
 }
 
 /** Whether the kernel sends into the tunnel to who has come, and not to who has gone. */

@@ -16,7 +16,7 @@ export type KernelEvent =
   | { readonly kind: 'route'; readonly removed: boolean; readonly route: Route }
   | { readonly kind: 'neighbour'; readonly removed: boolean; readonly neighbour: Neighbour }
   | { readonly kind: 'fdb'; readonly removed: boolean; readonly entry: FdbEntry }
-  /** Something in the nftables ruleset, by anyone: the messages do not say by whom. */
+  /** Something in the nftables ruleset. */
   | { readonly kind: 'nft' }
   /** The kernel had to drop events: compare everything. */
   | { readonly kind: 'overrun' };
@@ -57,16 +57,25 @@ const READ_TIMEOUT_MS = 500;
 /** Watches links, addresses, routes, neighbours and FDB entries of one namespace. */
 export function watchRtnetlink(options: NotificationOptions): Notifications {
   return watch(NETLINK_ROUTE, ROUTE_GROUPS, options, (messages) =>
-    messages
-      .filter((message) => message.portId === 0 || !options.ownPorts().has(message.portId))
+    byOthers(messages, options)
       .map(eventOf)
       .filter((event) => event !== undefined),
   );
 }
 
-/** Watches the nftables ruleset of one namespace. */
-export function watchNftables(options: Omit<NotificationOptions, 'ownPorts'>): Notifications {
-  return watch(NETLINK_NETFILTER, NFTABLES_GROUPS, options, () => [{ kind: 'nft' }]);
+/** Watches the nftables ruleset of one namespace. Own ports are those of sockets for nf_tables: rtnetlink has others. */
+export function watchNftables(options: NotificationOptions): Notifications {
+  return watch(NETLINK_NETFILTER, NFTABLES_GROUPS, options, (messages) =>
+    byOthers(messages, options).length > 0 ? [{ kind: 'nft' }] : [],
+  );
+}
+
+function byOthers(
+  messages: readonly IncomingMessage[],
+  { ownPorts }: Pick<NotificationOptions, 'ownPorts'>,
+): IncomingMessage[] {
+  const own = ownPorts();
+  return messages.filter(({ portId }) => portId === 0 || !own.has(portId));
 }
 
 /**

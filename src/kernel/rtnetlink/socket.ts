@@ -151,6 +151,35 @@ export class NetlinkSocket {
   }
 
   /**
+   * Sends the requests between two messages that make one transaction of them, as nfnetlink has it: all take effect, or
+   * none does. Neither of the two is acknowledged, but where the kernel does not take the transaction the first is refused.
+   * @throws NetlinkError of the first refusal
+   */
+  executeAsOne(begin: NetlinkRequest, requests: readonly NetlinkRequest[], end: NetlinkRequest): void {
+    const messages = [
+      outgoing(begin, 0, this.nextSequence()),
+      ...requests.map((request) => outgoing(request, F_ACK, this.nextSequence())),
+      outgoing(end, 0, this.nextSequence()),
+    ];
+    const data = encodeMessages(messages);
+    check('send(AF_NETLINK)', libc.send(this.fd, data, data.length, 0));
+    const first = messages[0]?.sequence ?? 0;
+    const outcomes = new Map<number, NetlinkError | undefined>();
+    while (outcomes.size < requests.length) {
+      for (const message of this.receive()) {
+        if (message.type !== TYPE_ERROR) continue;
+        const index = (message.sequence - first) >>> 0;
+        const request = [begin, ...requests][index];
+        const refusal = request && refusalOf(request, message);
+        if (index === 0 && refusal !== undefined) throw refusal;
+        if (index > 0 && request !== undefined) outcomes.set(index, refusal);
+      }
+    }
+    const [refused] = [...outcomes.values()].filter((outcome) => outcome !== undefined);
+    if (refused !== undefined) throw refused;
+  }
+
+  /**
    * One request that answers with one message.
    * @throws NetlinkError
    */

@@ -52,7 +52,11 @@ describe('changes by others', () => {
 
   test('rules of nftables', async () => {
     const events: KernelEvent[] = [];
-    const watch = watchNftables({ within, onEvents: (batch) => events.push(...batch) });
+    const watch = watchNftables({
+      within,
+      ownPorts: () => new Set(),
+      onEvents: (batch) => events.push(...batch),
+    });
     host.sh('nft add table ip foreign');
     await until(() => events.length > 0);
     expect(events[0]).toEqual({ kind: 'nft' });
@@ -64,7 +68,7 @@ test('silence is no event: a read that gives up finds nothing', async () => {
   const events: KernelEvent[] = [];
   const onEvents = (batch: readonly KernelEvent[]) => events.push(...batch);
   const watches = [
-    watchNftables({ within, onEvents }),
+    watchNftables({ within, onEvents, ownPorts: () => new Set() }),
     watchRtnetlink({ within, onEvents, ownPorts: () => new Set() }),
   ];
   // Longer than a read waits.
