@@ -2,7 +2,7 @@ import { jitteredBackOff, type Clock, type Random } from '../ipam/clock.ts';
 import { PARTIAL_METADATA, type KubeClient } from './client.ts';
 import { GoneError, NotFoundError, ServerError } from './errors.ts';
 import { listEach, type Listed } from './list.ts';
-import { compareRevisions, identityOf } from './objects.ts';
+import { compareRevisions, identityOf, type Identity } from './objects.ts';
 import { createOverlay, type Entry } from './overlay.ts';
 import { createTimeline } from './timeline.ts';
 import { readWatch } from './watch.ts';
@@ -270,7 +270,7 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   function wrote(object: unknown): void {
     const entry = entryOf(object);
     const there = shown.get(entry.key);
-    const isShown = there?.uid === entry.uid && there.resourceVersion === entry.resourceVersion;
+    const isShown = there !== undefined && isVersion(there, entry);
     // Where lists and watches are in doubt their revisions do not say that they have shown it.
     const reached = timeline.counts(entry.resourceVersion) ? revision : undefined;
     overlay.wrote(
@@ -326,7 +326,9 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
     timeline.listed(listed.resourceVersion);
     endMissing(listed);
     for (const entry of listed.items) {
-      shown.set(entry.key, entry);
+      // One that has not changed stays the object that others know by now: else a list would hold all of them twice.
+      const known = shown.get(entry.key);
+      shown.set(entry.key, known !== undefined && isVersion(known, entry) ? known : entry);
       // What the watch may never show, since it is of the gap, the list has shown now.
       if (timeline.counts(entry.resourceVersion)) overlay.delivered(entry.key, entry.resourceVersion);
       else overlay.matched(entry);
@@ -406,11 +408,11 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
   function refresh(key: string): void {
     const before = view.get(key);
     const after = overlay.over(key, shown.get(key));
+    if (before === after || (before !== undefined && after !== undefined && isVersion(before, after))) return;
     if (after === undefined) view.delete(key);
     else view.set(key, after);
     if (after !== undefined && after.value === undefined) unreadable.set(key, after.uid);
     else unreadable.delete(key);
-    if (before?.uid === after?.uid && before?.resourceVersion === after?.resourceVersion) return;
     for (const listener of listeners) {
       try {
         listener({ key, before: before?.value, after: after?.value });
@@ -461,4 +463,8 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
       return { ...identity, value: undefined };
     }
   }
+}
+
+function isVersion(one: Identity, other: Identity): boolean {
+  return one.uid === other.uid && one.resourceVersion === other.resourceVersion;
 }

@@ -100,11 +100,12 @@ describe('the audit', () => {
   });
 
   it('counts for every pool what belongs to none that is there, while it is so', async () => {
-    const quiet = pool('quiet', ['10.1.0.0/24']);
+    const quiet = pool('quiet', ['10.1.0.0/24'], { prefixLength: 28 });
     const unreadable = [{ object: { kind: 'NodeSubnet', name: '10.0.0.0-4' }, problem: 'none' } as const];
     const gone = pool('gone', ['10.2.0.0/24']);
     const stray = indexedAllocation(allocation(gone, '10.2.0.1', 'b', { holder: 'printer' }));
-    book = { ...withStray, pools: [pods, quiet], allocations: [stray], unreadable };
+    const subnets = [subnet, nodeSubnet(quiet, '10.1.0.0/28', 'a')];
+    book = { ...withStray, pools: [pods, quiet], subnets, allocations: [stray], unreadable };
     await clock.advance(EVERY_MS + GRACE_MS);
     expect(reasons()).toEqual(['Unreadable', 'PoolGone', 'NoStatus']);
     expect(audit.findingsOf('quiet')?.map(({ reason }) => reason)).toEqual([

@@ -124,6 +124,36 @@ describe('an informer', () => {
     await informer.stop();
   });
 
+  it('keeps what a list shows unchanged as the object that its listeners know', async () => {
+    const script: Script = {
+      items: [
+        { name: 'a', uid: 'u1', resourceVersion: '90' },
+        { name: 'b', uid: 'u2', resourceVersion: '91' },
+      ],
+      resourceVersion: '100',
+    };
+    const clock = createFakeClock();
+    const client = scriptedClient(script);
+    const informer = startInformer(
+      { client, clock, random: () => 0.5, log: silent },
+      { path: '/things', parse: (thing) => ({ thing }) },
+    );
+    await allElse();
+    const [a, b] = [informer.get('a'), informer.get('b')];
+    await clock.advance(80_000);
+    script.items = script.items.map((item) =>
+      item.name === 'b' ? { ...item, resourceVersion: '101' } : item,
+    );
+    script.resourceVersion = '101';
+    script.send?.(gone);
+    await clock.advance(31_000);
+    expect(client.lists).toHaveLength(2);
+    expect(informer.get('a')).toBe(a);
+    expect(informer.get('b')).not.toBe(b);
+    expect(informer.get('b')).toMatchObject({ thing: { metadata: { resourceVersion: '101' } } });
+    await informer.stop();
+  });
+
   it('waits no longer than its list is old: a kind that has just been made is watched by nobody else', async () => {
     const script: Script = { items: [], resourceVersion: '100' };
     const { clock, client, informer } = start(script);
