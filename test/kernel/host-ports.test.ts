@@ -137,11 +137,40 @@ describe('a flow of UDP that is older than the port', () => {
   });
 });
 
+describe('a port that a Service has, too', () => {
+  test.each([
+    {
+      by: 'nft',
+      lead: (to: string) =>
+        "nft 'add table ip service; add chain ip service in { type nat hook prerouting priority -100; }; " +
+        `add rule ip service in fib daddr type local tcp dport 8080 dnat to ${to}'`,
+      end: 'nft delete table ip service',
+    },
+    ...['iptables-nft', 'iptables-legacy'].map((program) => ({
+      by: program,
+      lead: (to: string) =>
+        `${program} -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 8080 -j DNAT --to-destination ${to}`,
+      end: `${program} -t nat -F PREROUTING`,
+    })),
+  ])(
+    'is the Service’s, as kube-proxy leads there by $by, and the pod’s when that has gone',
+    async ({ lead, end }) => {
+      const other = pod('a', 1);
+      const stop = await serve(other.throwaway, 'service', 80);
+      node('a').throwaway.sh(lead(`${other.addresses[4]}:80`));
+      expect(await fromB()).toMatch(/^service /);
+      node('a').throwaway.sh(end);
+      expect(await fromB()).toMatch(/^a1 /);
+      stop();
+    },
+  );
+});
+
 describe('what leads to host ports', () => {
   test('is put back when somebody flushes it', async () => {
     node('a').throwaway.sh('nft flush ruleset');
     expect(await until(async () => (await fromB()) !== undefined, 10_000)).toBeDefined();
-    expect(sync('a').drift()).toContain('table inet weft');
+    expect(await until(() => sync('a').drift().includes('table inet weft'), 10_000)).toBeDefined();
   });
 
   test('is found by a process that starts anew, also where the rules have gone meanwhile', async () => {

@@ -159,24 +159,31 @@ describe('by nft', () => {
   });
 });
 
-test('real packets pass a FORWARD that drops', async () => {
-  const podA = make('pod-a');
-  const podB = make('pod-b');
-  for (const [pod, name, address] of [
-    [podA, 'wefta', '10.1.0.1'],
-    [podB, 'weftb', '10.1.0.2'],
-  ] as const) {
-    host.sh(`ip link add ${name} type veth peer name eth0 netns ${pod.name}; ip link set ${name} up`);
-    host.sh(
-      `ip route add ${address} dev ${name}; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.${name}.proxy_arp=1`,
+test.each(['iptables-nft', 'iptables-legacy'])(
+  'real packets pass a FORWARD that %s drops',
+  async (program) => {
+    const router = make(`router-${program}`);
+    const [podA, podB] = [make(`${program}-a`), make(`${program}-b`)];
+    for (const [pod, name, address] of [
+      [podA, 'wefta', '10.1.0.1'],
+      [podB, 'weftb', '10.1.0.2'],
+    ] as const) {
+      router.sh(`ip link add ${name} type veth peer name eth0 netns ${pod.name}; ip link set ${name} up`);
+      router.sh(
+        `ip route add ${address} dev ${name}; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.${name}.proxy_arp=1`,
+      );
+      pod.sh(`ip addr add ${address}/32 dev eth0; ip link set eth0 up; ip route add default dev eth0`);
+    }
+    router.sh(`${program} -P FORWARD DROP`);
+    expect(() => podA.sh('ping -c 1 -W 1 10.1.0.2')).toThrow();
+    const loaded = program === 'iptables-legacy' ? ['filter'] : [];
+    await ensureAccepted(
+      { vxlan: undefined, families: ['ipv4'], forwarded: [] },
+      { ...options, run: router.run, legacyTables: () => Promise.resolve(loaded) },
     );
-    pod.sh(`ip addr add ${address}/32 dev eth0; ip link set eth0 up; ip route add default dev eth0`);
-  }
-  host.sh('iptables-nft -P FORWARD DROP');
-  expect(() => podA.sh('ping -c 1 -W 1 10.1.0.2')).toThrow();
-  await ensureAccepted(traffic, options);
-  expect(podA.sh('ping -c 2 -i 0.2 -W 2 10.1.0.2')).toContain(' 0% packet loss');
-});
+    expect(podA.sh('ping -c 2 -i 0.2 -W 2 10.1.0.2')).toContain(' 0% packet loss');
+  },
+);
 
 describe('by xtables-legacy', () => {
   const legacyTables = async (family: string) =>

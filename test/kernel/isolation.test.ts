@@ -4,6 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { knownDNSServers } from '../../src/agent/dns-servers.ts';
 import type { IPPool } from '../../src/api/index.ts';
+import { hostPortsOf } from '../../src/dataplane/index.ts';
+import { getLink, recordPodRules } from '../../src/kernel/index.ts';
 import { formatAddress, parseAddress } from '../../src/net/index.ts';
 import { mayPass } from '../dataplane/isolation-model.ts';
 import { pool, subnet } from '../dataplane/objects.ts';
@@ -20,6 +22,7 @@ import {
   type IPFamily,
   type SyncProcess,
 } from './fabric.ts';
+import { ask, serve } from './ports.ts';
 import type { Sources } from './sync-process.ts';
 import { useThrowaways, type Throwaway } from './throwaway.ts';
 
@@ -245,6 +248,68 @@ test('a Service leads no tenant to the pods of another', async () => {
     expect(await echoes(podOf('blue', 'a').throwaway, service.addresses[family], true)).toBe(true);
   }
   service.end();
+});
+
+describe('a host port of a tenant on node a', () => {
+  const modes = { blue: isolated(), green: isolated('red'), red: isolated('green') };
+  const port = 9000;
+  const server = () => podOf('green', 'a');
+  let stop: () => void;
+
+  beforeAll(async () => {
+    const { throwaway } = nodeNamed('a');
+    const { hostLink, addresses, throwaway: inside } = server();
+    const { socket } = throwaway.namespace;
+    const mapping = { protocol: 'tcp', hostPort: port, containerPort: 80, hostAddress: undefined } as const;
+    recordPodRules(socket, getLink(socket, { name: hostLink })?.index ?? 0, {
+      hostPorts: hostPortsOf([mapping], {
+        ipv4: parseAddress(addresses[4]),
+        ipv6: parseAddress(addresses[6]),
+      }),
+      allowedSources: [],
+    });
+    stop = await serve(inside, 'green', 80);
+  });
+
+  afterAll(() => {
+    const { throwaway } = nodeNamed('a');
+    const { socket } = throwaway.namespace;
+    stop();
+    recordPodRules(socket, getLink(socket, { name: server().hostLink })?.index ?? 0, {
+      hostPorts: [],
+      allowedSources: [],
+    });
+  });
+
+  const asked = (from: Throwaway, family: IPFamily) =>
+    ask(from, 'tcp', nodeNamed('a').addresses[family], port);
+
+  test.each(IP_FAMILIES)(
+    'leads there whom the pools let through, and nobody else (IPv%i)',
+    async (family) => {
+      await apply(modes);
+      // The server itself is masqueraded on its way back.
+      for (const from of pods.filter(({ node, name }) => node !== 'c' && name !== server().name)) {
+        // Seen as it is: the filters know whose it is.
+        const may = expected(modes, from.addresses[family], server().addresses[family]);
+        const answer = await asked(from.throwaway, family);
+        expect(answer, `${from.name} as ${from.tenant}`).toBe(
+          may ? `green ${from.addresses[family]}` : undefined,
+        );
+      }
+    },
+  );
+
+  test.each(IP_FAMILIES)('leads there who is seen as a node, as from outside (IPv%i)', async (family) => {
+    await apply(modes);
+    for (const { throwaway, addresses } of [nodeNamed('b'), nodeNamed('c'), fabric.outside]) {
+      expect(await asked(throwaway, family)).toBe(`green ${addresses[family]}`);
+    }
+    // Behind the router node a does not answer a pod's own address: the pod's node takes its place.
+    expect(await asked(podOf('blue', 'c').throwaway, family)).toBe(
+      `green ${nodeNamed('c').addresses[family]}`,
+    );
+  });
 });
 
 /** What leads pods of that node to the other pod, by another address, as kube-proxy does. */
