@@ -3,7 +3,13 @@ import { lastErrno, SystemCallError } from './libc.ts';
 import { openSocketInside, type Namespace } from './namespaces.ts';
 import type { NftTable } from './nft.ts';
 import { bytes, nested, text, type Attribute } from './rtnetlink/codec.ts';
-import { CREATE, NetlinkSocket, openRawSocket, type NetlinkRequest } from './rtnetlink/socket.ts';
+import {
+  CREATE,
+  NetlinkSocket,
+  openRawSocket,
+  setNumberOption,
+  type NetlinkRequest,
+} from './rtnetlink/socket.ts';
 
 const NETLINK_NETFILTER = 12;
 const BATCH_BEGIN = 0x10;
@@ -28,6 +34,11 @@ const DATA_VALUE = 1;
 /** The list is one attribute, whose length has 16 bits, and an element of IPv6 takes 28 bytes of it. */
 const MOST_IN_ONE_MESSAGE = 2_000;
 
+const SOL_SOCKET = 1;
+const SO_SNDBUFFORCE = 32;
+/** A transaction is sent at once, or not at all: this takes a hundred thousand elements. */
+const SEND_BUFFER_BYTES = 4 << 20;
+
 /** Single addresses that one set of a table gets, or loses. */
 export interface NftElementChange {
   readonly action: 'add' | 'delete';
@@ -45,7 +56,9 @@ export function openNftablesSocket(within?: {
       ? openRawSocket(NETLINK_NETFILTER)
       : openSocketInside(within.own, within.namespace, NETLINK_NETFILTER);
   if (fd < 0) throw new SystemCallError('socket(AF_NETLINK, NETLINK_NETFILTER)', lastErrno());
-  return new NetlinkSocket(fd);
+  const socket = new NetlinkSocket(fd);
+  setNumberOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES);
+  return socket;
 }
 
 /**
