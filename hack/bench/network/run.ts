@@ -114,11 +114,16 @@ async function layPaths(fabric: Fabric): Promise<{ path: string; contenders: Con
       contenders: [
         { who: 'weft', from: near.pods[0], to: near.pods[2] },
         { who: 'a bare link', from: bareNear, to: bareFar },
+        await handMadeNodes(fabric, { names: ['hand3', 'hand4'], numbers: [7, 8], tunnel: false }),
       ],
     },
     {
       path: 'pod to pod, two nodes, VXLAN',
-      contenders: [{ who: 'weft', from: far.pods[0], to: far.pods[2] }, await bareVxlan(bareNear, bareFar)],
+      contenders: [
+        { who: 'weft', from: far.pods[0], to: far.pods[2] },
+        await bareVxlan(bareNear, bareFar),
+        await handMadeNodes(fabric, { names: ['hand5', 'hand6'], numbers: [9, 10], tunnel: true }),
+      ],
     },
   ];
 }
@@ -169,21 +174,68 @@ async function pairOfVeth(fabric: Fabric): Promise<Contender> {
 /** A node between two pods, as weft's is, with nothing but links and routes. */
 async function handMadeHops(fabric: Fabric): Promise<Contender> {
   const node = await fabric.machine('hand');
-  const pods = [await fabric.machine('hand1'), await fabric.machine('hand2')] as const;
   await node.sh(['echo 1 >/proc/sys/net/ipv4/ip_forward']);
-  for (const [i, pod] of pods.entries()) {
+  const from = await handMadePod(fabric, { node, name: 'hand1', place: 0 });
+  const to = await handMadePod(fabric, { node, name: 'hand2', place: 1 });
+  return { who: BY_HAND, from, to, address: handMadeAddress(1, 2) };
+}
+
+/** Two such nodes with a pod each, by the link between them or by a tunnel. */
+async function handMadeNodes(
+  fabric: Fabric,
+  {
+    names,
+    numbers,
+    tunnel,
+  }: {
+    readonly names: readonly [string, string];
+    readonly numbers: readonly [number, number];
+    readonly tunnel: boolean;
+  },
+): Promise<Contender> {
+  const nodes = [
+    await fabric.host(`${names[0]}-node`, numbers[0], 24),
+    await fabric.host(`${names[1]}-node`, numbers[1], 24),
+  ] as const;
+  if (tunnel) await bareVxlan(...nodes);
+  const pods: Machine[] = [];
+  for (const [i, node] of nodes.entries()) {
+    pods.push(await handMadePod(fabric, { node, name: names[i] ?? '', place: numbers[i] ?? 0 }));
+    const other = 1 - i;
+    const gateway = tunnel ? `198.18.0.${other + 1}` : (nodes[other]?.address ?? '');
     await node.sh([
-      `ip link add pod${i} mtu ${POD_MTU} type veth peer name eth0 mtu ${POD_MTU} netns ${pod.name}`,
-      `ip address add 203.0.113.${i * 4 + 1}/30 dev pod${i}`,
-      `ip link set pod${i} up`,
-    ]);
-    await pod.sh([
-      `ip address add 203.0.113.${i * 4 + 2}/30 dev eth0`,
-      'ip link set eth0 up',
-      `ip route add default via 203.0.113.${i * 4 + 1}`,
+      'echo 1 >/proc/sys/net/ipv4/ip_forward',
+      `ip route add ${handMadeAddress(numbers[other] ?? 0, 0)}/30 via ${gateway}`,
     ]);
   }
-  return { who: 'the same hops by hand', from: pods[0], to: pods[1], address: '203.0.113.6' };
+  const [from, to] = pods;
+  if (from === undefined || to === undefined) throw new Error('two pods are needed');
+  return { who: BY_HAND, from, to, address: handMadeAddress(numbers[1], 2) };
+}
+
+const BY_HAND = 'the same hops by hand';
+
+/** Of the /30 with that number. */
+function handMadeAddress(place: number, offset: number): string {
+  return `203.0.113.${place * 4 + offset}`;
+}
+
+async function handMadePod(
+  fabric: Fabric,
+  { node, name, place }: { readonly node: Machine; readonly name: string; readonly place: number },
+): Promise<Machine> {
+  const pod = await fabric.machine(name);
+  await node.sh([
+    `ip link add ${name} mtu ${POD_MTU} type veth peer name eth0 mtu ${POD_MTU} netns ${pod.name}`,
+    `ip address add ${handMadeAddress(place, 1)}/30 dev ${name}`,
+    `ip link set ${name} up`,
+  ]);
+  await pod.sh([
+    `ip address add ${handMadeAddress(place, 2)}/30 dev eth0`,
+    'ip link set eth0 up',
+    `ip route add default via ${handMadeAddress(place, 1)}`,
+  ]);
+  return pod;
 }
 
 /** A tunnel between two machines of the segment, from machine to machine. */
