@@ -18,10 +18,14 @@ export interface FilterTable {
   /**
    * Exchanges the table in one transaction, while another one holds what drops (renderHold), if other rules are desired, or,
    * where `verify` is set, if someone has changed it since: by a hash of the listing taken right after our own apply. Where
-   * nodes alone have come or gone, it is their addresses that are added and taken out.
+   * nodes alone have come or gone, it is their addresses that are added and taken out. `inForce` is called as soon as the
+   * kernel filters by this state; what is listed after that is for the next verification.
    * @throws CommandError with nft's explanation
    */
-  apply(state: FilterState, options: { readonly verify: boolean }): Promise<FilterOutcome>;
+  apply(
+    state: FilterState,
+    options: { readonly verify: boolean; readonly inForce?: () => void },
+  ): Promise<FilterOutcome>;
   /**
    * Exchanges the table if attachments ask for other rules now than when it was applied last. All who ask while one
    * exchange is under way share the one after it.
@@ -131,10 +135,12 @@ export function createFilterTable(
   }
 
   return {
-    apply: (state, { verify }) =>
-      inTurn(() => {
+    apply: (state, { verify, inForce = () => undefined }) =>
+      inTurn(async () => {
         latest = state;
-        return exchange(state, { verify });
+        const outcome = await exchange(state, { verify, inForce });
+        inForce();
+        return outcome;
       }),
     attachmentsChanged() {
       waiting ??= new Promise((resolve, reject) => {

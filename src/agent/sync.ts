@@ -258,12 +258,17 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       }
     };
 
-    await attempt(async () => {
-      const outcome = await filterTable.apply(state.filter, { verify: verifyFilters });
-      if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+    // First who is kept from whom, then the ways. What nft lists afterwards nobody waits for.
+    const { promise: inForce, resolve } = Promise.withResolvers<'in force'>();
+    const filters = filterTable.apply(state.filter, {
+      verify: verifyFilters,
+      inForce: () => resolve('in force'),
+    });
+    // What they fail with is told at the end.
+    if ((await Promise.race([inForce, filters.catch(() => undefined)])) === 'in force') {
       isolatedFor = isolationOf(sources.pools);
       for (const listener of [...filterListeners]) listener();
-    });
+    }
     await attempt(() => {
       const changed = ensureForwarding(host, sysctlRoot, state.families, parts.rememberSettings);
       if (previous?.state.families.join() === state.families.join()) drift.push(...changed);
@@ -295,6 +300,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       current = state;
       const tunnelIndex = getLink(host, { name: VXLAN_LINK })?.index;
       previous = { input, state, tunnelIndex, present: new Set(applied.present) };
+    });
+    await attempt(async () => {
+      if ((await filters) === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
     });
     await lookAtForeignFilters(state, verifyFilters, drift);
     if (drift.length > 0) parts.onDrift(drift);
