@@ -4,6 +4,9 @@ import type { NodePlan, Plan } from './plan.ts';
 export const NODE_DIRECTORY = '/run/local-cluster/node';
 export const NODE_BINARIES = '/run/local-cluster/bin';
 
+/** Where a node's kubelet looks for pods that no apiserver knows: a folder of the node's own. */
+export const STATIC_PODS = `${NODE_DIRECTORY}/static-pods`;
+
 /** The image of the pod sandbox, and the one that tests start pods from. */
 export const PAUSE_IMAGE = 'localhost/weft-pause:1';
 export const TEST_IMAGE = 'localhost/weft-test:1';
@@ -58,6 +61,7 @@ export function kubeletConfig(plan: Plan): object {
     clusterDNS: [plan.dnsService.ipv4],
     clusterDomain: 'cluster.local',
     resolvConf: '/etc/resolv.conf',
+    staticPodPath: STATIC_PODS,
     // All nodes share the machine's cgroups and disks: nothing here may judge or divide them.
     failCgroupV1: false,
     cgroupDriver: 'cgroupfs',

@@ -1,6 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
+import { STATIC_PODS } from '../../../hack/cluster/node-config.ts';
 import type { IPAllocation } from '../../../src/api/index.ts';
 import { formatAddress } from '../../../src/net/index.ts';
+import { GRACE_SECONDS } from './bring-up.ts';
+import { checkCluster } from './check.ts';
 import { isReady, type Pod, type Stage } from './stage.ts';
 import { deployment, pod, WEB } from './workload.ts';
 import { addressesOf } from './paths.ts';
@@ -22,6 +26,38 @@ export function addressTests(stage: () => Stage): void {
       }
     }
     expect(running.length).toBeGreaterThan(0);
+  });
+
+  it('keeps those of a static pod, whose mirror has another UID than the runtime tells (F24)', async () => {
+    const { cluster, eventually, allocations, pods } = stage();
+    const [node = ''] = cluster.nodes;
+    const file = `${STATIC_PODS}/still.json`;
+    const manifest = JSON.stringify(pod('still', 'default', { app: 'still' }));
+    await cluster.execOnNode(node, ['sh', '-euc', `mkdir -p ${STATIC_PODS}; cat >${file}`], manifest);
+    const [mirror] = await eventually('the mirror is Ready', async () => {
+      const found = (await pods('app=still')).filter(isReady);
+      expect(found).toHaveLength(1);
+      return found;
+    });
+    if (mirror === undefined) throw new Error('there is no mirror');
+    const own = async () =>
+      (await allocations()).filter(({ spec }) => spec.pod?.name === mirror.metadata.name);
+    const before = await own();
+    expect(before.map(({ spec }) => formatAddress(spec.address)).sort()).toEqual(addressesOf(mirror).sort());
+    // The runtime knows it by another one, as it told weft.
+    expect(await sandboxOf(stage(), mirror)).toBe('');
+
+    // Longer than the grace: whoever did not know it again would have freed them.
+    await sleep(2_000 * GRACE_SECONDS);
+    expect(await own()).toEqual(before);
+    await expectAgreement(stage());
+    expect((await checkCluster(stage())).findings).toEqual([]);
+
+    await cluster.execOnNode(node, ['rm', file]);
+    await eventually('its addresses are released', async () => {
+      expect(await pods('app=still')).toEqual([]);
+      expect((await own()).filter(isHeld)).toEqual([]);
+    });
   });
 
   it('releases them when the Deployment goes, and deletes them after the delay', async () => {

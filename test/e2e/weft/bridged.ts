@@ -9,39 +9,43 @@ import { WEB } from './workload.ts';
 const NETWORK = 'bridged';
 const FOLDER = '/run/weft-e2e-bridged.d';
 
-/** A container on each node's bridge, made by the reference plugin with addresses of weft-ipam. */
-const CONFLIST = {
+/** A reference plugin that makes containers' interfaces on each node, with addresses of weft-ipam. */
+interface Plugin {
+  readonly type: 'bridge' | 'ptp';
+  readonly settings: object;
+  /** What it leaves on the node after the last container. */
+  readonly link?: string;
+}
+
+const PLUGINS: readonly Plugin[] = [
+  { type: 'bridge', settings: { bridge: 'br-e2e', isGateway: true, mtu: 1430 }, link: 'br-e2e' },
+  { type: 'ptp', settings: { mtu: 1430 } },
+];
+
+const conflist = ({ type, settings }: Plugin) => ({
   cniVersion: '1.0.0',
   name: NETWORK,
-  plugins: [
-    {
-      type: 'bridge',
-      bridge: 'br-e2e',
-      isGateway: true,
-      mtu: 1430,
-      ipam: { type: 'weft-ipam', pool: NETWORK },
-    },
-  ],
-};
+  plugins: [{ type, ...settings, ipam: { type: 'weft-ipam', pool: NETWORK } }],
+});
 
 const Result = z.object({ ips: z.array(z.object({ address: z.string() })) });
 
 /** Addresses for other plugins, on every node of a cluster whose nodes do not all share a segment. */
 export function bridgedTests(stage: () => Stage): void {
-  it(
-    'lets containers behind bridges, pods and nodes reach each other everywhere',
+  it.each(PLUGINS)(
+    'lets containers of the plugin $type, pods and nodes reach each other everywhere',
     { timeout: 180_000 },
-    async () => {
+    async (plugin) => {
       const { cluster, allocations, subnets, eventually } = stage();
       await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(POOL));
       const containers = new Map<string, string[]>();
-      for (const node of cluster.nodes) containers.set(node, await attach(stage(), node));
+      for (const node of cluster.nodes) containers.set(node, await attach(stage(), node, plugin));
       expect([...containers.values()].flat()).toHaveLength(2 * cluster.nodes.length);
 
       // A bridge's new gateway is probed for duplicates first, and does not answer meanwhile.
       await eventually('every path works', () => expectPaths(stage(), containers), 15);
 
-      for (const node of cluster.nodes) await detach(stage(), node);
+      for (const node of cluster.nodes) await detach(stage(), node, plugin);
       await eventually('all their addresses are released', async () =>
         expect((await allocations()).filter((one) => isHeld(one) && one.spec.pool === NETWORK)).toEqual([]),
       );
@@ -51,11 +55,11 @@ export function bridgedTests(stage: () => Stage): void {
   );
 }
 
-/** A container on the node's bridge; answers its addresses. */
-async function attach(stage: Stage, node: string): Promise<string[]> {
+/** A container on the node; answers its addresses. */
+async function attach(stage: Stage, node: string, plugin: Plugin): Promise<string[]> {
   const { cluster } = stage;
   const write = `mkdir -p ${FOLDER}; cat >${FOLDER}/${NETWORK}.conflist`;
-  await cluster.execOnNode(node, ['sh', '-euc', write], JSON.stringify(CONFLIST));
+  await cluster.execOnNode(node, ['sh', '-euc', write], JSON.stringify(conflist(plugin)));
   await makeSandbox(cluster, node, sandboxOn(node));
   const added = await call(stage, 'add', node);
   expect(added.failed, added.output).toBe(false);
@@ -63,10 +67,10 @@ async function attach(stage: Stage, node: string): Promise<string[]> {
   return ips.map(({ address }) => address.split('/')[0] ?? '');
 }
 
-async function detach(stage: Stage, node: string): Promise<void> {
+async function detach(stage: Stage, node: string, { link }: Plugin): Promise<void> {
   expect(await call(stage, 'del', node)).toEqual({ failed: false, output: '' });
   await removeSandbox(stage.cluster, node, sandboxOn(node));
-  await stage.cluster.execOnNode(node, ['ip', 'link', 'delete', 'br-e2e']);
+  if (link !== undefined) await stage.cluster.execOnNode(node, ['ip', 'link', 'delete', link]);
 }
 
 /** One packet of each family from each container to all others and all pods, and to each from pods and nodes. */

@@ -140,10 +140,12 @@ function overlay(directory: string): object {
 
 const BOOT_ID_IN_POD = '/host/boot-id';
 
+export const GRACE_SECONDS = 15;
+
 /** Short, so that no test waits for minutes. */
 export const AGENT_FLAGS = [
   '--sweep-seconds=5',
-  '--grace-seconds=15',
+  `--grace-seconds=${GRACE_SECONDS}`,
   '--give-back-seconds=10',
   '--quarantine-seconds=10',
 ];

@@ -1,4 +1,7 @@
+import { dirname } from 'node:path';
+import { execa } from 'execa';
 import { expect, it } from 'vitest';
+import { buildCLI } from '../../../hack/build.ts';
 import { checkExitCode } from '../../../src/cli/check/exit-code.ts';
 import { kubectlExec } from '../../../src/cli/check/kubectl.ts';
 import { CHECK_TIMES, runCheck, type CheckResult } from '../../../src/cli/check/run-check.ts';
@@ -13,6 +16,22 @@ export function checkTests(stage: () => Stage): void {
       expect(result).toEqual({ findings: [], unknownNodes: [] });
       expect(checkExitCode(result)).toBe(0);
     });
+  });
+
+  it('is a command of kubectl that asks every node, and ends with what it found', async () => {
+    const program = await buildCLI();
+    const { kubeconfig, env } = optionsFor(stage());
+    // Under its name in the path of kubectl, as a plugin is.
+    const PATH = `${dirname(program)}:${env.PATH}`;
+    const options = { env: { ...env, PATH, KUBECONFIG: kubeconfig }, reject: false } as const;
+    const said = await execa('kubectl', ['weft', 'check'], options);
+    expect([said.exitCode, said.stdout, said.stderr]).toEqual([
+      0,
+      'clean: the book, the nodes and their kernels agree',
+      '',
+    ]);
+    const json = await execa('kubectl', ['weft', 'check', '-o', 'json'], options);
+    expect([json.exitCode, JSON.parse(json.stdout)]).toEqual([0, { findings: [], unknownNodes: [] }]);
   });
 
   it('finds an address that no sandbox has, until the sweep has freed it', async () => {
