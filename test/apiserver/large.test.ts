@@ -29,23 +29,30 @@ beforeAll(async () => {
 afterAll(() => proxy.stop());
 
 const NODE = 'node-1';
-/** Three pages. */
-const MANY = 1_100;
+const MANY = 10_000;
+/** As many as a page of a list has, and one of an informer's first list. */
+const PAGE = 500;
+const INFORMER_PAGE = 2_000;
+/** Not all at once: each create has so long for its answer, from when it was asked for. */
+const CREATES_AT_ONCE = 32;
 
 describe('more objects than a page has (B26)', () => {
   beforeAll(async () => {
     const store = allocationStore(server().client);
-    const creating = Array.from({ length: MANY }, (_, i) => store.create(held(addressOf(i))));
-    await Promise.all(creating);
-  });
+    const left = Array.from({ length: MANY }, (_, i) => addressOf(i)).values();
+    const creators = Array.from({ length: CREATES_AT_ONCE }, async () => {
+      for (const address of left) await store.create(held(address));
+    });
+    await Promise.all(creators);
+  }, 240_000);
 
   it('are listed by 500, all of one revision', async () => {
     proxy.requests.length = 0;
     const { items, resourceVersion } = await listAll(through, { path: pathOf(IP_ALLOCATION) });
     expect(namesOf(items)).toEqual(expectedNames());
     const pages = proxy.requests.filter(isList).map(({ path }) => new URL(path, proxy.url).searchParams);
-    expect(pages.map((query) => query.get('limit'))).toEqual(['500', '500', '500']);
-    expect(pages.map((query) => query.has('continue'))).toEqual([false, true, true]);
+    expect(pages.map((query) => query.get('limit'))).toEqual(pagesOf(MANY, PAGE).map(() => String(PAGE)));
+    expect(pages.map((query) => query.has('continue'))).toEqual(pagesOf(MANY, PAGE));
     expect(Number(resourceVersion)).toBeGreaterThan(0);
   });
 
@@ -53,9 +60,11 @@ describe('more objects than a page has (B26)', () => {
     proxy.requests.length = 0;
     const informer = watchAllocationsOfNode(informerParts(through), NODE);
     await informer.synced;
-    expect([...informer.keys()]).toHaveLength(MANY);
-    const limits = proxy.requests.filter(isList).map(({ path }) => /limit=(\d+)/.exec(path)?.[1]);
-    expect(limits).toEqual(['2000']);
+    const pages = proxy.requests.filter(isList).map(({ path }) => new URL(path, proxy.url).searchParams);
+    const expected = pagesOf(MANY, INFORMER_PAGE);
+    expect(pages.map((query) => query.get('limit'))).toEqual(expected.map(() => String(INFORMER_PAGE)));
+    expect(pages.map((query) => query.has('continue'))).toEqual(expected);
+    expect([...informer.keys()].sort()).toEqual(expectedNames());
     await informer.stop();
   });
 
@@ -77,7 +86,7 @@ describe('more objects than a page has (B26)', () => {
     await compacted;
     expect(namesOf(items)).toEqual(expectedNames(MANY + 1));
     const pages = proxy.requests.filter(isList).map(({ path }) => path.includes('continue='));
-    expect(pages).toEqual([false, true, false, true, true]);
+    expect(pages).toEqual([false, true, ...pagesOf(MANY + 1, PAGE)]);
   });
 
   it('are not asked for on and on where that happens each time', async () => {
@@ -205,6 +214,10 @@ const held = (address: string) => ({
 });
 
 const expectedNames = (count = MANY) => Array.from({ length: count }, (_, i) => addressOf(i)).sort();
+
+/** A list of so many objects, page by page: whether it goes on with one that was begun. */
+const pagesOf = (count: number, size: number) =>
+  Array.from({ length: Math.ceil(count / size) }, (_, i) => i > 0);
 
 function namesOf(items: readonly unknown[]): string[] {
   return items.map((item) => (item as { metadata: { name: string } }).metadata.name).sort();
