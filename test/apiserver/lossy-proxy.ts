@@ -48,12 +48,19 @@ export interface LossyProxy {
   stop(): Promise<void>;
 }
 
-/** Starts the proxy. It speaks to the apiserver as its administrator, whoever asks. Its files go to `dir`. */
-export async function startLossyProxy(plane: ControlPlane, dir: string): Promise<LossyProxy> {
+/**
+ * Starts the proxy. It speaks to the apiserver as its administrator, whoever asks. Its files go to `dir`. `host` is where it
+ * listens: the apiserver itself only answers who is on its machine.
+ */
+export async function startLossyProxy(
+  plane: ControlPlane,
+  dir: string,
+  host = '127.0.0.1',
+): Promise<LossyProxy> {
   const serving = await plane.authority.issue({
     name: 'lossy-proxy',
     commonName: 'lossy-proxy',
-    hosts: ['127.0.0.1', 'localhost'],
+    hosts: [host, 'localhost'],
   });
   const [ca, cert, key, adminCert, adminKey] = await Promise.all(
     [
@@ -79,12 +86,12 @@ export async function startLossyProxy(plane: ControlPlane, dir: string): Promise
     socket.on('close', () => sockets.delete(socket));
   });
   const listen = async (port: number) => {
-    server.listen(port, '127.0.0.1');
+    server.listen(port, host);
     await once(server, 'listening');
     return (server.address() as AddressInfo).port;
   };
   const port = await listen(0);
-  const url = `https://127.0.0.1:${port}`;
+  const url = `https://${host}:${port}`;
   const reset = () => {
     for (const socket of sockets) socket.resetAndDestroy();
   };

@@ -20,6 +20,7 @@ export async function requirePrivateNamespaces(): Promise<void> {
 /** Where the test node's uplink leads and what it is called. */
 export const UPLINK = {
   name: 'eth0',
+  peer: 'fabric0',
   addresses: ['192.0.2.10', '2001:db8:2::10'],
   prefixes: ['192.0.2.10/24', '2001:db8:2::10/64'],
 } as const;
@@ -27,11 +28,11 @@ export const UPLINK = {
 /** Loopback, and an uplink whose other end stands in the same namespace. */
 export async function makeUplink(): Promise<void> {
   await ip('link', 'set', 'lo', 'up');
-  await ip('link', 'add', UPLINK.name, 'type', 'veth', 'peer', 'name', 'fabric0');
+  await ip('link', 'add', UPLINK.name, 'type', 'veth', 'peer', 'name', UPLINK.peer);
   for (const prefix of UPLINK.prefixes) {
     await ip('address', 'add', prefix, 'dev', UPLINK.name, ...(prefix.includes(':') ? ['nodad'] : []));
   }
-  await ip('link', 'set', 'fabric0', 'up');
+  await ip('link', 'set', UPLINK.peer, 'up');
   await ip('link', 'set', UPLINK.name, 'up');
 }
 
@@ -51,11 +52,17 @@ export async function clearNode(): Promise<void> {
   if (stdout.includes('table inet weft')) await execa('nft', ['delete', 'table', 'inet', 'weft']);
 }
 
-/** Empty directories over those that the node's parts use: nothing of the machine's shows or changes. */
-export async function coverDirectories(directories: readonly string[]): Promise<void> {
+/** What the node's parts write into. */
+export const NODE_DIRECTORIES = ['/run/weft', '/run/netns', '/etc/cni', '/opt/cni'];
+
+/** Empty directories over these: nothing of the machine's shows or changes. `run`: where that is not this process's. */
+export async function coverDirectories(
+  directories: readonly string[],
+  run: (...command: string[]) => Promise<unknown> = (program = '', ...args) => execa(program, args),
+): Promise<void> {
   for (const directory of directories) {
-    await execa('mkdir', ['-p', directory]);
-    await execa('mount', ['-t', 'tmpfs', '-o', 'mode=0755', 'weft-test', directory]);
+    await run('mkdir', '-p', directory);
+    await run('mount', '-t', 'tmpfs', '-o', 'mode=0755', 'weft-test', directory);
   }
 }
 

@@ -11,6 +11,7 @@ import {
   coverDirectories,
   ip,
   makeUplink,
+  NODE_DIRECTORIES,
   requirePrivateNamespaces,
   UPLINK,
 } from './namespaces.ts';
@@ -27,6 +28,8 @@ export interface TestNode {
   /** Applies an object given as JSON. */
   apply(object: object): Promise<void>;
   startAgent(options?: AgentOptions): Promise<TestAgent>;
+  /** Starts a controller with these flags besides those that it needs here. A test without has none. */
+  startController(flags: readonly string[]): TestProcess;
   /** Runs the executable as a runtime would. */
   cni(call: Call): Promise<CallResult>;
   /** The same, for a runtime that may lose its patience. */
@@ -72,9 +75,12 @@ export interface AgentOptions {
   readonly probe?: string;
   /** Do not wait until it serves. */
   readonly unready?: boolean;
+  /** For an agent of another machine: its Node, and what is put before a command to run it there. */
+  readonly nodeName?: string;
+  readonly within?: readonly string[];
 }
 
-export interface TestAgent {
+export interface TestProcess {
   readonly pid: number | undefined;
   /** Resolves when the process has ended. */
   readonly ended: Promise<unknown>;
@@ -84,6 +90,8 @@ export interface TestAgent {
   log(): string;
 }
 
+export type TestAgent = TestProcess;
+
 export interface Call {
   readonly command: string;
   readonly containerID?: string;
@@ -92,6 +100,8 @@ export interface Call {
   readonly args?: string;
   readonly config?: object;
   readonly env?: Readonly<Record<string, string>>;
+  /** What is put before the executable to run it on another machine. */
+  readonly within?: readonly string[];
 }
 
 /** A call whose caller may end it. */
@@ -142,7 +152,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   // Never yesterday's: what has not changed since the last build is left alone.
   await buildAll();
   await makeUplink();
-  await coverDirectories(['/run/weft', '/run/netns', '/etc/cni', '/opt/cni']);
+  await coverDirectories(NODE_DIRECTORIES);
   await execa('mkdir', ['-p', '/etc/cni/net.d', '/opt/cni/bin']);
   const dir = await mkdtemp(join(tmpdir(), 'weft-node-'));
   const plane = await startControlPlane({ dir });
@@ -162,7 +172,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
     await apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace: name } });
   };
   const probe = '/run/weft/probe.sock';
-  const running = new Set<TestAgent>();
+  const running = new Set<TestProcess>();
 
   return {
     plane,
@@ -175,6 +185,13 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
       running.add(agent);
       if (agentOptions.unready !== true) await untilReady(agent, its.probe);
       return agent;
+    },
+    startController(flags) {
+      const program = join(CHECKOUT, 'dist/controller.mjs');
+      const ours = ['--probe-socket=/run/weft/controller.sock', '--metrics-address='];
+      const controller = launch('node', [program, `--kubeconfig=${plane.kubeconfig}`, ...ours, ...flags]);
+      running.add(controller);
+      return controller;
     },
     cni: (call) => beginCall(call).result,
     beginCni: beginCall,
@@ -225,7 +242,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
       await createNode(apply, kubectl);
     },
     async stop() {
-      for (const agent of running) await agent.kill();
+      for (const one of running) await one.kill();
       await plane.stop();
       await rm(dir, { recursive: true, force: true });
       await clearNode();
@@ -263,20 +280,26 @@ function launchAgent(
   flags: readonly string[],
   options: AgentOptions & { readonly probe: string },
 ): TestAgent {
-  const program = options.program ?? join(CHECKOUT, 'dist/agent.mjs');
-  const process = execa(
+  const [command = '', ...args] = [
+    ...(options.within ?? []),
     'node',
-    [
-      program,
-      `--node-name=${NODE_NAME}`,
-      ...(options.kubeconfig === null ? [] : [`--kubeconfig=${options.kubeconfig ?? plane.kubeconfig}`]),
-      `--probe-socket=${options.probe}`,
-      '--sysctl-net=/proc/sys/net',
-      ...flags,
-      ...(options.flags ?? []),
-    ],
-    { reject: false, all: true, env: { UV_THREADPOOL_SIZE: '8', ...options.env }, cwd: CHECKOUT },
-  );
+    options.program ?? join(CHECKOUT, 'dist/agent.mjs'),
+    `--node-name=${options.nodeName ?? NODE_NAME}`,
+    ...(options.kubeconfig === null ? [] : [`--kubeconfig=${options.kubeconfig ?? plane.kubeconfig}`]),
+    `--probe-socket=${options.probe}`,
+    '--sysctl-net=/proc/sys/net',
+    ...flags,
+    ...(options.flags ?? []),
+  ];
+  return launch(command, args, { UV_THREADPOOL_SIZE: '8', ...options.env });
+}
+
+function launch(
+  command: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): TestProcess {
+  const process = execa(command, args, { reject: false, all: true, env, cwd: CHECKOUT });
   let text = '';
   process.all.on('data', (part: Buffer) => (text += part.toString()));
   const ended = process.then(() => undefined);
@@ -314,7 +337,8 @@ function beginCall(call: Call): RunningCall {
   if (call.command !== 'STATUS' && call.command !== 'GC') env.CNI_IFNAME = call.ifName ?? 'eth0';
   if (call.netns !== undefined) env.CNI_NETNS = call.netns;
   if (call.args !== undefined) env.CNI_ARGS = call.args;
-  const running = execa(join(CHECKOUT, 'dist/cni/weft'), [], {
+  const [command = '', ...args] = [...(call.within ?? []), join(CHECKOUT, 'dist/cni/weft')];
+  const running = execa(command, args, {
     input: JSON.stringify(call.config ?? CONFIG),
     env,
     extendEnv: false,
