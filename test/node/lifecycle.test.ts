@@ -11,8 +11,6 @@ import { ip, UPLINK, weftLinks } from './namespaces.ts';
 let node: TestNode;
 let agent: TestAgent;
 const PODS = ['life-a', 'life-b', 'life-c'];
-/** How often an agent is killed in the middle of an ADD. */
-const KILLS = 20;
 
 beforeAll(async () => {
   node = await startNode();
@@ -117,49 +115,6 @@ describe('pods outlive their agent', () => {
     expect(await state()).toEqual(before);
     for (const id of PODS) await ping(id, UPLINK.addresses[0]);
   }, 120_000);
-
-  test('killed again and again while pods start whose status has no IP yet: one address of each family, and it stays (F43)', async () => {
-    const ids = Array.from({ length: KILLS }, (_, i) => `early-${i}`);
-    const args = new Map<string, string>();
-    for (const id of ids) {
-      args.set(id, await node.makePod(id));
-      await node.makeSandbox(id);
-    }
-    const call = (command: string, id: string) =>
-      node.cni({ command, containerID: id, netns: `/run/netns/${id}`, args: args.get(id) ?? '' });
-    const given = new Map<string, string[]>();
-    for (const [i, id] of ids.entries()) {
-      let adding = call('ADD', id);
-      // From before its first write to after its answer.
-      await sleep((i * 150) / KILLS);
-      await agent.kill();
-      agent = await node.startAgent();
-      const added = await eventually(`${id} to be added`, async () => {
-        const result = await adding;
-        if (result.exitCode === 0) return result;
-        adding = call('ADD', id);
-        return undefined;
-      });
-      given.set(id, (added.answer?.ips ?? []).map(({ address }) => address.split('/')[0] ?? '').sort());
-    }
-    // Longer than the grace, with an agent that has never seen one of them start.
-    await agent.kill();
-    agent = await node.startAgent();
-    await sleep(5_000);
-    for (const id of ids) {
-      const live = (await node.allocations(id)).filter(({ released }) => !released);
-      expect(live.map(({ podName }) => podName)).toEqual([id, id]);
-      expect(given.get(id)).toHaveLength(2);
-      await ping(id, UPLINK.addresses[0]);
-    }
-    expect(new Set([...given.values()].flat()).size).toBe(2 * KILLS);
-    const statuses = await node.kubectl('get', 'pods', '-o', 'jsonpath={.items[*].status.podIPs}');
-    expect(statuses).toBe('');
-    for (const id of ids) {
-      expect((await call('DEL', id)).exitCode).toBe(0);
-      await node.removeSandbox(id);
-    }
-  }, 180_000);
 
   test('a conflist that somebody changed is put right by the next agent', async () => {
     await agent.kill();
