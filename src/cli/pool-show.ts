@@ -101,17 +101,17 @@ async function readSubnets(
   return tellsNodes ? found : subnets.listAll(signal);
 }
 
+/** The allocations that matter for them: their own, and those of pools that overlap them. */
 async function readAllocations(
   { allocations }: Cluster,
   asked: readonly IPPool[],
   pools: readonly IPPool[],
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
-  if (asked.length === pools.length || asked.length >= FEW_POOLS) {
-    return allocations.listMatching({}, signal);
-  }
+  const near = pools.filter((other) => asked.some((pool) => mayCountFor(pool, other)));
+  if (near.length === pools.length || near.length >= FEW_POOLS) return allocations.listMatching({}, signal);
   const lists = await Promise.all(
-    asked.map(({ metadata }) => allocations.listMatching({ pool: metadata.name }, signal)),
+    near.map(({ metadata }) => allocations.listMatching({ pool: metadata.name }, signal)),
   );
   return lists.flat();
 }

@@ -13,7 +13,7 @@ import {
 } from '../net/index.ts';
 import { isResting } from './release.ts';
 import { isDrained } from './subnets.ts';
-import { poolUsage, type CountedAllocation, type UsageInput } from './usage.ts';
+import { mayCountFor, poolUsage, type CountedAllocation, type UsageInput } from './usage.ts';
 
 /** How a pool is used, as a person looks at it. Everything is counted from the objects. */
 export interface PoolReport {
@@ -49,13 +49,19 @@ export interface PoolReportInput extends UsageInput {
  * function that counts pools, so the parts cannot disagree with the whole about what a word means.
  */
 export function poolReport(input: PoolReportInput): PoolReport {
-  const { pool, subnets } = input;
-  const own = subnets.filter(({ spec }) => spec.poolUID === pool.metadata.uid);
-  const allocations = input.allocations.filter(({ spec }) => spec.pool === pool.metadata.name);
+  const { pool, pools, subnets } = input;
+  const { name, uid } = pool.metadata;
+  const own = subnets.filter(({ spec }) => spec.poolUID === uid);
+  // What another pool that overlaps this one has given there is not free.
+  const apart = new Set(
+    pools.filter((other) => !mayCountFor(pool, other)).map(({ metadata }) => metadata.name),
+  );
+  const allocations = input.allocations.filter(({ spec }) => !apart.has(spec.pool));
   return {
     usage: poolUsage({ ...input, allocations }),
     holders: allocations
-      .filter((allocation) => allocation.spec.holder !== undefined && !isResting(allocation))
+      .filter(({ spec }) => spec.pool === name && spec.holder !== undefined)
+      .filter((allocation) => !isResting(allocation))
       .sort((a, b) => compareAddresses(a.spec.address, b.spec.address)),
     cidrs: cidrReports({ ...input, allocations }, own),
     nodes: nodeReports({ ...input, allocations }, own),

@@ -27,6 +27,7 @@ describe('poolReport', () => {
         allocationOf('10.9.0.2', { holder: 'an old printer' }),
         allocationOf('10.0.0.200', { holder: 'a load balancer' }),
         allocationOf('10.0.0.3', { holder: 'rests' }, RELEASED),
+        // Another's, and not free.
         allocationOf('10.0.0.4', { pool: 'other', holder: 'of another pool' }),
       ],
     }),
@@ -46,7 +47,7 @@ describe('poolReport', () => {
         figures(usage.ipv4),
       ]),
     ).toEqual([
-      ['10.0.0.0/24', { allocated: 2, resting: 2, free: '236', reserved: '16', nodeSubnets: 1 }],
+      ['10.0.0.0/24', { allocated: 2, resting: 2, free: '235', reserved: '17', nodeSubnets: 1 }],
       ['10.1.0.0/24', { allocated: 0, resting: 0, free: '240', reserved: '16', nodeSubnets: 1 }],
       ['fd00::/32', undefined],
       ['drained', { allocated: 2, resting: 0, free: '0', reserved: '14', nodeSubnets: 1 }],
@@ -66,7 +67,7 @@ describe('poolReport', () => {
         ['10.1.0.16/28', '10.9.0.0/28 drained'],
         { allocated: 2, resting: 0, free: '15', reserved: '15', nodeSubnets: 2 },
       ],
-      ['n10', ['10.0.0.0/28'], { allocated: 1, resting: 2, free: '12', reserved: '1', nodeSubnets: 1 }],
+      ['n10', ['10.0.0.0/28'], { allocated: 1, resting: 2, free: '11', reserved: '2', nodeSubnets: 1 }],
     ]);
   });
 
