@@ -33,10 +33,12 @@ beforeAll(async () => {
   await node.makeNamespace('default');
   await node.makeNamespace('blue', { labels: { tenant: 'blue' } });
   await node.apply(fixedPool());
-  await node.apply(pool('strict', { cidrs: ['10.21.0.0/24'], priority: -1, reuseDelaySeconds: 1 }));
+  await node.apply(
+    pool('strict', { cidrs: ['10.21.0.0/24', 'fd00:21::/64'], priority: -1, reuseDelaySeconds: 1 }),
+  );
   await node.apply(
     pool('blue', {
-      cidrs: ['10.22.0.0/24'],
+      cidrs: ['10.22.0.0/24', 'fd00:22::/64'],
       fixedAddresses: true,
       namespaceSelector: { matchLabels: { tenant: 'blue' } },
     }),
@@ -87,19 +89,31 @@ describe('a pod that names its address', () => {
     await del('half');
   });
 
-  test('that another pod has gets code 11 and an Event that name the holder, and none instead', async () => {
-    await add('holder', { addresses: '10.20.0.9' });
-    const refused = await add('late', { addresses: '10.20.0.9' });
-    expect(refused.answer?.code).toBe(11);
-    expect(refused.answer?.msg).toContain(
-      `10.20.0.9, which this pod is to have, belongs to pod default/holder on node ${NODE_NAME}`,
-    );
-    expect(await eventOn('late')).toMatchObject({ reason: 'IPAddressTaken', message: refused.answer?.msg });
-    expect(await node.allocations('late')).toEqual([]);
-    await del('holder');
-    expect(addressesOf(await again('late'))[0]).toBe('10.20.0.9');
-    await del('late');
-  });
+  test.each([
+    ['late', '10.20.0.9', '10.20.0.9'],
+    ['late-ipv6', 'fd00:20::9', 'fd00:20::9'],
+    ['late-half', 'fd00:20::9', '10.20.0.8,fd00:20::9'],
+    ['late-other-half', '10.20.0.9', '10.20.0.9,fd00:20::8'],
+  ])(
+    'that another pod has (%s: %s of %s) gets code 11 and an Event that name the holder, and none instead (B24)',
+    async (name, taken, addresses) => {
+      await add('holder', { addresses: taken });
+      const refused = await add(name, { addresses });
+      expect(refused.answer?.code).toBe(11);
+      expect(refused.answer?.msg).toContain(
+        `${taken}, which this pod is to have, belongs to pod default/holder on node ${NODE_NAME}`,
+      );
+      expect(await eventOn(name)).toMatchObject({ reason: 'IPAddressTaken', message: refused.answer?.msg });
+      // Of the family that was free it has none either.
+      await eventually('nothing half made', async () =>
+        (await node.allocations(name)).length === 0 ? true : undefined,
+      );
+      await del('holder');
+      expect(addressesOf(await again(name))).toEqual(expect.arrayContaining(addresses.split(',')));
+      await del(name);
+      expect(await exclusiveSubnets()).toEqual([]);
+    },
+  );
 
   test.each([
     ['malformed', '["10.20.0.9"]', 'is not an IP address', 'InvalidIPAnnotation'],
@@ -116,6 +130,32 @@ describe('a pod that names its address', () => {
     ['strictly', '10.21.0.9', 'IPPool strict does not allow it', 'IPAddressRefused'],
     ['reserved', '10.20.0.200', 'IPPool fixed reserves it', 'IPAddressRefused'],
     ['nodes-own', '10.20.0.80', 'it is the first of a /28 of IPPool fixed', 'IPAddressRefused'],
+    ['malformed-ipv6', 'fd00:20::fffff', 'is not an IP address', 'InvalidIPAnnotation'],
+    ['misspelt-ipv6', 'FD00:20::0:9', 'write it as fd00:20::9', 'InvalidIPAnnotation'],
+    ['mapped-ipv6', '::ffff:10.20.0.9', 'IPv4-mapped IPv6 is not allowed', 'InvalidIPAnnotation'],
+    ['twice-ipv6', 'fd00:20::9,fd00:20::a', 'it names two of ipv6', 'InvalidIPAnnotation'],
+    ['foreign-ipv6', '2001:db8:99::9', 'it lies in no IPPool', 'IPAddressRefused'],
+    [
+      'tenants-ipv6',
+      'fd00:22::9',
+      'it lies in IPPool blue, from which this pod may not draw here and now: its namespaceSelector tenant=blue does ' +
+        'not match namespace default',
+      'IPAddressRefused',
+    ],
+    ['strictly-ipv6', 'fd00:21::9', 'IPPool strict does not allow it', 'IPAddressRefused'],
+    ['reserved-ipv6', 'fd00:20::c8', 'IPPool fixed reserves it', 'IPAddressRefused'],
+    ['nodes-own-ipv6', 'fd00:20::50', 'it is the first of a /124 of IPPool fixed', 'IPAddressRefused'],
+    ['half-malformed', '10.20.0.9,fd00:20::fffff', 'is not an IP address', 'InvalidIPAnnotation'],
+    ['half-foreign', '10.20.0.9,2001:db8:99::9', 'it lies in no IPPool', 'IPAddressRefused'],
+    ['half-tenants', '10.20.0.9,fd00:22::9', 'it lies in IPPool blue', 'IPAddressRefused'],
+    ['half-reserved', '10.20.0.9,fd00:20::c8', 'IPPool fixed reserves it', 'IPAddressRefused'],
+    ['half-reserved-ipv4', '10.20.0.200,fd00:20::9', 'IPPool fixed reserves it', 'IPAddressRefused'],
+    [
+      'of-two-pools',
+      '10.20.0.9,fd00:21::9',
+      'no IPPool has all of 10.20.0.9, fd00:21::9',
+      'IPAddressRefused',
+    ],
   ])(
     'that cannot be (%s) gets code 105 and an Event, and none instead (B24)',
     async (name, addresses, why, reason) => {
@@ -463,7 +503,7 @@ function fixedPool(cidrs = ['10.20.0.0/24', 'fd00:20::/64']): object {
   return pool('fixed', {
     cidrs,
     nodeSubnetPrefixLength: { ipv4: 28, ipv6: 124 },
-    reserved: ['10.20.0.200'],
+    reserved: ['10.20.0.200', 'fd00:20::c8'],
     fixedAddresses: true,
     priority: 5,
     reuseDelaySeconds: 1,
