@@ -40,8 +40,11 @@ export interface TestNode {
   subnets(poolName?: string): Promise<string[]>;
   /** Makes a namespace, if it is not there, with these labels and annotations. */
   makeNamespace(name: string, metadata?: ObjectMetadata): Promise<void>;
-  /** Makes a pod that is bound to the node, and answers the CNI_ARGS by which a kubelet names it. */
-  makePod(name: string, metadata?: ObjectMetadata & { readonly namespace?: string }): Promise<string>;
+  /** Makes a pod that is bound to the node, or to the one that is named, and answers the CNI_ARGS by which a kubelet names it. */
+  makePod(
+    name: string,
+    metadata?: ObjectMetadata & { readonly namespace?: string; readonly nodeName?: string },
+  ): Promise<string>;
   /** The Events on a pod: reason and message. */
   podEvents(name: string): Promise<PodEvent[]>;
   /** A network namespace as a runtime makes one, by its path. */
@@ -210,14 +213,14 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
         .map(({ metadata }) => metadata.name);
     },
     makeNamespace,
-    async makePod(name, { namespace = 'default', ...metadata } = {}) {
+    async makePod(name, { namespace = 'default', nodeName = NODE_NAME, ...metadata } = {}) {
       if (namespace === 'default') await makeNamespace(namespace);
       await apply({
         apiVersion: 'v1',
         kind: 'Pod',
         metadata: { name, namespace, ...metadata },
         spec: {
-          nodeName: NODE_NAME,
+          nodeName,
           automountServiceAccountToken: false,
           containers: [{ name: 'c', image: 'none' }],
         },
