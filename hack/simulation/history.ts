@@ -3,21 +3,21 @@ import { formatAddress, type IPAddress } from '../../src/net/index.ts';
 
 /**
  * The history of all addresses of a cluster, judged as it happens: no address is on two living attachments at any
- * time, none comes back before its pool's delay has passed since its last attachment went, and nobody has one of a pool
- * that is not for him. What it is told comes from the machines themselves, never from what the book says.
+ * time, none comes back before its pool's delay has passed since its last attachment went, nobody has one of a pool that is
+ * not for him, and none is given of what the pool gives no more. What it is told comes from the machines themselves, never
+ * from what the book says.
  */
 export interface History {
-  /** An interface has got an address, claimed as that. */
-  wired(
-    claim: Pick<IPAllocationSpec, 'address' | 'pool' | 'pod' | 'fixed' | 'sticky'>,
-    attachment: string,
-  ): void;
+  /** An interface of that node has got an address, claimed as that. */
+  wired(claim: Claimed, attachment: string, nodeName: string): void;
   /** The interface has gone, for whatever reason. */
   gone(address: string, attachment: string): void;
   /** Something else has become of it that its story is to say. */
   tell(address: IPAddress, what: string): void;
   /** Something else that must not have happened. */
   violated(what: string): void;
+  /** The addresses of that pool that attachments have. */
+  living(pool: string): IPAddress[];
   /** What must not have happened, in words. */
   readonly violations: readonly string[];
   /** How many times an address was wired. */
@@ -34,10 +34,20 @@ export interface HistoryParts {
   readonly reuseDelayMs: number;
   /** Whether pods of the namespace may ever have an address of the pool; undefined: who has no pod. */
   readonly mayEverDraw: (namespace: string | undefined, pool: string) => boolean;
+  /** Why the address must not be given to a pod of that node now; undefined if it may. Default: each may. */
+  readonly whyNotGiven?: (claim: Claimed, nodeName: string) => string | undefined;
 }
 
-export function createHistory({ nowMs, reuseDelayMs, mayEverDraw }: HistoryParts): History {
-  const living = new Map<string, { readonly attachment: string; readonly rests: boolean }>();
+interface Living {
+  readonly attachment: string;
+  readonly address: IPAddress;
+  readonly pool: string;
+  readonly rests: boolean;
+}
+
+export function createHistory(parts: HistoryParts): History {
+  const { nowMs, reuseDelayMs, mayEverDraw, whyNotGiven = () => undefined } = parts;
+  const living = new Map<string, Living>();
   const goneAtMs = new Map<string, number>();
   const violations: string[] = [];
   /** By address: what has become of it, the last of it. For people who look for the cause of a violation. */
@@ -61,7 +71,8 @@ export function createHistory({ nowMs, reuseDelayMs, mayEverDraw }: HistoryParts
     },
     tell: (address, what) => tell(formatAddress(address), what),
     violated: (what) => void violations.push(what),
-    wired(claim, attachment) {
+    living: (pool) => [...living.values()].filter((one) => one.pool === pool).map(({ address }) => address),
+    wired(claim, attachment, nodeName) {
       const { address: its, pool, pod, fixed, sticky } = claim;
       wirings++;
       const address = formatAddress(its);
@@ -76,8 +87,11 @@ export function createHistory({ nowMs, reuseDelayMs, mayEverDraw }: HistoryParts
       if (!mayEverDraw(pod?.namespace, pool)) {
         violations.push(`${attachment} of namespace ${pod?.namespace ?? '-'} has ${address} of ${pool}`);
       }
+      const whyNot = whyNotGiven(claim, nodeName);
+      if (whyNot !== undefined) violated(`${attachment}: ${whyNot}`, address);
       // What is kept for a pod, or asked for by name, comes free or comes back without a rest.
-      living.set(address, { attachment, rests: fixed !== true && sticky === undefined });
+      const rests = fixed !== true && sticky === undefined;
+      living.set(address, { attachment, address: its, pool, rests });
     },
     gone(address, attachment) {
       tell(address, `gone from ${attachment}`);

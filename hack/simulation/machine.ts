@@ -42,7 +42,7 @@ export function createMachine(nodeName: string, history: History): Machine {
       const id = attachmentID(link);
       if (links.has(id)) throw new Error(`${nodeName}: ${id} has an interface already`);
       links.set(id, { ...link, linkIndex: ++lastIndex, complete: true });
-      for (const claim of claims) history.wired(claim, `${nodeName} ${id}`);
+      for (const claim of claims) history.wired(claim, `${nodeName} ${id}`, nodeName);
     },
     remove,
     routes(subnets) {

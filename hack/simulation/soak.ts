@@ -1,8 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { allocationName, IP_ALLOCATION, NODE_SUBNET, NodeSubnet } from '../../src/api/index.ts';
 import { isExclusive, type AttachmentKey } from '../../src/ipam/index.ts';
-import { listAll, NotFoundError, pathOf, type KubeClient, type Log } from '../../src/kube/index.ts';
-import { cidrHasAddress, formatAddress, type IPAddress } from '../../src/net/index.ts';
+import {
+  listAll,
+  NotFoundError,
+  pathOf,
+  poolStore,
+  type KubeClient,
+  type Log,
+} from '../../src/kube/index.ts';
+import { cidrHasAddress, firstAddress, formatAddress, type IPAddress } from '../../src/net/index.ts';
 import type { Settings } from '../../src/settings.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { startSimulatedAgent, type SimulatedAgent } from './agent.ts';
@@ -16,6 +23,7 @@ import {
   type NamedPod,
   type Running,
 } from './named-pods.ts';
+import type { PoolHistory, PoolIdentity } from './pool-history.ts';
 import { seededRandom } from './seeded-random.ts';
 
 /** The objects that people and kubelets write, as the soak needs to write them. */
@@ -23,8 +31,10 @@ export interface SoakCluster extends PodMaker {
   readonly client: KubeClient;
   createNode(name: string): Promise<void>;
   deleteNode(name: string): Promise<void>;
-  /** Replaces the pool's spec, all but its sizes. */
-  editPool(name: string, spec: object): Promise<void>;
+  /** Makes the pool, or replaces its spec, all but its sizes. */
+  writePool(name: string, spec: object): Promise<PoolIdentity>;
+  /** It may be there for long after that. */
+  deletePool(name: string): Promise<void>;
   labelNamespace(name: string, labels: Readonly<Record<string, string | null>>): Promise<void>;
 }
 
@@ -38,8 +48,11 @@ export interface SoakOptions {
   /** The longest of all pools. */
   readonly reuseDelayMs: number;
   readonly settings: Settings;
-  /** Specs that the pool of that name is given in turns. */
-  readonly poolEdits: readonly { readonly name: string; readonly spec: object }[];
+  readonly pools: readonly SoakPool[];
+  /** Knows of their first specs. */
+  readonly poolHistory: PoolHistory;
+  /** Of how long ago the spec may be by which a node gives addresses (PoolHistory). */
+  readonly poolLagMs: number;
   /** The pods with names: each is there once at the most, on any node. All others are pods that nobody knows. */
   readonly podIdentities: readonly PodIdentity[];
   /** Labels that the namespace of that name is given in turns; null takes one away. */
@@ -48,6 +61,14 @@ export interface SoakOptions {
     readonly labels: Readonly<Record<string, string | null>>;
   }[];
   readonly log: Log;
+}
+
+export interface SoakPool {
+  readonly name: string;
+  /** What it is at first, and when it is made again after it was deleted. */
+  readonly spec: object;
+  /** What it is in turns. */
+  readonly edits: readonly object[];
 }
 
 export interface SoakResult {
@@ -65,8 +86,9 @@ export interface SoakNode {
 /**
  * Calls and troubles at random, many at once, on nodes whose kernels are simulated: pods come and go, also such as keep
  * or name their addresses and such as belong to tenants; DELs are said twice, too early or never; agents are killed, nodes
- * are cut off, rebooted, deleted and made anew; pools and the labels of namespaces are edited, and objects deleted by
- * hand. What a seed decides is what is asked for; how processes interleave is up to the machine.
+ * are cut off, rebooted, deleted and made anew; pools are edited, also into each other, deleted in use and made again; so
+ * are the labels of namespaces, and objects deleted by hand. What a seed decides is what is asked for; how processes
+ * interleave is up to the machine.
  */
 export async function soak(options: SoakOptions): Promise<SoakResult> {
   const { cluster, history, random, settings, log } = options;
@@ -78,7 +100,12 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   let serial = 0;
   let begun = 0;
   let isDeletingByHand = false;
-  /** NodeSubnets that were deleted by hand, and until when it may be in doubt whose their ranges are. */
+  let isRemakingPool = false;
+  /** By name: those of which a write or a deletion is under way. */
+  const busyPools = new Set<string>();
+  /** By UID: their claims have been judged. */
+  const judgedSubnets = new Set<string>();
+  /** All NodeSubnets that were ever deleted by hand, and until when it may be in doubt whose their ranges are. */
   const contested: { readonly subnet: NodeSubnet; readonly untilMs: number }[] = [];
 
   function startAgent({ machine }: Pick<RunningNode, 'machine'>): Pick<RunningNode, 'agent' | 'way'> {
@@ -127,6 +154,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     { name: 'Node made anew, its pods running', weight: 0.3, run: recreateNode },
     { name: 'Node made anew, another machine', weight: 0.6, run: replaceNode },
     { name: 'pool edited', weight: 0.6, run: editPool },
+    { name: 'pool deleted in use and made again', weight: 0.12, run: remakePool },
     { name: 'namespace labelled', weight: 0.8, run: labelNamespace },
     { name: 'IPAllocation deleted by hand', weight: 1, run: deleteAllocation },
     { name: 'NodeSubnet deleted by hand', weight: 0.4, run: deleteSubnet },
@@ -188,6 +216,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     const astray = async () => {
       const addresses = node.machine.find(key)?.addresses ?? [];
       const all = await subnets();
+      judgeClaims(all);
       return addresses.flatMap((address) => {
         const isContested = contested.some(
           ({ subnet, untilMs }) => clock.nowMs() < untilMs && cidrHasAddress(subnet.spec.cidr, address),
@@ -205,6 +234,22 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
         `${what} and was given to ${key.containerID}/${key.ifName} on ${node.machine.nodeName}`,
       );
     }
+  }
+
+  /** Each NodeSubnet once. What was deleted by hand is made again as the kernel knows it, whatever the pool gives by then. */
+  function judgeClaims(all: readonly NodeSubnet[]): void {
+    for (const subnet of all) {
+      const { uid } = subnet.metadata;
+      if (judgedSubnets.has(uid)) continue;
+      judgedSubnets.add(uid);
+      const whyNot = options.poolHistory.whyNotClaimed(subnet);
+      if (whyNot === undefined || wasDeletedByHand(firstAddress(subnet.spec.cidr))) continue;
+      history.violated(whyNot);
+    }
+  }
+
+  function wasDeletedByHand(address: IPAddress): boolean {
+    return contested.some(({ subnet }) => cidrHasAddress(subnet.spec.cidr, address));
   }
 
   async function addNamed(node: RunningNode): Promise<void> {
@@ -347,8 +392,66 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 
   async function editPool(): Promise<void> {
-    const edit = options.poolEdits[Math.floor(random() * options.poolEdits.length)];
-    if (edit !== undefined) await cluster.editPool(edit.name, edit.spec);
+    const edits = options.pools.flatMap(({ name, edits: specs }) => specs.map((spec) => ({ name, spec })));
+    const edit = edits[Math.floor(random() * edits.length)];
+    if (edit === undefined) return;
+    await alone(edit.name, () => writePool(edit.name, edit.spec));
+  }
+
+  function writePool(name: string, spec: object): Promise<void> {
+    return options.poolHistory.write(name, spec, () => cluster.writePool(name, spec));
+  }
+
+  /** It waits for its pods, is gone when they are, and comes back as another of its name. One at a time. */
+  async function remakePool(): Promise<void> {
+    const pool = options.pools[Math.floor(random() * options.pools.length)];
+    if (pool === undefined || isRemakingPool) return;
+    const { name, spec } = pool;
+    isRemakingPool = true;
+    const remade = alone(name, async () => {
+      const uid = await poolUID(name);
+      await options.poolHistory.delete(name, () => cluster.deletePool(name));
+      // For so long that a node which still gave addresses of it would be found out.
+      await sleep(options.poolLagMs + 1_000 + random() * 2_000);
+      let isGone = false;
+      await seen(async () => {
+        isGone = (await poolUID(name)) !== uid;
+        if (!isGone) await endPodsOf(name);
+        return isGone;
+      });
+      if (!isGone)
+        return history.violated(`IPPool ${name} was deleted, its pods have ended, and it does not go`);
+      for (const address of history.living(name)) {
+        if (wasDeletedByHand(address)) continue;
+        history.violated(`IPPool ${name} has gone, and a pod has its ${formatAddress(address)}`);
+      }
+      await writePool(name, spec);
+    });
+    await remade.finally(() => (isRemakingPool = false));
+  }
+
+  /** As who drains it: what has an address of the pool is to come back with another. */
+  async function endPodsOf(pool: string): Promise<void> {
+    const left = new Set(history.living(pool).map(formatAddress));
+    for (const node of [...nodes]) {
+      for (const running of [...node.pods]) {
+        const addresses = node.machine.find(running.key)?.addresses ?? [];
+        if (!addresses.some((address) => left.has(formatAddress(address)))) continue;
+        await end(node, take(node, running), 1).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Undefined: it is not there. */
+  async function poolUID(name: string): Promise<string | undefined> {
+    return (await poolStore(cluster.client).get(name))?.metadata.uid;
+  }
+
+  /** One write of a pool at a time: else nobody knows which of two stands. */
+  async function alone(pool: string, work: () => Promise<void>): Promise<void> {
+    if (busyPools.has(pool)) return;
+    busyPools.add(pool);
+    await work().finally(() => busyPools.delete(pool));
   }
 
   async function labelNamespace(): Promise<void> {
@@ -476,9 +579,10 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 }
 
-/** The node to which the book leads who sends to the address. */
+/** The node to which the book leads who sends to the address: the longest prefix decides, as in the kernel. */
 function wayTo(subnets: readonly NodeSubnet[], address: IPAddress): string | undefined {
   const around = subnets.filter(({ spec }) => cidrHasAddress(spec.cidr, address));
+  around.sort((a, b) => b.spec.cidr.prefixLength - a.spec.cidr.prefixLength);
   return (around.find(isExclusive) ?? around[0])?.spec.nodeName;
 }
 

@@ -5,9 +5,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createHistory, type History } from '../../hack/simulation/history.ts';
 import type { PodIdentity } from '../../hack/simulation/named-pods.ts';
+import {
+  createPoolHistory,
+  type PoolHistory,
+  type PoolIdentity,
+} from '../../hack/simulation/pool-history.ts';
 import { seededRandom } from '../../hack/simulation/seeded-random.ts';
-import { soak, type SoakCluster, type SoakNode } from '../../hack/simulation/soak.ts';
-import { allocationName, IPAllocation, IP_ALLOCATION, NodeSubnet, NODE_SUBNET } from '../../src/api/index.ts';
+import { soak, type SoakCluster, type SoakNode, type SoakPool } from '../../hack/simulation/soak.ts';
+import {
+  allocationName,
+  IPAllocation,
+  IPPoolSpec,
+  IP_ALLOCATION,
+  IP_POOL,
+  NodeSubnet,
+  NODE_SUBNET,
+  StoredMetadata,
+  type Labels,
+} from '../../src/api/index.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runCheck, type CheckResult } from '../../src/cli/check/run-check.ts';
 import { runController } from '../../src/controller/run.ts';
@@ -20,7 +35,7 @@ import {
   parsePod,
   pathOf,
 } from '../../src/kube/index.ts';
-import { cidrsOverlap, formatAddress } from '../../src/net/index.ts';
+import { cidrHasAddress, cidrsOverlap, formatAddress } from '../../src/net/index.ts';
 import { settingsFrom } from '../../src/settings.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
@@ -29,8 +44,9 @@ import { eventually } from './eventually.ts';
 /**
  * Thousands of calls and troubles on several nodes at once, each with an agent whose kernel is simulated and whose
  * decisions are the real code's, and a real controller, over a real apiserver. Whatever happens: no address is ever on
- * two living attachments, none comes back before its delay, none of a tenant's pool is ever a stranger's, and when it is
- * quiet the book says what the kernels say, `check` finds nothing, and who keeps an address gets it on any node.
+ * two living attachments, none comes back before its delay, none of a tenant's pool is ever a stranger's, none is given of
+ * what its pool gives no more, and a deleted pool waits for its pods and no longer. When it is quiet the book says what the
+ * kernels say, `check` finds nothing, and who keeps an address gets it on any node.
  * To play one again: WEFT_TEST_SEED=… sh hack/isolated.sh npx vitest run --project apiserver test/apiserver/soak.test.ts
  * A seed decides what is asked for, and the draws of each agent; how processes interleave is up to the machine.
  */
@@ -39,6 +55,8 @@ const SEEDS =
   given === undefined ? [1, 2, 3].map(() => Math.floor(Math.random() * 2 ** 31)) : [Number(given)];
 const OPERATIONS = 3_400;
 const REUSE_DELAY_SECONDS = 1;
+/** A node that was cut off reads of a pool's write that much later at the most, and an ADD under way has gone by the old. */
+const POOL_LAG_MS = 15_000;
 
 const apiserver = useApiserver();
 const stop = new AbortController();
@@ -82,29 +100,46 @@ test('while etcd and the apiserver are killed and held up (F15)', { timeout: 600
   const troubles = [
     () => plane.killEtcd(),
     () => plane.restartApiserver(),
-    // Longer than an ADD may take, and a Lease lasts.
-    () => plane.pauseEtcd(16_000),
+    () => plane.pauseEtcd(LONGEST_HOLD_MS),
     () => plane.restartApiserver(),
     () => plane.killEtcd(),
     () => plane.restartApiserver(),
   ];
-  await soaked(SEEDS[0] ?? 0, SEEDS.length + 1, OPERATIONS, async () => {
+  const meanwhile = async () => {
     for (const trouble of troubles) {
       await trouble();
       await sleep(3_000);
     }
+  };
+  await soaked(SEEDS[0] ?? 0, SEEDS.length + 1, OPERATIONS, {
+    poolLagMs: POOL_LAG_MS + LONGEST_HOLD_MS,
+    meanwhile,
   });
 });
 
-/** `meanwhile` begins with the soak, whose end waits for it. */
+/** Longer than an ADD may take, and a Lease lasts. */
+const LONGEST_HOLD_MS = 16_000;
+
+interface SoakedOptions {
+  readonly poolLagMs?: number;
+  /** Begins with the soak, whose end waits for it. */
+  readonly meanwhile?: () => Promise<void>;
+}
+
 async function soaked(
   seed: number,
   run: number,
   operations: number,
-  meanwhile: () => Promise<void> = () => Promise.resolve(),
+  { poolLagMs = POOL_LAG_MS, meanwhile = () => Promise.resolve() }: SoakedOptions = {},
 ): Promise<void> {
   const pools = poolsOf(run);
-  for (const { name, spec } of pools) await applyPool(name, spec);
+  const poolHistory = createPoolHistory({
+    nowMs: () => performance.now(),
+    wallMs: () => Date.now(),
+    lagMs: poolLagMs,
+    labelsOf,
+  });
+  await writeFirst(pools, poolHistory);
   const podIdentities = podsOf(run);
   for (const namespace of new Set(podIdentities.map((pod) => pod.namespace))) await makeNamespace(namespace);
   const history = createHistory({
@@ -112,6 +147,7 @@ async function soaked(
     reuseDelayMs: REUSE_DELAY_SECONDS * 1_000,
     // Of the tenants' namespaces each is labelled as its own tenant's at the most.
     mayEverDraw: (namespace, pool) => !TENANTS.some((its) => pool === `${its}-${run}`) || namespace === pool,
+    whyNotGiven: poolHistory.whyNotGiven,
   });
   const log = keepingLog();
   const besides = meanwhile();
@@ -131,7 +167,9 @@ async function soaked(
       'quarantine-seconds': '2',
       'spare-addresses': '2',
     }),
-    poolEdits: pools.flatMap(({ name, edits }) => edits.map((spec) => ({ name, spec }))),
+    pools,
+    poolHistory,
+    poolLagMs,
     podIdentities,
     namespaceEdits: TENANTS.flatMap((tenant) =>
       [tenant, null].map((value) => ({ name: `${tenant}-${run}`, labels: { tenant: value } })),
@@ -146,14 +184,14 @@ async function soaked(
   try {
     expect(history.violations).toEqual([]);
     // A soak in which nothing was wired has shown nothing.
-    expect(history.wirings).toBeGreaterThan(operations / 4);
-    for (const { name, spec } of pools) await applyPool(name, spec);
-    await settled(nodes, history);
+    expect(history.wirings).toBeGreaterThan(operations / 6);
+    await writeFirst(pools, poolHistory);
+    await settled(nodes, history, pools);
 
     for (const { agent, machine } of nodes) {
       for (const link of machine.links()) await agent.del(link);
     }
-    await keptAddressesFollow(nodes, podIdentities);
+    await keptAddressesFollow(nodes, podIdentities, pools);
     await eventually('the book to be empty', async () => (await allocations()).length === 0, 60_000);
     expect(history.violations).toEqual([]);
   } finally {
@@ -168,10 +206,15 @@ async function soaked(
   await eventually('nothing to be left of gone nodes', async () => (await subnets()).length === 0, 60_000);
 }
 
-/** Whoever keeps addresses gets them wherever it comes back; then they are let go. */
+async function writeFirst(pools: readonly SoakPool[], poolHistory: PoolHistory): Promise<void> {
+  for (const { name, spec } of pools) await poolHistory.write(name, spec, () => applyPool(name, spec));
+}
+
+/** Whoever keeps addresses that its pool gives gets them wherever it comes back; then they are let go. */
 async function keptAddressesFollow(
   nodes: readonly SoakNode[],
   identities: readonly PodIdentity[],
+  pools: readonly SoakPool[],
 ): Promise<void> {
   await eventually('nobody but kept addresses to be left', async () =>
     (await allocations()).every(({ spec }) => spec.holder !== undefined),
@@ -180,7 +223,7 @@ async function keptAddressesFollow(
   for (const [i, identity] of identities.filter(({ statefulSet }) => statefulSet !== undefined).entries()) {
     const node = nodes[i % nodes.length];
     const key = `${identity.namespace}/${identity.name}`;
-    const kept = (await allocations()).filter(({ spec }) => spec.sticky === key);
+    const kept = (await allocations()).filter((one) => one.spec.sticky === key && isListed(one, pools));
     if (node === undefined || new Set(kept.map(({ spec }) => spec.pool)).size !== 1) continue;
     await apiserver().kubectl([
       '-n',
@@ -211,8 +254,19 @@ async function keptAddressesFollow(
   }
 }
 
+/** Whether the pool, as it is at first, lists the address. */
+function isListed({ spec: { address, pool } }: IPAllocation, pools: readonly SoakPool[]): boolean {
+  const its = pools.find(({ name }) => name === pool);
+  if (its === undefined) return false;
+  return IPPoolSpec.parse(its.spec).cidrs.some((cidr) => cidrHasAddress(cidr, address));
+}
+
 /** The book says what the kernels say, subnets are disjoint, and each address lies in one of its own node. */
-async function settled(nodes: readonly SoakNode[], history: History): Promise<void> {
+async function settled(
+  nodes: readonly SoakNode[],
+  history: History,
+  pools: readonly SoakPool[],
+): Promise<void> {
   const wired = () =>
     nodes.flatMap(({ machine }) =>
       machine
@@ -254,6 +308,7 @@ async function settled(nodes: readonly SoakNode[], history: History): Promise<vo
   await eventually(
     'check to find nothing',
     async () => {
+      await freeUnlisted(pools);
       checked = await check(nodes);
       return checked.findings.length === 0 && checked.unknownNodes.length === 0;
     },
@@ -264,6 +319,15 @@ async function settled(nodes: readonly SoakNode[], history: History): Promise<vo
     );
     throw new Error(`${String(error)}:\n${found?.join('\n') ?? ''}`, { cause: error });
   });
+}
+
+/** As `check` advises: what is kept in a range that its pool had for a while, and its pod may never come back for. */
+async function freeUnlisted(pools: readonly SoakPool[]): Promise<void> {
+  for (const allocation of await allocations()) {
+    if (allocation.spec.holder === undefined || isListed(allocation, pools)) continue;
+    const { name } = allocation.metadata;
+    await mustSucceed(apiserver().kubectl(['delete', 'ipallocation', name, '--ignore-not-found']));
+  }
 }
 
 /** What `kubectl weft check` says, with agents that answer as their pods would. */
@@ -297,29 +361,50 @@ function minus(a: readonly string[], b: readonly string[]): string {
   return a.filter((one) => !b.includes(one)).join(', ') || 'nothing';
 }
 
-/** Two pools in a range of their own for each seed, scarce enough that nodes take from each other what comes free. */
-function poolsOf(run: number) {
+/**
+ * Two pools in a range of their own for each seed, scarce enough that nodes take from each other what comes free, whose
+ * pieces have different sizes, and which are edited into each other; and one for each tenant.
+ */
+function poolsOf(run: number): SoakPool[] {
   const sizes = { nodeSubnetPrefixLength: { ipv4: 28, ipv6: 124 }, reuseDelaySeconds: REUSE_DELAY_SECONDS };
   const main = {
     ...sizes,
-    cidrs: [`10.${run}.0.0/25`, `10.${run}.1.0/25`, `fd00:${run}::/120`],
+    cidrs: [`10.${run}.0.0/25`, `10.${run}.1.0/25`, `fd00:${run}::/121`, `fd00:${run}::80/121`],
     priority: 1,
     fixedAddresses: true,
   };
-  const spill = { ...sizes, cidrs: [`10.${run}.2.0/26`, `fd00:${run}:1::/121`] };
+  const spill = {
+    ...sizes,
+    nodeSubnetPrefixLength: { ipv4: 29, ipv6: 125 },
+    cidrs: [`10.${run}.2.0/26`, `fd00:${run}:1::/121`],
+  };
+  // Into each other's ranges, whichever of them is the older by then.
+  const grownMain = { ...main, cidrs: [...main.cidrs, `10.${run}.2.0/26`] };
+  const grownSpill = { ...spill, cidrs: [...spill.cidrs, `10.${run}.1.0/25`, `fd00:${run}::80/121`] };
   return [
     {
       name: `main-${run}`,
       spec: main,
       edits: [
         main,
-        { ...main, cidrs: [`10.${run}.0.0/25`, `fd00:${run}::/120`] },
-        { ...main, cidrs: [`10.${run}.1.0/25`, `fd00:${run}::/120`] },
+        { ...main, cidrs: [`10.${run}.0.0/25`, `fd00:${run}::/121`] },
+        { ...main, cidrs: [`10.${run}.1.0/25`, `fd00:${run}::/121`, `fd00:${run}::80/121`] },
         { ...main, disabled: true },
         { ...main, reserved: [`10.${run}.0.0/27`, `fd00:${run}::/123`] },
+        { ...main, nodeSelector: { matchLabels: { half: 'even' } } },
+        grownMain,
       ],
     },
-    { name: `spill-${run}`, spec: spill, edits: [spill, { ...spill, priority: 5 }] },
+    {
+      name: `spill-${run}`,
+      spec: spill,
+      edits: [
+        spill,
+        { ...spill, nodeSelector: { matchLabels: { half: 'odd' } } },
+        grownSpill,
+        { ...grownSpill, priority: 5 },
+      ],
+    },
     ...TENANTS.map((tenant, i) => {
       const spec = {
         ...sizes,
@@ -361,12 +446,17 @@ function podsOf(run: number): PodIdentity[] {
   ];
 }
 
+/** By what a pool may select nodes. */
+function labelsOf(nodeName: string): Labels {
+  return { half: Number(nodeName.slice(1)) % 2 === 0 ? 'even' : 'odd' };
+}
+
 function soakCluster(): SoakCluster {
   const { client, kubectl } = apiserver();
   return {
     client,
     async createNode(name) {
-      const node = { apiVersion: 'v1', kind: 'Node', metadata: { name } };
+      const node = { apiVersion: 'v1', kind: 'Node', metadata: { name, labels: labelsOf(name) } };
       await untilAnswered(async () => {
         await client
           .request({ method: 'POST', path: '/api/v1/nodes', body: node })
@@ -384,7 +474,13 @@ function soakCluster(): SoakCluster {
         await client.request({ method: 'DELETE', path }).catch(unless(NotFoundError));
       });
     },
-    editPool: (name, spec) => untilAnswered(() => applyPool(name, spec)),
+    writePool: (name, spec) => untilAnswered(() => applyPool(name, spec)),
+    async deletePool(name) {
+      const path = `${pathOf(IP_POOL)}/${name}`;
+      await untilAnswered(async () => {
+        await client.request({ method: 'DELETE', path }).catch(unless(NotFoundError));
+      });
+    },
     async labelNamespace(name, labels) {
       const path = `/api/v1/namespaces/${name}`;
       const request = { method: 'PATCH', path, contentType: MERGE_PATCH } as const;
@@ -431,22 +527,23 @@ function soakCluster(): SoakCluster {
 }
 
 /** What a person does whose apiserver is away for a moment. */
-async function untilAnswered(act: () => Promise<unknown>): Promise<void> {
+async function untilAnswered<T>(act: () => Promise<T>): Promise<T> {
   let last: unknown;
-  await eventually(
+  const { answer } = await eventually(
     'the apiserver to carry it out',
     () =>
       act().then(
-        () => true,
+        (answered) => ({ answer: answered }),
         (error: unknown) => {
           last = error;
-          return sleep(500, false);
+          return sleep(500, undefined);
         },
       ),
     90_000,
   ).catch((error: unknown) => {
     throw new Error(`${String(error)}: ${String(last)}`, { cause: last });
   });
+  return answer;
 }
 
 /** An earlier try, whose answer was lost, has done it. */
@@ -470,9 +567,13 @@ async function makeNamespace(name: string): Promise<void> {
   await mustSucceed(apiserver().kubectl(['apply', '-f', '-'], account));
 }
 
-async function applyPool(name: string, spec: object): Promise<void> {
+async function applyPool(name: string, spec: object): Promise<PoolIdentity> {
   const pool = { apiVersion: 'ipam.weft.dev/v1alpha1', kind: 'IPPool', metadata: { name }, spec };
-  await mustSucceed(apiserver().kubectl(['apply', '--server-side', '--force-conflicts', '-f', '-'], pool));
+  const apply = ['apply', '--server-side', '--force-conflicts', '-o', 'json', '-f', '-'];
+  const { metadata } = JSON.parse(await mustSucceed(apiserver().kubectl(apply, pool))) as {
+    metadata: unknown;
+  };
+  return StoredMetadata.parse(metadata);
 }
 
 async function allocations(): Promise<IPAllocation[]> {
