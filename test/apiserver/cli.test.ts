@@ -661,6 +661,32 @@ describe('completion', () => {
     _describe() { print -rl -- "\${(@P)2}" \${cut:+"without $cut"} }
     source <(kubectl-weft completion zsh); words=(kubectl-weft "$@"); CURRENT=$#words; _kubectl_weft`;
   const inZsh = (...words: string[]) => names(ZSH, words, 'zsh');
+  /**
+   * Types each of them into a zsh of its own terminal, whose completion is zsh's own, and answers the lines that stood there
+   * then. A tab is the key.
+   */
+  const typedInZsh = async (...typed: string[]) => {
+    const told = join(server().dir, 'told');
+    await writeFile(told, '');
+    const path = `${dirname(program)}:${process.env.PATH ?? ''}`;
+    const env = { ...kubectlEnv(), PATH: path, TERM: 'dumb', TOLD: told, HOME: server().dir };
+    await execa('zsh', ['-fc', ZSH_TERMINAL, 'zsh', ...typed], { env, timeout: 30_000 });
+    return (await readFile(told, 'utf8')).split('\n').slice(0, -1);
+  };
+  const ZSH_TERMINAL = `
+    zmodload zsh/zpty
+    zpty terminal zsh -f -i
+    tell() { zpty -w terminal "$1" }
+    tell 'PS1=; autoload -Uz compinit; compinit -u -D; source <(kubectl-weft completion zsh)'
+    tell 'told() { print -r -- "$BUFFER" >>$TOLD; BUFFER= }; zle -N told; bindkey "^G" told'
+    tell 'print ready >>$TOLD'
+    until [[ -s $TOLD ]]; do zpty -r -t terminal said; sleep 0.05; done
+    lines=1
+    for line in "$@"; do
+      zpty -w -n terminal "$line"$'\\a'
+      (( lines += 1 ))
+      until (( $(wc -l <$TOLD) >= lines )); do zpty -r -t terminal said; sleep 0.05; done
+    done`;
   const byKubectl = async (...words: string[]) =>
     (await names('kubectl __complete weft "$@" 2>/dev/null', words)).map((line) => line.split('\t')[0]);
 
@@ -692,6 +718,32 @@ describe('completion', () => {
     expect(await inZsh('pool', 'show', 'p')).toEqual(['pods:']);
     expect(await inZsh('addr', 'request', 'pods', '--node', 'n1')).toEqual(['n1:']);
     expect(await inZsh('addr', 'list', '--pool=l')).toEqual(['lan:', 'without *=']);
+  });
+
+  it('completes in a zsh that somebody types into', async () => {
+    const [, ...lines] = await typedInZsh(
+      'kubectl-weft addr rel\t',
+      // What is in common; a list; and its first, and its second, in the order of their names.
+      'kubectl-weft addr r\t',
+      'kubectl-weft addr r\t\t\t',
+      'kubectl-weft addr r\t\t\t\t',
+      'kubectl-weft pool show p\t',
+      'kubectl-weft addr list --pool=l\t',
+      'kubectl-weft addr list --pool l\t',
+      'kubectl-weft addr request pods --fam\t',
+      'kubectl-weft nothing x\t',
+    );
+    expect(lines.map((line) => line.trimEnd())).toEqual([
+      'kubectl-weft addr release',
+      'kubectl-weft addr re',
+      'kubectl-weft addr release',
+      'kubectl-weft addr request',
+      'kubectl-weft pool show pods',
+      'kubectl-weft addr list --pool=lan',
+      'kubectl-weft addr list --pool lan',
+      'kubectl-weft addr request pods --family',
+      'kubectl-weft nothing x',
+    ]);
   });
 });
 
