@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ip, UPLINK } from './namespaces.ts';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type CallResult, type TestNode } from './node.ts';
 
 /** Which pods draw from which pools, on one real node with real pods and namespaces. */
@@ -259,6 +261,26 @@ describe('a pool in whose ranges others are already (B20)', () => {
     // Who was there first goes on.
     expect(addressOf(await add(`${name}-older`, { namespace: 'blue' }))).toMatch(/^10\.1\.0\./);
     await node.kubectl('delete', 'ippool', name, '--wait=false');
+  });
+
+  test('that routes of the host lead to gives addresses all the same: its pods are the longer way, and the routes stay', async () => {
+    const wider = ['10.48.0.0/16', 'via', '192.0.2.77', 'proto', 'static'];
+    const longer = ['10.48.0.0/25', 'via', '192.0.2.77', 'proto', 'static'];
+    for (const route of [wider, longer]) await ip('route', 'add', ...route);
+    await node.makeNamespace('routed', { labels: { tenant: 'routed' } });
+    await node.apply(tenantPool('routed', '10.48.0.0/24'));
+    const address = await eventually('an address', async () => {
+      const { answer } = await add('routed', { namespace: 'routed' });
+      return answer?.ips?.[0]?.address.split('/')[0];
+    });
+    expect(address).toMatch(/^10\.48\.0\./);
+    expect(await ip('route', 'get', address)).toMatch(/ dev weft/);
+    await execa('ip', ['netns', 'exec', 'routed', 'ping', '-c1', '-W2', UPLINK.addresses[0]]);
+    for (const route of [wider, longer]) {
+      expect(await ip('route', 'show', route[0] ?? '')).toContain('via 192.0.2.77 dev eth0 proto static');
+      await ip('route', 'delete', ...route);
+    }
+    await node.kubectl('delete', 'ippool', 'routed', '--wait=false');
   });
 });
 
