@@ -31,8 +31,8 @@ export interface ExclusiveSubnetsParts {
     waitFor(predicate: () => boolean, signal: AbortSignal): Promise<void>;
   };
   readonly node: () => ClaimingNode;
-  /** Whether the address lies in a subnet of this node that leads here. */
-  readonly coveredByOwn: (address: IPAddress) => boolean;
+  /** Whether the address lies in a subnet of this node that leads here; of that pool, if one is named. */
+  readonly coveredByOwn: (address: IPAddress, pool?: string) => boolean;
   /** Resolves when the kernel treats the subnets in the cache as it should. */
   readonly inForce: (signal: AbortSignal) => Promise<void>;
   readonly allocations: Pick<OwnAllocations, 'get'>;
@@ -98,9 +98,10 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
     of,
 
     async secure(allocation, signal) {
-      const { address } = allocation.spec;
+      const { address, pool } = allocation.spec;
       const stale = of(address);
-      if (!parts.coveredByOwn(address)) {
+      // In a subnet of another pool it would be treated as that one's, isolation included, and its own could go.
+      if (!parts.coveredByOwn(address, pool)) {
         parts.observe('claim:not-led-yet');
         await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, poolOf(allocation), signal);
         parts.observe('claim:led');
@@ -116,7 +117,7 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
       const { address } = spec;
       const isKept = spec.fixed === true || spec.sticky !== undefined;
       // The create of one may have been committed without an answer: the cache alone is no proof.
-      const isDoubtful = isKept && !parts.coveredByOwn(address);
+      const isDoubtful = isKept && !parts.coveredByOwn(address, spec.pool);
       const found =
         of(address) ?? (isDoubtful ? await stores.subnets.get(hostSubnetName(address), signal) : undefined);
       if (found === undefined || !isExclusive(found) || !isOwn(found)) return;

@@ -89,8 +89,11 @@ export interface NodeSubnetsParts {
 
 /** The node's own subnets: this agent claims them, keeps them true, and gives them back. Nobody else does. */
 export interface NodeSubnets extends SubnetSource {
-  /** Whether the address lies in one of the subnets that lead to this node, and are not on their way back. */
-  covers(address: IPAddress): boolean;
+  /**
+   * Whether the address lies in one of the subnets that lead to this node, and are not on their way back; of that pool, if
+   * one is named.
+   */
+  covers(address: IPAddress, pool?: string): boolean;
   /** Completes claims that an earlier process began. Once, before anything is drawn. */
   recover(signal: AbortSignal): Promise<void>;
   /**
@@ -149,10 +152,11 @@ export function createNodeSubnets(parts: NodeSubnetsParts): NodeSubnets {
   return {
     families,
     drawable,
-    covers: (address) =>
+    covers: (address, pool) =>
       held().some(
         ({ metadata, spec }) =>
           cidrHasAddress(spec.cidr, address) &&
+          (pool === undefined || spec.pool === pool) &&
           !state.unconfirmed.has(metadata.name) &&
           !leaving.has(metadata.uid),
       ),

@@ -36,6 +36,14 @@ describe('securing an address', () => {
     expect(inForce()).toBe(1);
   });
 
+  test('inside one of another pool makes one of its own, which its release finds also where the cache does not show it', async () => {
+    const { care, run, stores } = setUp({ isCovered: 'by another pool', isBlind: true });
+    await run(care.secure(allocation({ fixed: true })));
+    expect(stores.stored.NodeSubnet.get(NAME)?.spec).toMatchObject({ pool: 'p', exclusive: true });
+    await run(care.withdraw(allocation({ fixed: true })));
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+  });
+
   test.each([true, false])(
     'removes what another node left as the way to it: inside %s',
     async (isCovered) => {
@@ -172,7 +180,11 @@ function setUp({
   isCovered = false,
   isBlind = false,
   fault = () => 'none',
-}: { isCovered?: boolean; isBlind?: boolean; fault?: (call: FakeCall) => Fault } = {}) {
+}: {
+  isCovered?: boolean | 'by another pool';
+  isBlind?: boolean;
+  fault?: (call: FakeCall) => Fault;
+} = {}) {
   const stores = createFakeStores({ fault });
   const clock = createFakeClock();
   const pool = stores.applyPool('p', { cidrs: ['10.0.0.0/16'] });
@@ -199,7 +211,7 @@ function setUp({
       },
     },
     node: () => ({ name: 'n1', uid: 'uid-n1', labels: {}, addresses: [parseAddress('192.0.2.1')] }),
-    coveredByOwn: () => isCovered,
+    coveredByOwn: (_, named) => (isCovered === 'by another pool' ? named === undefined : isCovered),
     inForce: () => {
       comparisons++;
       return Promise.resolve();

@@ -736,7 +736,9 @@ describe('exclusive subnets of this node', () => {
     const [drawn, ...others] = agent.drawable(p);
     expect(others).toEqual([]);
     expect(drawn?.spec.cidr.prefixLength).toBe(26);
-    expect(agent.covers({ family: 'ipv4', value: (drawn?.spec.cidr.first ?? 0n) + 1n })).toBe(true);
+    const inside = { family: 'ipv4', value: (drawn?.spec.cidr.first ?? 0n) + 1n } as const;
+    expect(agent.covers(inside)).toBe(true);
+    expect([agent.covers(inside, 'p'), agent.covers(inside, 'another')]).toEqual([true, false]);
     expect(agent.covers(parseAddress('10.0.1.9'))).toBe(false);
   });
 

@@ -82,6 +82,24 @@ describe('a pod that names its address', () => {
     expect(await node.allocations()).toEqual([]);
   });
 
+  test('gets it in a subnet that its node has of another pool, with a way of its own: it counts for its pool', async () => {
+    await node.apply(
+      pool('earlier', { cidrs: ['10.26.0.0/28'], nodeSubnetPrefixLength: { ipv4: 28 }, priority: -9 }),
+    );
+    await eventually('its subnet', async () => ((await node.subnets('earlier'))[0] ? true : undefined));
+    await node.apply(fixedPool(['10.20.0.0/24', '10.26.0.0/24', 'fd00:20::/64']));
+    await eventually('the address', async () =>
+      (await add('between', { addresses: '10.26.0.9' })).exitCode === 0 ? true : undefined,
+    );
+    expect(await node.subnets('fixed')).toContain('10.26.0.9-32');
+    expect(await node.allocations('between')).toMatchObject([{ pool: 'fixed' }, { pool: 'fixed' }]);
+    await ping('between');
+    await del('between');
+    expect(await exclusiveSubnets()).toEqual([]);
+    await node.apply(fixedPool());
+    await node.kubectl('delete', 'ippool', 'earlier', '--wait=false');
+  });
+
   test('draws of the family that it does not name like any other', async () => {
     const got = addressesOf(await add('half', { addresses: '10.20.0.8' }));
     expect(got[0]).toBe('10.20.0.8');
