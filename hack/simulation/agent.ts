@@ -140,6 +140,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
       ...machine.links().flatMap(({ addresses }) => addresses),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
+    allocations: () => caches.allocations.values(),
     onRecovered: () => undefined,
     onTwoOwners: () => undefined,
     log,

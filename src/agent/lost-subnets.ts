@@ -1,5 +1,11 @@
-import { nodeSubnetName, type IPPool, type NodeSubnet } from '../api/index.ts';
-import { isExclusive, poolOfAddress, type ClaimingNode, type NodeSubnetStore } from '../ipam/index.ts';
+import { nodeSubnetName, type IPAllocation, type IPPool, type NodeSubnet } from '../api/index.ts';
+import {
+  isExclusive,
+  isResting,
+  poolOfAddress,
+  type ClaimingNode,
+  type NodeSubnetStore,
+} from '../ipam/index.ts';
 import { cidrHasAddress, firstAddress, formatCIDR, type CIDR, type IPAddress } from '../net/index.ts';
 import type { AgentParts } from './parts.ts';
 
@@ -12,6 +18,8 @@ export interface LostSubnetsParts {
   readonly markedSubnets: () => readonly CIDR[];
   /** What interfaces of this node have, as the kernel says now, and what its allocations hold: claims not wired yet. */
   readonly addressesInUse: () => readonly IPAddress[];
+  /** This node's, as far as they are known: they say of which pool their subnet was. */
+  readonly allocations: () => Iterable<IPAllocation>;
   /** The object of a subnet with living pods is there again. */
   readonly onRecovered: (cidr: CIDR) => void;
   /** A subnet in which pods of this node live is another node's by the book. */
@@ -108,8 +116,16 @@ export function createLostSubnets(parts: LostSubnetsParts): LostSubnets {
     }
   }
 
-  /** The pool of the longest NodeSubnet that holds it, else of the CIDR that does. */
+  /**
+   * The pool for which the addresses in it count; where these are lost as well, that of the longest NodeSubnet that holds it,
+   * else of the CIDR that does: since the subnet was claimed, a pool may have been edited away from there, and another to it.
+   */
   function poolOf(cidr: CIDR): { readonly pool: string; readonly poolUID: string } | undefined {
+    const inside = [...parts.allocations()].find(
+      (one) => !isResting(one) && cidrHasAddress(cidr, one.spec.address) && !leadsHereAlone(one.spec.address),
+    );
+    const counting = parts.pools().find(({ metadata }) => metadata.name === inside?.spec.pool);
+    if (counting !== undefined) return { pool: counting.metadata.name, poolUID: counting.metadata.uid };
     const around = parts.subnets().filter((subnet) => !isExclusive(subnet));
     const owner = poolOfAddress(firstAddress(cidr), parts.pools(), around);
     const poolUID = owner?.pool?.metadata.uid ?? owner?.subnet?.spec.poolUID;

@@ -293,6 +293,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       ...lost.addresses(),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
+    allocations: () => caches.allocations.values(),
     onRecovered: alarm.subnetRecovered,
     onTwoOwners: (theirs) => tellOfTwoOwners(theirs, nodeName),
     log,

@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
+import type { IPAllocation } from '../../src/api/index.ts';
 import { createLostSubnets } from '../../src/agent/lost-subnets.ts';
 import { formatCIDR, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createFakeStores, type FakeCall, type Fault } from '../contract/fake-stores.ts';
+import { allocationOf } from '../ipam/objects.ts';
 
 describe('the marked route of a subnet without an object', () => {
   test('may go where no pod lives in it, and stays where one does', () => {
@@ -68,6 +70,42 @@ describe('a lost subnet', () => {
     marked.push('10.0.0.64/26');
     inUse.push('10.0.0.70');
     expect(await recreate()).toEqual(['10.0.0.64-26']);
+    expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec.pool).toBe('p');
+  });
+
+  test('belongs to the pool for which the addresses in it count, also where that lists it no more and another does', async () => {
+    const { marked, book, stores, recreate } = setUp();
+    stores.applyPool('drained', { cidrs: ['10.8.0.0/24'] });
+    marked.push('10.0.0.64/26');
+    book('10.0.0.70', 'drained');
+    expect(await recreate()).toEqual(['10.0.0.64-26']);
+    expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec).toMatchObject({
+      pool: 'drained',
+      poolUID: stores.stored.IPPool.get('drained')?.metadata.uid,
+    });
+  });
+
+  test.each([
+    ['rests', 'drained', { releasedAt: '2026-01-01T00:00:00Z' }],
+    ['counts for a pool that is not there', 'gone', undefined],
+  ])('is not told its pool by an address that %s', async (_, pool, status) => {
+    const { marked, book, inUse, stores, recreate } = setUp();
+    stores.applyPool('drained', { cidrs: ['10.8.0.0/24'] });
+    marked.push('10.0.0.64/26');
+    inUse.push('10.0.0.71');
+    book('10.0.0.70', pool, status);
+    await recreate();
+    expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec.pool).toBe('p');
+  });
+
+  test('is not told its pool by the address that an exclusive subnet leads here', async () => {
+    const { marked, book, inUse, stores, recreate } = setUp();
+    stores.applyPool('other', { cidrs: ['10.8.0.0/24'] });
+    await stores.subnets.create({ ...subnetSpec('10.0.0.70/32', 'n1'), pool: 'other', exclusive: true });
+    marked.push('10.0.0.64/26');
+    inUse.push('10.0.0.71');
+    book('10.0.0.70', 'other');
+    await recreate();
     expect(stores.stored.NodeSubnet.get('10.0.0.64-26')?.spec.pool).toBe('p');
   });
 
@@ -151,6 +189,7 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
   stores.applyPool('p', { cidrs: ['10.0.0.0/24', 'fd00::/120'] });
   const marked: string[] = [];
   const inUse: string[] = [];
+  const allocations: IPAllocation[] = [];
   const recovered: string[] = [];
   const twoOwners: string[] = [];
   const logged: string[] = [];
@@ -163,6 +202,7 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
     node: () => ({ name: 'n1', uid: 'uid-n1', labels: {}, addresses: [parseAddress('192.0.2.1')] }),
     markedSubnets: () => marked.map(parseCIDR),
     addressesInUse: () => inUse.map(parseAddress),
+    allocations: () => allocations,
     onRecovered: (cidr) => recovered.push(formatCIDR(cidr)),
     onTwoOwners: ({ metadata, spec }) => twoOwners.push(`${metadata.name} of ${spec.nodeName}`),
     log: { info: log, warn: log, error: log },
@@ -171,6 +211,11 @@ function setUp({ fault = () => 'none' }: { fault?: (call: FakeCall) => Fault } =
     lost,
     marked,
     inUse,
+    /** A pod of this node has the address, by the book as well; with a status it has had it. */
+    book(address: string, pool: string, status?: IPAllocation['status']) {
+      if (status === undefined) inUse.push(address);
+      allocations.push(allocationOf(address, { pool }, status));
+    },
     stores,
     recovered,
     twoOwners,
