@@ -177,9 +177,7 @@ async function expectToStand(place: Place, containerID: string, addresses: reado
     // And not by a way that leads over the node where it was before.
     const family = address.includes(':') ? '-6' : '-4';
     expect(await place.run('ip', family, 'route', 'get', address)).toMatch(/ dev weft/);
-    expect(await other(place).run('ip', family, 'route', 'get', address)).toMatch(
-      / via \S+ dev eth0/,
-    );
+    expect(await other(place).run('ip', family, 'route', 'get', address)).toMatch(/ via \S+ dev eth0/);
   }
 }
 
