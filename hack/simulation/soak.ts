@@ -154,7 +154,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     { name: 'Node made anew, its pods running', weight: 0.3, run: recreateNode },
     { name: 'Node made anew, another machine', weight: 0.6, run: replaceNode },
     { name: 'pool edited', weight: 0.6, run: editPool },
-    { name: 'pool deleted in use and made again', weight: 0.12, run: remakePool },
+    { name: 'pool deleted in use and made again', weight: 0.3, run: remakePool },
     { name: 'namespace labelled', weight: 0.8, run: labelNamespace },
     { name: 'IPAllocation deleted by hand', weight: 1, run: deleteAllocation },
     { name: 'NodeSubnet deleted by hand', weight: 0.4, run: deleteSubnet },
@@ -405,7 +405,8 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   /** It waits for its pods, is gone when they are, and comes back as another of its name. One at a time. */
   async function remakePool(): Promise<void> {
     const pool = options.pools[Math.floor(random() * options.pools.length)];
-    if (pool === undefined || isRemakingPool) return;
+    // One that began late would last longer than all else.
+    if (pool === undefined || isRemakingPool || begun > options.operations * 0.7) return;
     const { name, spec } = pool;
     isRemakingPool = true;
     const remade = alone(name, async () => {
