@@ -407,12 +407,14 @@ describe('pool show', () => {
       });
     };
     expect((await show('pods')).sort()).toEqual([
+      'ipallocations spec.pool=near',
       'ipallocations spec.pool=pods',
       'nodesubnets spec.pool=near',
       'nodesubnets spec.pool=pods',
     ]);
     expect((await show('far', 'pods')).sort()).toEqual([
       'ipallocations spec.pool=far',
+      'ipallocations spec.pool=near',
       'ipallocations spec.pool=pods',
       'nodesubnets spec.pool=far',
       'nodesubnets spec.pool=near',
