@@ -76,7 +76,8 @@ export function createPoolHistory({ nowMs, wallMs, lagMs, labelsOf }: PoolHistor
     },
 
     whyNotClaimed({ metadata, spec: { cidr, pool, poolUID, nodeName, exclusive } }) {
-      if (exclusive === true) return undefined;
+      // What a pool of an earlier soak has left is not to be judged.
+      if (exclusive === true || !pools.has(pool)) return undefined;
       // Of the whole second that its object names.
       const bornMs = nowMs() - (wallMs() - Date.parse(metadata.creationTimestamp));
       const versions = (name: string) => versionsAt(name, bornMs, bornMs + 1_000);

@@ -492,12 +492,14 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
           // An agent that is killed as well does not know any more that it rests.
           return sleep(options.reuseDelayMs);
         }
-        node.pods.push(...taken);
         if (before > 0.8) {
           node.agent.kill();
           node.way.kill();
           Object.assign(node, startAgent(node));
+          // Of a sandbox that vanishes before the next one has looked nothing is left that says that its address rests.
+          await node.agent.serving.catch(() => undefined);
         }
+        node.pods.push(...taken);
         await seen(async () => (await isThere(name)) || !isWired(node, address));
       });
     });
