@@ -163,8 +163,11 @@ describe('a rollout', () => {
     expect(results.filter(({ exitCode }) => exitCode !== 0).map(({ stdout }) => stdout)).toEqual([]);
     agent = next;
 
-    const live = (await node.allocations()).filter(({ released }) => !released);
-    expect(live).toHaveLength(2 * (ids.length + PODS.length));
+    // What the first one had claimed for a call that it could not end, the sweep frees.
+    await eventually('two addresses for each', async () => {
+      const live = (await node.allocations()).filter(({ released }) => !released);
+      return live.length === 2 * (ids.length + PODS.length) ? true : undefined;
+    });
     for (const id of ids) await ping(id, UPLINK.addresses[0]);
     for (const id of ids) {
       expect((await node.cni({ command: 'DEL', containerID: id })).exitCode).toBe(0);
