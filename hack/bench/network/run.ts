@@ -34,6 +34,7 @@ export interface ProgrammingSamples {
 /** What a pool that may encapsulate leaves of 1500. */
 const POD_MTU = 1450;
 
+const BY_HAND = 'the same hops by hand';
 const STARTS = 3;
 const CHANGES = 10;
 const NODE_SYNC = new URL('node-sync.ts', import.meta.url).pathname;
@@ -212,8 +213,6 @@ async function handMadeNodes(
   if (from === undefined || to === undefined) throw new Error('two pods are needed');
   return { who: BY_HAND, from, to, address: handMadeAddress(numbers[1], 2) };
 }
-
-const BY_HAND = 'the same hops by hand';
 
 /** Of the /30 with that number. */
 function handMadeAddress(place: number, offset: number): string {
