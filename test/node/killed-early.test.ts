@@ -5,7 +5,8 @@ import { isResting } from '../../src/ipam/index.ts';
 import { allocationStore, createKubeClient, loadConnection, type KubeClient } from '../../src/kube/index.ts';
 import { formatAddress } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
-import { eventually, NODE_NAME, pool, startNode, type TestNode, type TestProcess } from './node.ts';
+import { makeBoundPod } from './bound-pod.ts';
+import { eventually, pool, startNode, type TestNode, type TestProcess } from './node.ts';
 import { ip, UPLINK, weftLinks } from './namespaces.ts';
 
 /**
@@ -109,20 +110,9 @@ async function makePods(kill: number): Promise<Pod[]> {
   return Promise.all(
     Array.from({ length: PODS_PER_KILL }, async (_, i) => {
       const name = `early-${kill}-${i}`;
-      const { metadata } = (await client.request({
-        method: 'POST',
-        path: '/api/v1/namespaces/default/pods',
-        body: {
-          metadata: { name },
-          spec: {
-            nodeName: NODE_NAME,
-            automountServiceAccountToken: false,
-            containers: [{ name: 'c', image: 'none' }],
-          },
-        },
-      })) as { metadata: { uid: string } };
+      const uid = await makeBoundPod(client, name);
       await node.makeSandbox(name);
-      const args = `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${name};K8S_POD_UID=${metadata.uid}`;
+      const args = `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${name};K8S_POD_UID=${uid}`;
       return { name, args };
     }),
   );

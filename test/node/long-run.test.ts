@@ -10,8 +10,9 @@ import { createKubeClient, loadConnection, NODES, pathOf, type KubeClient } from
 import { parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { scrape } from '../metrics/scrape.ts';
+import { makeBoundPod } from './bound-pod.ts';
 import { ip } from './namespaces.ts';
-import { CONFIG, eventually, NODE_NAME, pool, startNode, type TestNode } from './node.ts';
+import { CONFIG, eventually, pool, startNode, type TestNode } from './node.ts';
 import type { Sample } from './sampler.ts';
 
 /**
@@ -143,7 +144,7 @@ async function podsComeAndGo(round: number): Promise<void> {
   const lane = async (_: unknown, index: number) => {
     while (begun < ATTACHMENTS) {
       const name = `pod-${round}-${begun++}`;
-      const uid = await makePod(name);
+      const uid = await makeBoundPod(client, name);
       const call = {
         CNI_CONTAINERID: name,
         CNI_IFNAME: 'eth0',
@@ -163,23 +164,6 @@ async function podsComeAndGo(round: number): Promise<void> {
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, lane));
-}
-
-/** A pod that is bound to the node; answers its UID. */
-async function makePod(name: string): Promise<string> {
-  const { metadata } = (await client.request({
-    method: 'POST',
-    path: '/api/v1/namespaces/default/pods',
-    body: {
-      metadata: { name },
-      spec: {
-        nodeName: NODE_NAME,
-        automountServiceAccountToken: false,
-        containers: [{ name: 'c', image: 'none' }],
-      },
-    },
-  })) as { metadata: { uid: string } };
-  return metadata.uid;
 }
 
 /**
