@@ -32,7 +32,7 @@ import {
   findPodLinks,
   findSysctlRoot,
   listAddresses,
-  openConntrackSocket,
+  openNetfilterSocket,
   openNftablesSocket,
   openNetlinkSocket,
   openOwnNamespace,
@@ -240,7 +240,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   }
   const inFlight = new Set<string>();
   const cursor = createRingCursor();
-  const connections = openConntrackSocket();
+  const connections = openNetfilterSocket();
   const nftables = openNftablesSocket();
   const endConnections = createEndConnections({
     end: (addresses) => deleteConnections(connections, addresses),

@@ -38,6 +38,7 @@ import { createAudit, type Audit } from './audit.ts';
 import type { ControllerCaches } from './caches.ts';
 import { createGoneNodes, type FreedOfNode, type GoneNodesCluster } from './gone-nodes.ts';
 import { createKeptAddresses, type KeptAddressesCluster } from './kept-addresses.ts';
+import { poolObject } from './pool-object.ts';
 import { createPools, type PoolObserver, type PoolsCluster } from './pools.ts';
 import { createWorkQueue, type QueueObserver, type WorkQueue } from './queue.ts';
 import { createRateLimit } from './rate.ts';
@@ -228,10 +229,6 @@ function eventsOnPool(name: string, message: string, { pools }: ControllerCaches
   return pool === undefined
     ? []
     : [{ object: poolObject(pool), type: 'Normal', reason: 'AddressesReclaimed', message }];
-}
-
-function poolObject({ metadata: { name, uid } }: IPPool): EventRecord['object'] {
-  return { apiVersion: API_VERSION, kind: IP_POOL.kind, name, uid };
 }
 
 /** An event only wakes: what is done about it is read from the caches then. */

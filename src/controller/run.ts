@@ -1,4 +1,3 @@
-import { API_VERSION, IP_POOL } from '../api/index.ts';
 import { serveHealth } from '../health.ts';
 import type { Clock, Random } from '../ipam/index.ts';
 import {
@@ -15,6 +14,7 @@ import { watchCluster } from './caches.ts';
 import type { ControllerFlags } from './flags.ts';
 import { lead } from './leader.ts';
 import { createControllerMetrics } from './metrics.ts';
+import { poolObject } from './pool-object.ts';
 import { createSubnetHold } from './subnet-hold.ts';
 
 /** What the controller is made with besides its flags. */
@@ -80,14 +80,8 @@ export async function runController(
       const message =
         'etcd is back at an older state: nodes recover what it has forgotten from their kernels, and claim no new ' +
         `subnets for ${Math.round(settings.subnetHoldMs / 1000)} s. ${sign}`;
-      for (const { metadata } of caches.pools.list()) {
-        const object = {
-          apiVersion: API_VERSION,
-          kind: IP_POOL.kind,
-          name: metadata.name,
-          uid: metadata.uid,
-        };
-        events.record({ object, type: 'Warning', reason: 'EtcdWentBack', message });
+      for (const pool of caches.pools.list()) {
+        events.record({ object: poolObject(pool), type: 'Warning', reason: 'EtcdWentBack', message });
       }
       caches.startAfresh();
     },

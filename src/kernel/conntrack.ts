@@ -1,22 +1,14 @@
 import { FAMILIES, addressBytes, type Family, type IPAddress } from '../net/index.ts';
-import { SystemCallError, lastErrno } from './libc.ts';
+import { NFGENMSG_LENGTH, nfgenmsg } from './nfnetlink.ts';
 import { bytes, type Attribute, type IncomingMessage } from './rtnetlink/codec.ts';
 import { AF } from './rtnetlink/family.ts';
-import {
-  MAX_BATCH,
-  NetlinkSocket,
-  openRawSocket,
-  throwRefusals,
-  type NetlinkRequest,
-} from './rtnetlink/socket.ts';
+import { MAX_BATCH, throwRefusals, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
 
-const NETLINK_NETFILTER = 12;
 /** nfnetlink: the subsystem in the upper byte of the type. */
 const CONNTRACK = 1 << 8;
 const GET = CONNTRACK | 1;
 const DELETE = CONNTRACK | 2;
 
-const NFGENMSG_LENGTH = 4;
 const TUPLE_ORIGINAL = 1;
 const TUPLE_REPLY = 2;
 const ID = 12;
@@ -25,13 +17,6 @@ const TUPLE_IP = 1;
 const ADDRESSES_OF: Readonly<Record<Family, readonly number[]>> = { ipv4: [1, 2], ipv6: [3, 4] };
 const NESTED = 0x8000;
 const TYPE_MASK = 0x3fff;
-
-/** A socket for the connection tracking of this process's network namespace. Give it to nothing else. */
-export function openConntrackSocket(): NetlinkSocket {
-  const fd = openRawSocket(NETLINK_NETFILTER);
-  if (fd < 0) throw new SystemCallError('socket(AF_NETLINK, NETLINK_NETFILTER)', lastErrno());
-  return new NetlinkSocket(fd);
-}
 
 /**
  * Deletes all tracked connections of which an end, before or after translation, is one of these addresses. One walk
@@ -68,7 +53,7 @@ export async function deleteConnections(
 }
 
 function listRequest(family: Family): NetlinkRequest {
-  return { type: GET, header: nfgenmsg(family), describe: () => `list tracked ${family} connections` };
+  return { type: GET, header: nfgenmsg(AF[family]), describe: () => `list tracked ${family} connections` };
 }
 
 /**
@@ -91,7 +76,7 @@ function connectionOf(
   });
   return {
     type: DELETE,
-    header: nfgenmsg(family),
+    header: nfgenmsg(AF[family]),
     attributes: [bytes(TUPLE_ORIGINAL | NESTED, Buffer.from(original)), ...identity],
     describe: () => `delete a tracked ${family} connection`,
   };
@@ -122,11 +107,4 @@ function attribute(buffer: Buffer, offset: number, type: number): Buffer | undef
 
 function addressKey(address: Uint8Array): string {
   return Buffer.from(address.buffer, address.byteOffset, address.length).toString('latin1');
-}
-
-/** struct nfgenmsg. */
-function nfgenmsg(family: Family): Buffer {
-  const header = Buffer.alloc(NFGENMSG_LENGTH);
-  header.writeUInt8(AF[family], 0);
-  return header;
 }

@@ -8,6 +8,7 @@ export * from './host-port-flows.ts';
 export * from './iptables.ts';
 export * from './names.ts';
 export * from './namespaces.ts';
+export { openNetfilterSocket } from './nfnetlink.ts';
 export * from './nft.ts';
 export * from './nft-elements.ts';
 export * from './pod-link.ts';

@@ -1,17 +1,9 @@
 import { addressBytes, type IPAddress } from '../net/index.ts';
-import { lastErrno, SystemCallError } from './libc.ts';
-import { openSocketInside, type Namespace } from './namespaces.ts';
+import { nfgenmsg, openNetfilterSocket } from './nfnetlink.ts';
 import type { NftTable } from './nft.ts';
 import { bytes, nested, text, type Attribute } from './rtnetlink/codec.ts';
-import {
-  CREATE,
-  NetlinkSocket,
-  openRawSocket,
-  setNumberOption,
-  type NetlinkRequest,
-} from './rtnetlink/socket.ts';
+import { CREATE, setNumberOption, type NetlinkRequest, type NetlinkSocket } from './rtnetlink/socket.ts';
 
-const NETLINK_NETFILTER = 12;
 const BATCH_BEGIN = 0x10;
 const BATCH_END = 0x11;
 /** nfnetlink: the subsystem in the upper byte of the type. */
@@ -47,18 +39,15 @@ export interface NftElementChange {
 }
 
 /** A socket for nf_tables in this process's network namespace, unless told another. Give it to nothing else. */
-export function openNftablesSocket(within?: {
-  readonly own: Namespace;
-  readonly namespace: Namespace;
-}): NetlinkSocket {
-  const fd =
-    within === undefined
-      ? openRawSocket(NETLINK_NETFILTER)
-      : openSocketInside(within.own, within.namespace, NETLINK_NETFILTER);
-  if (fd < 0) throw new SystemCallError('socket(AF_NETLINK, NETLINK_NETFILTER)', lastErrno());
-  const socket = new NetlinkSocket(fd);
-  setNumberOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES);
-  return socket;
+export function openNftablesSocket(within?: Parameters<typeof openNetfilterSocket>[0]): NetlinkSocket {
+  const socket = openNetfilterSocket(within);
+  try {
+    setNumberOption(socket.fd, SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES);
+    return socket;
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
 }
 
 /**
@@ -90,7 +79,7 @@ function request({ family, name }: NftTable, { action, set, addresses }: NftElem
   );
   return {
     ...ACTIONS[action],
-    header: nfgenmsg(NFPROTO[family], 0),
+    header: nfgenmsg(NFPROTO[family]),
     attributes: [text(LIST_TABLE, name), text(LIST_SET, set), nested(LIST_ELEMENTS, elements)],
     describe: () => `${action} ${addresses.length} elements of set ${family} ${name} ${set}`,
   };
@@ -99,12 +88,4 @@ function request({ family, name }: NftTable, { action, set, addresses }: NftElem
 /** What stands before and after the messages of a transaction. */
 function bracket(type: number): NetlinkRequest {
   return { type, header: nfgenmsg(0, NFTABLES), describe: () => 'a transaction of nf_tables' };
-}
-
-/** struct nfgenmsg: its last number, which names the subsystem of a transaction, is big-endian. */
-function nfgenmsg(family: number, resource: number): Buffer {
-  const header = Buffer.alloc(4);
-  header.writeUInt8(family, 0);
-  header.writeUInt16BE(resource, 2);
-  return header;
 }

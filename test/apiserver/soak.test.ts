@@ -38,6 +38,7 @@ import {
 import { cidrHasAddress, cidrsOverlap, formatAddress } from '../../src/net/index.ts';
 import { settingsFrom } from '../../src/settings.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
+import { withAgentPods } from './agent-pods.ts';
 import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
 import { eventually } from './eventually.ts';
 
@@ -333,19 +334,11 @@ async function freeUnlisted(pools: readonly SoakPool[]): Promise<void> {
 /** What `kubectl weft check` says, with agents that answer as their pods would. */
 function check(nodes: readonly SoakNode[]): Promise<CheckResult> {
   const { client } = apiserver();
-  const items = nodes.map(({ machine: { nodeName } }) => ({
-    metadata: { name: nodeName, labels: { 'app.kubernetes.io/name': 'weft-agent' } },
-    spec: { nodeName },
-    status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
-  }));
   return runCheck({
-    client: {
-      ...client,
-      request: (request) =>
-        request.path === '/api/v1/namespaces/weft-system/pods'
-          ? Promise.resolve({ metadata: { resourceVersion: '1' }, items })
-          : client.request(request),
-    },
+    client: withAgentPods(
+      client,
+      nodes.map(({ machine }) => machine.nodeName),
+    ),
     exec: (name) =>
       Promise.resolve(nodes.find(({ machine }) => machine.nodeName === name)?.agent.snapshot() ?? ''),
     clock: createSystemClock(),

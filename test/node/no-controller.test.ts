@@ -13,6 +13,7 @@ import {
 } from '../../src/kube/index.ts';
 import { FAMILIES, cidrHasAddress, formatAddress } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
+import { withAgentPods } from '../apiserver/agent-pods.ts';
 import { startLossyProxy, type LossyProxy } from '../apiserver/lossy-proxy.ts';
 import { eventually, NODE_NAME, pool, startNode, type TestNode } from './node.ts';
 import { UPLINK } from './namespaces.ts';
@@ -192,19 +193,8 @@ async function expectInOwnSubnets(pods: readonly Pod[]): Promise<void> {
 
 /** What `kubectl weft check` says, with agents that answer as their pods would. */
 async function findings(): Promise<string[]> {
-  const items = NODE_NAMES.map((nodeName) => ({
-    metadata: { name: nodeName, labels: { 'app.kubernetes.io/name': 'weft-agent' } },
-    spec: { nodeName },
-    status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
-  }));
   const result = await runCheck({
-    client: {
-      ...client,
-      request: (request) =>
-        request.path === '/api/v1/namespaces/weft-system/pods'
-          ? Promise.resolve({ metadata: { resourceVersion: '1' }, items })
-          : client.request(request),
-    },
+    client: withAgentPods(client, NODE_NAMES),
     exec: async (nodeName) => {
       const [command = '', ...args] = [...(placeOf(nodeName).within ?? []), 'node', SNAPSHOT];
       return (await execa(command, args)).stdout;

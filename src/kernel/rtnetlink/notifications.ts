@@ -1,6 +1,7 @@
 import { read } from 'node:fs';
 import * as libc from '../libc.ts';
 import { openSocketInside, type Namespace } from '../namespaces.ts';
+import { NETLINK_NETFILTER } from '../nfnetlink.ts';
 import { parseLinkAddress, type LinkAddress } from './addresses.ts';
 import { decodeMessages, type IncomingMessage } from './codec.ts';
 import { parseFdbEntry, type FdbEntry } from './fdb.ts';
@@ -39,7 +40,6 @@ export interface Notifications {
 }
 
 const NETLINK_ROUTE = 0;
-const NETLINK_NETFILTER = 12;
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;

@@ -164,12 +164,13 @@ export class NetlinkSocket {
     const data = encodeMessages(messages);
     check('send(AF_NETLINK)', libc.send(this.fd, data, data.length, 0));
     const first = messages[0]?.sequence ?? 0;
+    const asked = [begin, ...requests];
     const outcomes = new Map<number, NetlinkError | undefined>();
     while (outcomes.size < requests.length) {
       for (const message of this.receive()) {
         if (message.type !== TYPE_ERROR) continue;
         const index = (message.sequence - first) >>> 0;
-        const request = [begin, ...requests][index];
+        const request = asked[index];
         const refusal = request && refusalOf(request, message);
         if (index === 0 && refusal !== undefined) throw refusal;
         if (index > 0 && request !== undefined) outcomes.set(index, refusal);
