@@ -33,7 +33,7 @@ export interface RunningFlows {
 export const BOTH_PROTOCOLS = ['TCP', 'UDP'] as const;
 
 /** By TCP twenty numbers a second, as they have ever been; by UDP more, so that a short gap takes some. */
-const EVERY_MS = { TCP: 50, UDP: 20 } as const;
+export const EVERY_MS = { TCP: 50, UDP: 20 } as const;
 
 /**
  * Starts all flows, at once as soon as there is somebody at every other end: in the namespaces of the pods that tests
