@@ -395,7 +395,7 @@ function startController(plane: ControlPlane, dir: string) {
     'node',
     [
       // As in config/controller.
-      ...['--max-semi-space-size=1', '--heap-growing-percent=10', '--liftoff-only'],
+      ...['--max-semi-space-size=1', '--heap-growing-percent=10', '--optimize-for-size', '--liftoff-only'],
       join(CHECKOUT, 'dist/controller.mjs'),
       ...['--identity=scale', '--namespace=default', `--probe-socket=${probe}`],
       `--kubeconfig=${plane.kubeconfig}`,
