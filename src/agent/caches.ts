@@ -28,8 +28,11 @@ export interface AgentCaches {
   readonly subnets: Informer<NodeSubnet>;
   /** Those of them that bear this Node's name, kept apart: a cluster has thousands, and ADDs ask for these. */
   subnetsOfNode(): NodeSubnet[];
-  /** Whether a node speaks by that address: this one, or one that holds a subnet which is routed to it. */
-  isNodeAddress(address: IPAddress): boolean;
+  /**
+   * Whether a node speaks by that address: this one, one that holds a subnet which is routed to it, or one that the
+   * controller has found inside the pool.
+   */
+  isNodeAddress(address: IPAddress, pool: IPPool): boolean;
   readonly allocations: OwnAllocations & {
     /** Where own writes are laid over the cache. */
     readonly feed: Informer<IPAllocation>;
@@ -105,8 +108,10 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
     pools,
     subnets,
     subnetsOfNode: () => [...namedForNode.values()],
-    isNodeAddress: (address) =>
-      nextHops.has(address) || (currentNode()?.addresses ?? []).some((one) => sameAddress(one, address)),
+    isNodeAddress(address, { status }) {
+      const known = [...(currentNode()?.addresses ?? []), ...(status?.nodeAddresses ?? [])];
+      return nextHops.has(address) || known.some((one) => sameAddress(one, address));
+    },
     allocations: {
       has: allocations.has,
       keys: allocations.keys,

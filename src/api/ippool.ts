@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import type { Resource } from './group.ts';
-import { AddressOrCIDRField, GatewayField, PoolCIDRField } from './fields.ts';
+import { AddressField, AddressOrCIDRField, GatewayField, PoolCIDRField } from './fields.ts';
 import { Condition, StoredMetadata } from './metadata.ts';
 import { refuseMisuse, USE_RULES } from './pool-use.ts';
 import { celRules, DISJOINT, HOLDS_A_NODE_SUBNET, immutable } from './rules.ts';
@@ -171,10 +171,23 @@ export const PoolUsage = z.object({
 });
 export type PoolUsage = z.output<typeof PoolUsage>;
 
+/** On a LAN there may be more nodes; an object has an end. */
+export const MOST_NODE_ADDRESSES = 1_000;
+
 export const IPPoolStatus = z.object({
   observedGeneration: z.int().optional(),
   ipv4: PoolUsage.optional(),
   ipv6: PoolUsage.optional(),
+  nodeAddresses: z
+    .array(AddressField)
+    .max(MOST_NODE_ADDRESSES)
+    .optional()
+    .meta({
+      'x-kubernetes-list-type': 'atomic',
+      description:
+        'Addresses of nodes inside the CIDRs, for the agents, who see only the nodes that hold subnets: one of each ' +
+        'CIDR, of which nothing new is claimed then; of use Lan those of all nodes, which are left out one by one.',
+    }),
   conditions: z
     .array(Condition)
     .max(32)

@@ -1,4 +1,11 @@
-import type { Condition, IPPool, IPPoolStatus, NodeSubnet, PoolUsage } from '../api/index.ts';
+import {
+  MOST_NODE_ADDRESSES,
+  type Condition,
+  type IPPool,
+  type IPPoolStatus,
+  type NodeSubnet,
+  type PoolUsage,
+} from '../api/index.ts';
 import {
   exhaustedFamilies,
   fullNodes,
@@ -50,6 +57,7 @@ export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
   const facts = { ...given, foreign };
   const { pool } = facts;
   const usage = poolUsage(facts);
+  const nodes = nodesInside(facts);
   const found = [
     ready(facts),
     exhausted(facts, usage),
@@ -61,14 +69,29 @@ export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
   return {
     ...(pool.metadata.generation === undefined ? {} : { observedGeneration: pool.metadata.generation }),
     ...usage,
+    ...(nodes.length === 0 ? {} : { nodeAddresses: nodes }),
     conditions: [...found.map((finding) => asCondition(finding, pool, now)), ...consistent(facts, now)],
   };
+}
+
+/** What agents must know of nodes (IPPoolStatus.nodeAddresses), always in the same order. */
+function nodesInside({ pool, nodeAddresses }: PoolFacts): IPAddress[] {
+  const { cidrs, use } = pool.spec;
+  const inside = cidrs.flatMap((cidr) => {
+    const its = nodeAddresses
+      .filter((address) => cidrHasAddress(cidr, address))
+      .sort((a, b) => (a.value < b.value ? -1 : 1));
+    return use === 'Lan' ? its : its.slice(0, 1);
+  });
+  return inside.slice(0, MOST_NODE_ADDRESSES);
 }
 
 /** Whether the difference must be shown at once: a condition turned, or the spec is a newer one. */
 export function isUrgent(current: IPPoolStatus | undefined, desired: IPPoolStatus): boolean {
   const gist = (status: IPPoolStatus | undefined) => [
     status?.observedGeneration,
+    // No agent should claim there before it knows.
+    ...(status?.nodeAddresses ?? []).map(formatAddress),
     ...(status?.conditions ?? []).map(({ type, status, reason }) => `${type} ${status} ${reason}`),
   ];
   return JSON.stringify(gist(current)) !== JSON.stringify(gist(desired));
@@ -76,7 +99,9 @@ export function isUrgent(current: IPPoolStatus | undefined, desired: IPPoolStatu
 
 /** Whether there is nothing to write. */
 export function sameStatus(current: IPPoolStatus | undefined, desired: IPPoolStatus): boolean {
-  return JSON.stringify(sorted(current)) === JSON.stringify(sorted(desired));
+  const text = (status: IPPoolStatus | undefined) =>
+    JSON.stringify(sorted({ ...status, nodeAddresses: status?.nodeAddresses?.map(formatAddress) }));
+  return text(current) === text(desired);
 }
 
 /** At most so many names in one message. */

@@ -357,10 +357,17 @@ export function nextHopsIn(pool: IPPool, node: Pick<ClaimingNode, 'addresses'>):
   return pool.spec.use === 'Lan' ? [] : [...node.addresses];
 }
 
-/** The addresses of nodes, as far as the objects tell: ours, and those of all that hold a subnet. */
-function foreignTo({ node, subnets, serviceCIDRs }: SubnetClaimParts): Foreign {
+/**
+ * The addresses of nodes, as far as the objects tell: ours, those of all that hold a subnet, and what the controller has
+ * found inside of pools, which sees the others, too.
+ */
+function foreignTo({ node, pools, subnets, serviceCIDRs }: SubnetClaimParts): Foreign {
   return {
-    nodes: [...node.addresses, ...subnets().flatMap(({ spec }) => spec.nextHops)],
+    nodes: [
+      ...node.addresses,
+      ...subnets().flatMap(({ spec }) => spec.nextHops),
+      ...pools().flatMap(({ status }) => status?.nodeAddresses ?? []),
+    ],
     services: serviceCIDRs?.() ?? [],
   };
 }

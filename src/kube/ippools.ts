@@ -23,8 +23,9 @@ export function poolStore(client: KubeClient, feed?: WriteFeed): PoolStore & Poo
       return writes.patch(seen, { metadata: { finalizers } }, { signal });
     },
     writePoolStatus(seen, status, signal) {
-      // null takes a family away that the pool no longer lists: a merge patch leaves alone what it does not name.
-      const absent = Object.fromEntries(FAMILIES.map((family) => [family, null]));
+      // null takes away what is no more, as a family that the pool does not list now: a merge patch leaves alone what it
+      // does not name.
+      const absent = Object.fromEntries([...FAMILIES, 'nodeAddresses'].map((field) => [field, null]));
       return writes.patch(
         seen,
         { status: { ...absent, ...withoutUndefined(IPPoolStatus.encode(status)) } },

@@ -269,6 +269,11 @@ describe('pools', () => {
       expect(found).toMatchObject({ status: 'True', reason: 'NodeAddresses' });
       expect(await eventsOf('ippool/around')).toMatch(/Warning\s+Overlapping/);
     }, soon);
+    // For the agents, who see no Node but their own (test/node/pools.test.ts).
+    const inside = async () => (await getPool('around'))?.status?.nodeAddresses?.map(formatAddress);
+    expect(await inside()).toEqual(['10.24.0.7']);
+    await mustSucceed(apiserver().kubectl(['delete', 'node', 'inside']));
+    await vi.waitFor(async () => expect(await inside()).toBeUndefined(), soon);
   });
 
   it('hear at once of a range that Services get later', async () => {

@@ -27,6 +27,8 @@ export interface PoolOptions extends Partial<Omit<IPPool, 'metadata' | 'spec'>> 
   readonly metadata?: Partial<IPPool['metadata']>;
   readonly reuseDelaySeconds?: number;
   readonly prefixLength?: number;
+  /** Of the pool of a LAN, with its router. */
+  readonly gateway?: { readonly ipv4: string; readonly ipv6: string };
   readonly isolation?: { readonly mode: 'None' | 'Isolated'; readonly peers?: readonly string[] };
 }
 
@@ -35,6 +37,7 @@ export function pool(name: string, cidrs: readonly string[], options: PoolOption
     metadata: { ...metadata(name), finalizers: ['ipam.weft.dev/node-subnets'], ...options.metadata },
     spec: IPPoolSpec.parse({
       cidrs: [...cidrs],
+      ...(options.gateway === undefined ? {} : { use: 'Lan', gateway: options.gateway }),
       ...(options.isolation === undefined ? {} : { isolation: options.isolation }),
       ...(options.reuseDelaySeconds === undefined ? {} : { reuseDelaySeconds: options.reuseDelaySeconds }),
       ...(options.prefixLength === undefined

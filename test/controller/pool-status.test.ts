@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { STICKY_HOLDER, type Condition, type IPPool } from '../../src/api/index.ts';
 import { isUrgent, poolStatus, sameStatus, type PoolFacts } from '../../src/controller/pool-status.ts';
 import type { Finding } from '../../src/ipam/index.ts';
-import { parseAddress, parseCIDR } from '../../src/net/index.ts';
+import { formatAddress, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { allocation, nodeSubnet, pool } from './objects.ts';
 
 const now = new Date('2026-02-03T04:05:06Z');
@@ -155,6 +155,27 @@ describe("a pool's conditions", () => {
     expect(poolStatus(facts(pods, more), now).ipv4).toMatchObject({ free: '0', freeSubnets: '0' });
     const subnets = [nodeSubnet(pods, '10.0.1.0/26', 'a')];
     expect(holding(facts(pods, { ...more, subnets }))).toContain('Ready');
+  });
+
+  it.each([
+    { of: 'pods', more: {}, inside: ['10.0.3.4', 'fd00::9'] },
+    // A LAN is around its nodes: each of them is left out.
+    {
+      of: 'a LAN',
+      more: { gateway: { ipv4: '10.0.0.1', ipv6: 'fd00::1' } },
+      inside: ['10.0.3.4', '10.0.3.5', 'fd00::9'],
+    },
+  ])('of $of names the addresses of nodes inside, for the agents', ({ more, inside }) => {
+    const nodes = ['10.0.3.5', '192.0.2.1', '10.0.3.4', 'fd00::9'].map(parseAddress);
+    const around = pool('around', ['10.0.0.0/16', 'fd00::/64'], more);
+    const status = poolStatus(facts(around, { nodeAddresses: nodes }), now);
+    expect(status.nodeAddresses?.map(formatAddress)).toEqual(inside);
+    // In whatever order the nodes are listed; and whether they have changed must be known at once.
+    const again = poolStatus(facts(around, { nodeAddresses: nodes.toReversed() }), now);
+    expect(sameStatus(again, status)).toBe(true);
+    const fewer = poolStatus(facts(around, { nodeAddresses: nodes.slice(0, 3) }), now);
+    expect(sameStatus(fewer, status)).toBe(false);
+    expect(isUrgent(fewer, status)).toBe(true);
   });
 
   it('is Exhausted when a node is full and the rest of it overlaps the Services', () => {

@@ -234,6 +234,17 @@ describe('the pool is not what the cache says', () => {
     expect([...stores.stored.NodeSubnet.keys()]).toEqual(['10.9.0.0-26']);
   });
 
+  test('a CIDR that holds a node without a subnet gives none, since the controller says so', async () => {
+    const { clock, node, pool } = setUp({ cidrs: ['10.0.0.0/24', '10.1.0.0/25'] });
+    const around = { ...pool, status: { nodeAddresses: [parseAddress('10.0.0.7')] } };
+    const claim = async (name: string) => {
+      const [claimed] = await clock.until(claimNodeSubnets(node(name, { pools: [around] }).parts, around));
+      return claimed === undefined ? undefined : formatCIDR(claimed.spec.cidr);
+    };
+    expect([await claim('n1'), await claim('n2')].sort()).toEqual(['10.1.0.0/26', '10.1.0.64/26']);
+    await expect(claim('n3')).rejects.toThrow('its CIDRs hold 10.0.0.7, the address of a node');
+  });
+
   test("a CIDR that overlaps the Services' or an older pool's gives no subnet", async () => {
     const { stores, clock, node, pool } = setUp({ cidrs: ['10.0.0.0/24'] });
     const { parts } = node('n1');

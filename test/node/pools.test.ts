@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { ip, UPLINK } from './namespaces.ts';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type CallResult, type TestNode } from './node.ts';
 
@@ -261,6 +261,36 @@ describe('a pool in whose ranges others are already (B20)', () => {
     // Who was there first goes on.
     expect(addressOf(await add(`${name}-older`, { namespace: 'blue' }))).toMatch(/^10\.1\.0\./);
     await node.kubectl('delete', 'ippool', name, '--wait=false');
+  });
+
+  test('of a node that holds no subnet gets none: the controller tells the agents of it', async () => {
+    const controller = node.startController([
+      '--identity=one',
+      '--namespace=default',
+      '--status-seconds=0.5',
+    ]);
+    onTestFinished(() => controller.kill());
+    await node.apply({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'bare' } });
+    const addresses = [{ type: 'InternalIP', address: '10.49.0.7' }];
+    const patch = JSON.stringify({ status: { addresses } });
+    await node.kubectl('patch', 'node', 'bare', '--subresource=status', '--type=merge', '-p', patch);
+    await node.makeNamespace('around', { labels: { tenant: 'around' } });
+    await node.apply(tenantPool('around', '10.49.0.0/24'));
+    const told = () => node.kubectl('get', 'ippool', 'around', '-o', 'jsonpath={.status.nodeAddresses[*]}');
+    await eventually('the controller to tell of it', async () =>
+      (await told()) === '10.49.0.7' ? true : undefined,
+    );
+    await eventually('the agent to know', async () => {
+      const { answer, stdout } = await add('around', { namespace: 'around' });
+      expect(answer?.code, stdout).toBe(11);
+      return answer?.msg?.includes('hold 10.49.0.7, the address of a node') === true ? true : undefined;
+    });
+    expect(await node.subnets('around')).toEqual([]);
+    await node.kubectl('delete', 'node', 'bare');
+    await eventually('an address, since that node has gone', async () =>
+      addressOf(await addAgain('around')).startsWith('10.49.0.') ? true : undefined,
+    );
+    await node.kubectl('delete', 'ippool', 'around', '--wait=false');
   });
 
   test('that routes of the host lead to gives addresses all the same: its pods are the longer way, and the routes stay', async () => {
