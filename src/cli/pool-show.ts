@@ -1,8 +1,7 @@
 import type { IPAllocation, IPPool, NodeSubnet, PoolUsage } from '../api/index.ts';
 import {
   exhaustedFamilies,
-  mayCountFor,
-  poolFamilies,
+  countingFor,
   poolReport,
   whyNotServing,
   type CIDRReport,
@@ -60,10 +59,8 @@ interface Shown {
 async function readPools(cluster: Cluster, names: readonly string[], signal: AbortSignal): Promise<Shown[]> {
   const pools = await cluster.pools.listAll(signal);
   const asked = poolsOf(names, pools);
-  const [subnets, allocations] = await Promise.all([
-    readSubnets(cluster, asked, pools, signal),
-    readAllocations(cluster, asked, pools, signal),
-  ]);
+  const subnets = await cluster.subnets.listAll(signal);
+  const allocations = await readAllocations(cluster, asked, { pools, subnets }, signal);
   const surroundings = await readSurroundings(cluster, { pools: asked, subnets }, signal);
   return asked.map((pool) => {
     const input: PoolReportInput = { pool, pools, subnets, allocations, ...surroundings };
@@ -79,40 +76,22 @@ async function readPools(cluster: Cluster, names: readonly string[], signal: Abo
 /** From so many pools on one list of all costs the apiserver less than one for each: it looks at all objects every time. */
 const FEW_POOLS = 4;
 
-/** The subnets that matter for the pools asked for: their own, and those of pools that overlap them. */
-async function readSubnets(
-  { subnets }: Cluster,
-  asked: readonly IPPool[],
-  pools: readonly IPPool[],
-  signal: AbortSignal,
-): Promise<NodeSubnet[]> {
-  const near = pools.filter((other) => asked.some((pool) => mayCountFor(pool, other)));
-  if (near.length === pools.length || near.length >= FEW_POOLS) return subnets.listAll(signal);
-  const lists = await Promise.all(near.map(({ metadata }) => subnets.listOfPool(metadata.name, signal)));
-  const found = lists.flat();
-  // Who has no subnet of the pool, as on a LAN, and where the nodes themselves are in the way, is known by those of others.
-  const tellsNodes = asked.every(
-    (pool) =>
-      pool.spec.use !== 'Lan' &&
-      poolFamilies(pool).every((family) =>
-        found.some(({ spec }) => spec.poolUID === pool.metadata.uid && spec.cidr.family === family),
-      ),
-  );
-  return tellsNodes ? found : subnets.listAll(signal);
-}
-
-/** The allocations that matter for them: their own, and those of pools that overlap them. */
+/** The allocations that matter for the pools asked for: their own, and those of others in their ranges. */
 async function readAllocations(
   { allocations }: Cluster,
   asked: readonly IPPool[],
-  pools: readonly IPPool[],
+  { pools, subnets }: { readonly pools: readonly IPPool[]; readonly subnets: readonly NodeSubnet[] },
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
-  const near = pools.filter((other) => asked.some((pool) => mayCountFor(pool, other)));
-  if (near.length === pools.length || near.length >= FEW_POOLS) return allocations.listMatching({}, signal);
-  const lists = await Promise.all(
-    near.map(({ metadata }) => allocations.listMatching({ pool: metadata.name }, signal)),
-  );
+  const counts = asked.map((pool) => countingFor(pool, pools, subnets));
+  // A pool that is gone may have left subnets behind.
+  const names = new Set([
+    ...pools.map(({ metadata }) => metadata.name),
+    ...subnets.map(({ spec }) => spec.pool),
+  ]);
+  const near = [...names].filter((name) => counts.some((counting) => counting(name)));
+  if (near.length === names.size || near.length >= FEW_POOLS) return allocations.listMatching({}, signal);
+  const lists = await Promise.all(near.map((pool) => allocations.listMatching({ pool }, signal)));
   return lists.flat();
 }
 

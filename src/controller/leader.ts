@@ -7,7 +7,7 @@ import {
   type IPPool,
 } from '../api/index.ts';
 import {
-  mayCountFor,
+  countingFor,
   STICKY_ANNOTATION,
   type Book,
   type Clock,
@@ -343,7 +343,7 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts, audit: 
 
 /** Those whose allocations the pool's status counts. */
 function poolsThatMatter(pool: IPPool, caches: ControllerCaches): string[] {
-  return caches.index.poolNames().filter((name) => mayCountFor(pool, caches.pools.get(name)));
+  return caches.index.poolNames().filter(countingFor(pool, caches.pools.list(), caches.subnets.list()));
 }
 
 /** What people call it when a condition holds no longer, where that is a word. */

@@ -13,7 +13,7 @@ import {
 } from '../net/index.ts';
 import { isResting } from './release.ts';
 import { isDrained } from './subnets.ts';
-import { mayCountFor, poolUsage, type CountedAllocation, type UsageInput } from './usage.ts';
+import { countingFor, poolUsage, type CountedAllocation, type UsageInput } from './usage.ts';
 
 /** How a pool is used, as a person looks at it. Everything is counted from the objects. */
 export interface PoolReport {
@@ -53,10 +53,8 @@ export function poolReport(input: PoolReportInput): PoolReport {
   const { name, uid } = pool.metadata;
   const own = subnets.filter(({ spec }) => spec.poolUID === uid);
   // What another pool that overlaps this one has given there is not free.
-  const apart = new Set(
-    pools.filter((other) => !mayCountFor(pool, other)).map(({ metadata }) => metadata.name),
-  );
-  const allocations = input.allocations.filter(({ spec }) => !apart.has(spec.pool));
+  const counts = countingFor(pool, pools, subnets);
+  const allocations = input.allocations.filter(({ spec }) => counts(spec.pool));
   return {
     usage: poolUsage({ ...input, allocations }),
     holders: allocations

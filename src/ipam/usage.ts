@@ -6,6 +6,7 @@ import {
   rangeOfCIDR,
   rangesHave,
   subtractRanges,
+  type CIDR,
   type Family,
   type IPAddress,
 } from '../net/index.ts';
@@ -64,12 +65,23 @@ export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>>
 }
 
 /**
- * Whether allocations that name the pool `other`, there or not, can count for `pool`: to go through all of a large
- * cluster's for each pool would take too long.
+ * Tells of the name of a pool, there or not, whether allocations that name it can count for `pool`: to go through all of
+ * a large cluster's for each pool would take too long. Another pool's addresses lie in the ranges that it lists, or in
+ * NodeSubnets that it has kept of ranges that are another's by now.
  */
-export function mayCountFor(pool: IPPool, other: IPPool | undefined): boolean {
-  if (other === undefined || other.metadata.name === pool.metadata.name) return true;
-  return other.spec.cidrs.some((cidr) => pool.spec.cidrs.some((own) => cidrsOverlap(cidr, own)));
+export function countingFor(
+  pool: IPPool,
+  pools: readonly IPPool[],
+  subnets: readonly NodeSubnet[],
+): (name: string) => boolean {
+  const isInside = (cidr: CIDR) => pool.spec.cidrs.some((own) => cidrsOverlap(cidr, own));
+  const inside = new Set(subnets.filter(({ spec }) => isInside(spec.cidr)).map(({ spec }) => spec.pool));
+  const apart = new Set(
+    pools
+      .filter(({ metadata, spec }) => !inside.has(metadata.name) && !spec.cidrs.some(isInside))
+      .map(({ metadata }) => metadata.name),
+  );
+  return (name) => name === pool.metadata.name || !apart.has(name);
 }
 
 /** Whether, in some family, a node got all the addresses it can get from this pool, and needs more than it has. */

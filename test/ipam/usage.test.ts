@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { allocationName, type IPAllocation, type IPPool, type NodeSubnet } from '../../src/api/index.ts';
 import {
+  countingFor,
   exhaustedFamilies,
   freeSubnetRanges,
   fullNodes,
@@ -22,6 +23,20 @@ const usage = (
 ) => poolUsage({ pool: of, pools, subnets, allocations, labelsOf });
 /** Nodes n0, n3, … are in zone a, the others in zone b. */
 const labelsOf = (nodeName: string) => ({ zone: Number(nodeName.slice(1)) % 3 === 0 ? 'a' : 'b' });
+
+test('whose allocations count for a pool: its own, and those of every pool that may have some in its ranges', () => {
+  const others = {
+    beside: poolOf('beside', { cidrs: ['10.1.0.0/28'] }),
+    overlapping: poolOf('overlapping', { cidrs: ['10.0.0.0/24'] }),
+    // Its range is the other's by now; a pod still lives in it.
+    moved: poolOf('moved', { cidrs: ['10.2.0.0/28'] }),
+  };
+  const kept = subnetOf('10.0.0.9/32', others.moved, 'n1', { exclusive: true });
+  const elsewhere = subnetOf('10.1.0.0/30', others.beside);
+  const counts = countingFor(pool, [pool, ...Object.values(others)], [kept, elsewhere]);
+  const names = ['p', ...Object.keys(others), 'gone'];
+  expect(names.filter(counts)).toEqual(['p', 'overlapping', 'moved', 'gone']);
+});
 
 describe('poolUsage', () => {
   test('of an untouched pool: the first address of each subnet is reserved', () => {

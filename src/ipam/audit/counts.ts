@@ -1,7 +1,7 @@
 import type { IPPool, PoolUsage } from '../../api/index.ts';
 import { FAMILIES, type Family } from '../../net/index.ts';
-import { mayCountFor, poolUsage } from '../usage.ts';
-import { foreignOf, type AuditedAllocation, type Book } from './book.ts';
+import { countingFor, poolUsage } from '../usage.ts';
+import { foreignOf, type Book } from './book.ts';
 import type { Finding } from './finding.ts';
 import { areSettled } from './settled.ts';
 
@@ -16,7 +16,8 @@ export function auditCounts(book: Book): Finding[] {
   const byPool = Map.groupBy(book.allocations, ({ spec }) => spec.pool);
   return book.pools.flatMap((pool) => {
     if (!areSettled(book, pool.metadata.creationTimestamp)) return [];
-    const allocations = thatMatter(pool, book.pools, byPool);
+    const counts = countingFor(pool, book.pools, book.subnets);
+    const allocations = [...byPool].flatMap(([name, its]) => (counts(name) ? its : []));
     const counted = poolUsage({ ...book, pool, allocations, foreign, labelsOf });
     return wrongCounts(pool, counted, book.serviceCIDRs === undefined ? WITHOUT_RANGES : ALL);
   });
@@ -34,17 +35,6 @@ const ALL: readonly (keyof PoolUsage)[] = [
 
 /** What can be recounted where the ranges of Services are not known: what they take away is not among it. */
 const WITHOUT_RANGES: readonly (keyof PoolUsage)[] = ['capacity', 'allocated', 'resting', 'nodeSubnets'];
-
-function thatMatter(
-  pool: IPPool,
-  pools: readonly IPPool[],
-  byPool: ReadonlyMap<string, readonly AuditedAllocation[]>,
-): AuditedAllocation[] {
-  return [...byPool].flatMap(([name, allocations]) => {
-    const other = pools.find(({ metadata }) => metadata.name === name);
-    return mayCountFor(pool, other) ? allocations : [];
-  });
-}
 
 function wrongCounts(
   pool: IPPool,

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import type { IPAllocation, IPPool, NodeSubnet } from '../../../src/api/index.ts';
 import {
   auditCluster,
-  mayCountFor,
+  countingFor,
   poolUsage,
   SNAPSHOT_FORMAT,
   type AuditedNode,
@@ -112,7 +112,7 @@ export function withStatus(world: World): World {
     pools: world.pools.map((pool) => ({
       ...pool,
       status: {
-        ...poolUsage({ ...world, pool, allocations: countingFor(pool, world), foreign: foreignOf(world) }),
+        ...poolUsage({ ...world, pool, allocations: countedFor(pool, world), foreign: foreignOf(world) }),
         conditions: pool.status?.conditions ?? [],
       },
     })),
@@ -233,18 +233,15 @@ function snapshotOf(
     nodeUID: `uid-n${node}`,
     bootID: BOOT,
     takenAt: '2026-01-01T00:00:00Z',
-    kernel: { missing: [], extra: [] },
+    strays: [],
+    kernel: { missing: [], extra: [], diverting: [] },
     ...facts,
   };
 }
 
-function countingFor(pool: IPPool, { pools, allocations }: World): IPAllocation[] {
-  return allocations.filter(({ spec }) =>
-    mayCountFor(
-      pool,
-      pools.find(({ metadata }) => metadata.name === spec.pool),
-    ),
-  );
+function countedFor(pool: IPPool, { pools, subnets, allocations }: World): IPAllocation[] {
+  const counts = countingFor(pool, pools, subnets);
+  return allocations.filter(({ spec }) => counts(spec.pool));
 }
 
 function foreignOf({ nodes }: World) {
