@@ -3,8 +3,8 @@ import {
   diffFdb,
   diffNeighbours,
   diffRoutes,
+  divertingRoutes,
   FILTER_TABLE,
-  NODE_ROUTE_PROTOCOL,
   podMTUOf,
   VXLAN_LINK,
   type NodeState,
@@ -46,6 +46,8 @@ export interface KernelDifferences {
   readonly missing: readonly string[];
   /** There, and nothing asks for it. */
   readonly extra: readonly string[];
+  /** Routes of others, by which packets for pods of other nodes go elsewhere. Nobody takes them away but people. */
+  readonly diverting: readonly string[];
 }
 
 export interface DifferencesInput {
@@ -76,6 +78,7 @@ export async function kernelDifferences(input: DifferencesInput): Promise<Kernel
   return {
     missing: parts.flatMap(({ missing = [] }) => missing),
     extra: parts.flatMap(({ extra = [] }) => extra),
+    diverting: parts.flatMap(({ diverting = [] }) => diverting),
   };
 }
 
@@ -135,11 +138,14 @@ function routeDifferences({ host, state }: DifferencesInput): Partial<KernelDiff
       return [];
     }
   });
-  const listed = listRoutes(host, { protocol: NODE_ROUTE_PROTOCOL });
+  const listed = listRoutes(host);
   const { add, remove } = diffRoutes(desired, listed, state.undecided);
+  const ours: readonly number[] = [ROUTE_PROTOCOL.weftNode, ROUTE_PROTOCOL.weftPod];
+  const others = listed.filter(({ protocol }) => !ours.includes(protocol));
   return {
     missing: [...unresolved, ...add.map((route) => routeText(route, names))],
     extra: remove.map((route) => routeText(route, names)),
+    diverting: divertingRoutes(state.routes, others).map((route) => routeText(route, names)),
   };
 }
 

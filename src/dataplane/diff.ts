@@ -1,12 +1,14 @@
 import {
   ADDRESS_BITS,
   cidrHasAddress,
+  cidrOf,
+  firstAddress,
   formatCIDR,
   parseCIDR,
   type CIDR,
   type IPAddress,
 } from '../net/index.ts';
-import { NODE_ROUTE_PROTOCOL } from './state.ts';
+import { NODE_ROUTE_PROTOCOL, type NodeRoute } from './state.ts';
 
 /** What must be done so that the kernel is as desired. Additions come first: replacing leaves no gap. */
 export interface Difference<Desired, Listed = Desired> {
@@ -42,6 +44,25 @@ export function diffRoutes<Desired extends RouteFacts, Listed extends RouteFacts
     add,
     remove: remove.filter(({ dst, type }) => type !== 'unreachable' || !kept.has(formatCIDR(dst))),
   };
+}
+
+/**
+ * Which routes of others lie inside of one of ours to another node's subnet: the longer one wins, and takes the packets
+ * for those pods. One in the very place of ours is refused by the kernel, and told by that.
+ */
+export function divertingRoutes<Other extends Pick<RouteFacts, 'dst'>>(
+  desired: readonly NodeRoute[],
+  others: readonly Other[],
+): Other[] {
+  const block = (cidr: CIDR) => `${cidr.family} ${cidr.first}/${cidr.prefixLength}`;
+  const peers = desired.filter(({ target }) => target.kind === 'gateway');
+  const toPeers = new Set(peers.map(({ destination }) => block(destination)));
+  const lengths = [...new Set(peers.map(({ destination }) => destination.prefixLength))];
+  return others.filter(({ dst }) =>
+    lengths.some(
+      (length) => length < dst.prefixLength && toPeers.has(block(cidrOf(firstAddress(dst), length))),
+    ),
+  );
 }
 
 /** An address on a link; kernel/rtnetlink's LinkAddress fits. */

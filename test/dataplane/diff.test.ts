@@ -4,7 +4,9 @@ import {
   diffFdb,
   diffNeighbours,
   diffRoutes,
+  divertingRoutes,
   NODE_ROUTE_PROTOCOL,
+  type NodeRoute,
   type RouteFacts,
 } from '../../src/dataplane/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
@@ -20,6 +22,36 @@ function route(dst: string, via: string | undefined, changes: Partial<RouteFacts
     ...changes,
   };
 }
+
+describe('routes of others that take packets for other nodes', () => {
+  const via = (destination: string): NodeRoute => ({
+    ...{ destination: parseCIDR(destination), metric: 0, preferredSource: undefined },
+    target: { kind: 'gateway', link: 'eth0', gateway: parseAddress('192.168.1.2'), onlink: false },
+  });
+  const own: NodeRoute = {
+    ...{ destination: parseCIDR('10.64.1.0/26'), metric: 4096, preferredSource: undefined },
+    target: { kind: 'unreachable' },
+  };
+  const desired = [via('10.64.0.64/26'), via('10.65.0.0/24'), via('10.64.7.7/32'), via('fd64::40/122'), own];
+
+  it.each([
+    { dst: '10.64.0.64/27', diverts: true },
+    { dst: '10.64.0.127/32', diverts: true },
+    { dst: '10.65.0.96/27', diverts: true },
+    { dst: 'fd64::60/123', diverts: true },
+    // In its very place, around it, beside it, and inside of what is this node's own.
+    { dst: '10.64.0.64/26', diverts: false },
+    { dst: '10.64.0.0/24', diverts: false },
+    { dst: '0.0.0.0/0', diverts: false },
+    { dst: '10.64.0.128/27', diverts: false },
+    { dst: '10.64.7.7/32', diverts: false },
+    { dst: 'fd64::/123', diverts: false },
+    { dst: '10.64.1.0/27', diverts: false },
+  ])('$dst: $diverts', ({ dst, diverts }) => {
+    const other = { dst: parseCIDR(dst) };
+    expect(divertingRoutes(desired, [other])).toEqual(diverts ? [other] : []);
+  });
+});
 
 describe.each([
   { family: 'ipv4', near: '10.64.0.64/26', far: '10.64.0.128/26', hop: '192.168.1.2', other: '192.168.1.3' },

@@ -128,7 +128,7 @@ function obey(command: Command): void {
 
 async function status(id: number): Promise<void> {
   const { missing, extra } = await sync.differences().catch((error: unknown) => {
-    if (error instanceof NodeNotSetUpError) return { missing: [], extra: [] };
+    if (error instanceof NodeNotSetUpError) return { missing: [], extra: [], diverting: [] };
     throw error;
   });
   const differences = [...missing.map((one) => `missing ${one}`), ...extra.map((one) => `extra ${one}`)];

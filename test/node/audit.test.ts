@@ -61,7 +61,7 @@ describe('the snapshot', () => {
   test('names the sandboxes with what they really have, and nothing that is wrong', async () => {
     const snapshot = await takeSnapshot();
     expect(snapshot.nodeName).toBe(NODE_NAME);
-    expect(snapshot.kernel).toEqual({ missing: [], extra: [] });
+    expect(snapshot.kernel).toEqual({ missing: [], extra: [], diverting: [] });
     const held = await node.allocations('lives');
     expect(snapshot.sandboxes).toHaveLength(1);
     const [sandbox] = snapshot.sandboxes;

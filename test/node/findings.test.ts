@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { scrape } from '../metrics/scrape.ts';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { ip } from './namespaces.ts';
+import { notOwn, subnetOfAnother } from './subnet-of-another.ts';
 
 /** What an agent finds on its own node and can mend neither by sweep nor by sync: it tells of it all the time. */
 
@@ -47,6 +48,22 @@ describe('what an agent cannot mend is the condition of its Node, an Event and a
     expect(await condition('message')).toContain('10.99.1.1/32');
     await ip('route', 'delete', '10.99.1.1', 'proto', '85');
     await says('True NothingFound');
+  });
+
+  test('a route of somebody else that takes packets for the pods of another node (B20)', async () => {
+    const cidr = await notOwn(node, 'findings', ['10.46.0.128/26', '10.46.0.192/26']);
+    await subnetOfAnother(node, cidr, 'findings');
+    const inside = cidr.replace('/26', '/28');
+    await ip('route', 'add', inside, 'via', '192.0.2.1', 'proto', 'static');
+    await says('False PacketsDiverted');
+    expect(await condition('message')).toContain(`route ${inside} via 192.0.2.1`);
+    expect(await node.kubectl('get', 'events', '-n', 'default')).toMatch(/PacketsDiverted\s+node\/test-node/);
+    await counted('10', 1);
+    // It is not ours to take away.
+    expect(await ip('route', 'show', inside)).toContain('proto static');
+    await ip('route', 'delete', inside);
+    await says('True NothingFound');
+    await counted('10', 0);
   });
 
   test("a living pod's address that is somebody else's by the book, which another node's watch does not show", async () => {

@@ -1,10 +1,9 @@
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { nodeSubnetName } from '../../src/api/index.ts';
-import { parseCIDR } from '../../src/net/index.ts';
 import { breakNft } from './broken-nft.ts';
 import { ip } from './namespaces.ts';
 import { eventually, NODE_NAME, pool, startNode, type TestNode } from './node.ts';
+import { ANOTHER_HOP, notOwn, subnetOfAnother } from './subnet-of-another.ts';
 
 /** What an agent tells people of its node by Events on the Node, and nobody asks for. */
 
@@ -34,7 +33,7 @@ test('a pool of which this node has no subnet, and why', async () => {
   await node.apply(
     pool('full', { cidrs: ['10.48.0.0/27'], nodeSubnetPrefixLength: { ipv4: 27 }, disabled: true }),
   );
-  await subnetOfAnother('10.48.0.0/27', 'full');
+  await subnetOfAnother(node, '10.48.0.0/27', 'full');
   await node.kubectl('patch', 'ippool', 'full', '--type=merge', '-p', '{"spec":{"disabled":false}}');
   expect(await told('NoNodeSubnet')).toMatch(
     /IPPool full on this node.*no \/27 is free in its CIDRs: nodes hold 1/,
@@ -73,13 +72,9 @@ test(
 );
 
 test('a route of somebody else in the place of one to another node, until it goes (F44)', async () => {
-  const own = await node.subnets('pods');
-  const free = ['10.47.0.128/26', '10.47.0.192/26'].find(
-    (cidr) => !own.includes(nodeSubnetName(parseCIDR(cidr))),
-  );
-  if (free === undefined) throw new Error(`the node holds more than one piece: ${own.join()}`);
+  const free = await notOwn(node, 'pods', ['10.47.0.128/26', '10.47.0.192/26']);
   await ip('route', 'add', free, 'via', '192.0.2.1', 'proto', 'static');
-  await subnetOfAnother(free, 'pods');
+  await subnetOfAnother(node, free, 'pods');
   const message = await told('NetworkRefused');
   expect(message).toMatch(
     /the kernel of this node refuses what single nodes or pods need.*route 10\.47\.0\.\d+\/26.*EEXIST/,
@@ -88,23 +83,9 @@ test('a route of somebody else in the place of one to another node, until it goe
   expect(await ip('route', 'show', free)).toContain('proto static');
   await ip('route', 'delete', free);
   await eventually('the route to the node', async () =>
-    (await ip('route', 'show', free)).includes('via 192.0.2.77 dev eth0 proto 84') ? true : undefined,
+    (await ip('route', 'show', free)).includes(`via ${ANOTHER_HOP} dev eth0 proto 84`) ? true : undefined,
   );
 });
-
-/** A subnet of another node on this link. */
-async function subnetOfAnother(cidr: string, ofPool: string): Promise<void> {
-  const poolUID = await node.kubectl('get', 'ippool', ofPool, '-o', 'jsonpath={.metadata.uid}');
-  await node.apply({
-    apiVersion: 'ipam.weft.dev/v1alpha1',
-    kind: 'NodeSubnet',
-    metadata: { name: nodeSubnetName(parseCIDR(cidr)) },
-    spec: {
-      ...{ cidr, pool: ofPool, poolUID, nextHops: ['192.0.2.77'] },
-      ...{ nodeName: 'another', nodeUID: 'uid-another' },
-    },
-  });
-}
 
 /** The message of the Event with that reason on this node. */
 function told(reason: string): Promise<string> {
