@@ -214,6 +214,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     wired,
     // It draws for interfaces alone.
     lost: { has: () => false },
+    strays: { has: () => false },
     subnetSource: nodeSubnets,
     claims: {
       store: stores.allocations,
@@ -274,9 +275,11 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
           }),
           inFlight: [...locks.inFlight()],
           namespaces: [],
+          strays: [],
           kernel: {
             missing: own.filter((cidr) => !marked.includes(cidr)),
             extra: marked.filter((cidr) => !own.includes(cidr)),
+            diverting: [],
           },
         }),
       );

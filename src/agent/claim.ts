@@ -19,6 +19,7 @@ import {
 } from '../ipam/index.ts';
 import { cidrHasAddress, formatCIDR } from '../net/index.ts';
 import type { LostAllocations } from './lost-allocations.ts';
+import type { StrayAddresses } from './stray-addresses.ts';
 import type { AgentParts } from './parts.ts';
 import { claimWished } from './wished-claim.ts';
 
@@ -61,7 +62,7 @@ export type ClaimingParts = Pick<
   | 'hold'
   | 'listSticky'
   | 'log'
-> & { readonly lost: Pick<LostAllocations, 'has'> };
+> & { readonly lost: Pick<LostAllocations, 'has'>; readonly strays: Pick<StrayAddresses, 'has'> };
 
 /**
  * Claims the attachment's addresses from the first pool that admits it and has them, with one more subnet for the
@@ -172,6 +173,7 @@ async function claimFromPool(
             parts.wired.has(name) ||
             parts.wired.rests(name) ||
             parts.lost.has(name) ||
+            parts.strays.has(name) ||
             parts.exclusiveSubnets.of(address) !== undefined ||
             parts.isNodeAddress(address, pool),
         },

@@ -15,6 +15,7 @@ import type { Announce } from './announce.ts';
 import type { ClaimOutcome } from './claim.ts';
 import type { FindClaimer } from './claimers.ts';
 import type { LostAllocations } from './lost-allocations.ts';
+import type { StrayAddresses } from './stray-addresses.ts';
 import type { Reaper } from './reaper.ts';
 import type { Recovery } from './recovery.ts';
 import type { StepObserver } from './steps.ts';
@@ -111,6 +112,7 @@ export interface AgentParts {
   readonly ages: AttachmentAges;
   readonly wired: WiredAddresses;
   readonly lost: LostAllocations;
+  readonly strays: Pick<StrayAddresses, 'has' | 'addresses'>;
   readonly settings: {
     readonly addDeadlineMs: number;
     readonly subnetWaitMs: number;

@@ -102,6 +102,7 @@ import { whenChanged } from './when-changed.ts';
 import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
+import { createStrayAddresses } from './stray-addresses.ts';
 import { createSubnetCare } from './subnet-care.ts';
 import { attachmentsOf, createSweep } from './sweep.ts';
 import { startNodeSync } from './sync.ts';
@@ -276,10 +277,16 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     nowMs: () => clock.nowMs(),
   });
   caches.allocations.feed.onChange(({ before, after }) => lost.changed(before, after));
+  const strays = createStrayAddresses({
+    ownNamespace,
+    namespacePaths: () => podNamespacePaths(caches.allocations.values()),
+    subnets: () => [...caches.subnetsOfNode().map(({ spec }) => spec.cidr), ...markedSubnets(host)],
+    isKnown: (name) => caches.allocations.has(name) || wired.has(name) || lost.has(name),
+  });
   /** In use, or resting, whether or not an object says so. */
   const inUseAnyhow = {
-    has: (name: string) => wired.has(name) || wired.rests(name) || lost.has(name),
-    keys: () => [...wired.keys(), ...wired.resting(), ...lost.keys()],
+    has: (name: string) => wired.has(name) || wired.rests(name) || lost.has(name) || strays.has(name),
+    keys: () => [...wired.keys(), ...wired.resting(), ...lost.keys(), ...strays.keys()],
   };
   const isHeldHere = createIsHeldHere(caches.allocations, wired);
   const lostSubnets = createLostSubnets({
@@ -291,6 +298,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     addressesInUse: () => [
       ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
       ...lost.addresses(),
+      ...strays.addresses(),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
     allocations: () => caches.allocations.values(),
@@ -305,6 +313,9 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     onTwoOwners: tellOfTwoOwners,
     log,
   });
+  // Before the first look at routes: one of a subnet that nobody lives in goes.
+  wired.read(attachmentsOf(findPodLinks(host)));
+  await strays.read();
   const sync = startNodeSync({
     host,
     nftables,
@@ -445,7 +456,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     subnets: caches.subnets.list,
     allocations: caches.allocations,
     isNodeAddress: (address, pool) =>
-      caches.isNodeAddress(address) ||
+      caches.isNodeAddress(address, pool) ||
       // The link to a LAN seldom has the InternalIP.
       (pool.spec.use === 'Lan' && listAddresses(host).some((one) => sameAddress(one.address, address))),
     findClaimer: createFindClaimer({
@@ -479,6 +490,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     ages: createAttachmentAges(() => clock.nowMs()),
     wired,
     lost,
+    strays,
     settings,
     observe,
     onClaimEnded: metrics.claimEnded,
@@ -532,7 +544,6 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
 
   await sync.upToDate(signal);
   serving.waitsFor("this node's subnets to be recovered");
-  wired.read(attachmentsOf(findPodLinks(host)));
   // Before another node could claim them; where that fails no subnet is claimed before it is done.
   await care.recover(AbortSignal.any([signal, AbortSignal.timeout(FIRST_STEPS_MS)])).catch(notYet);
   serving.waitsFor('what an earlier boot left to be freed');
@@ -601,6 +612,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       () => undefined,
       async () => {
         log.debug(await sweep(), 'swept');
+        await strays.readAgain();
         await askForOneOfOurs(signal);
       },
       { everyMs: settings.sweepMs, clock, log, signal },

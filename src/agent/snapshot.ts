@@ -70,9 +70,11 @@ export function createSnapshot(parts: AgentParts, facts: SnapshotFacts): () => P
       sandboxes,
       inFlight,
       namespaces: namespacesOfOthers(parts, facts),
+      strays: parts.strays.addresses(),
       kernel: {
         missing: [...kernel.missing],
         extra: [...kernel.extra, ...halfMade.map(({ link }) => `half-made link ${link.name}`)],
+        diverting: [...kernel.diverting],
       },
     };
   };

@@ -39,7 +39,8 @@ beforeEach(() => {
     sandboxes: [{ network: 'weft', containerID: 'c1', ifName: 'eth0', link: 'weft1', addresses: [address] }],
     inFlight: [],
     namespaces: [],
-    kernel: { missing: [], extra: [] },
+    strays: [],
+    kernel: { missing: [], extra: [], diverting: [] },
   };
   own = new Map([[allocationName(address), its]]);
   stored = new Map(own);
@@ -135,7 +136,7 @@ test.each([
   ['an IPAllocation without a sandbox', () => (snapshot = { ...snapshot, sandboxes: [] }), 'NoSandbox'],
   [
     'what the kernel lacks',
-    () => (snapshot = { ...snapshot, kernel: { missing: ['table inet weft'], extra: [] } }),
+    () => (snapshot = { ...snapshot, kernel: { missing: ['table inet weft'], extra: [], diverting: [] } }),
     'KernelDiffers',
   ],
   [
@@ -196,7 +197,7 @@ test('a condition names a few of many findings', async () => {
   snapshot = {
     ...snapshot,
     sandboxes: snapshot.sandboxes.map((one) => ({ ...one, addressesInPod: [] })),
-    kernel: { missing: ['forwarding'], extra: [] },
+    kernel: { missing: ['forwarding'], extra: [], diverting: [] },
   };
   for (let i = 10; i < 16; i++) {
     const one = allocationOf(`10.0.0.${i}`, { nodeName: 'n1', attachment: attachmentOf(`c${i}`) });

@@ -575,6 +575,7 @@ function setUp({
   const parts: ClaimingParts = {
     wired,
     lost,
+    strays: new Set(),
     nodeName: 'n1',
     findClaimer: () => Promise.resolve(claimer),
     announce: {

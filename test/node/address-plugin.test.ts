@@ -66,14 +66,15 @@ beforeAll(async () => {
       reuseDelaySeconds: 0,
     }),
   );
-  await node.apply(
-    pool('lost', {
-      use: 'Bridge',
-      cidrs: ['10.6.0.0/24'],
-      nodeSubnetPrefixLength: { ipv4: 30 },
-      reuseDelaySeconds: 0,
-    }),
-  );
+  for (const [name, cidr] of [
+    ['lost', '10.6.0.0/24'],
+    ['strayed', '10.5.0.0/24'],
+  ] as const) {
+    const nodeSubnetPrefixLength = { ipv4: 30 };
+    await node.apply(
+      pool(name, { use: 'Bridge', cidrs: [cidr], nodeSubnetPrefixLength, reuseDelaySeconds: 0 }),
+    );
+  }
   await node.apply(
     pool('lan', {
       use: 'Lan',
@@ -395,6 +396,31 @@ test("an address whose object is deleted under a living container gets it back, 
   await node.kubectl('delete', 'ipallocation', address ?? '');
   await detach('lost-a', config);
   await nothingOf('lost-a');
+});
+
+test('an address that loses its object, and its subnet, while no agent runs is nobody else’s until its namespace is gone', async () => {
+  const ipam = { type: 'weft-ipam', pool: 'strayed' };
+  const config = { ...BRIDGE, name: 'strayed', bridge: 'br-strayed', ipam };
+  const { answer } = await attach('stray', config);
+  const [address = ''] = addressesOf(answer);
+  const subnets = await node.subnets('strayed');
+  await agent.kill();
+  await node.kubectl('delete', 'ipallocation', address);
+  await node.kubectl('delete', 'nodesubnet', ...subnets);
+  agent = await node.startAgent();
+
+  await node.makeSandbox('beside');
+  const refused = await plainCall('weft-ipam', 'ADD', 'beside', config);
+  expect(refused.answer).toMatchObject({ code: 11, msg: expect.stringContaining('is full') as string });
+  expect(await node.subnets('strayed')).toEqual(subnets);
+  await node.removeSandbox('stray');
+  const given = await eventually('the address, since its namespace is gone', async () => {
+    const { answer: next } = await plainCall('weft-ipam', 'ADD', 'beside', config);
+    return addressesOf(next)[0];
+  });
+  expect(given).toBe(address);
+  await plainCall('weft-ipam', 'DEL', 'beside', config);
+  await nothingOf('beside');
 });
 
 /** Makes the sandbox, and attaches it as a runtime does. */

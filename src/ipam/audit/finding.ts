@@ -70,6 +70,7 @@ export type FindingReason =
   | 'NoStatus'
   // 10
   | 'KernelDiffers'
+  | 'PacketsDiverted'
   | 'AddressMissingInPod';
 
 /** The worst first, then by invariant and object: the order in which people read them. */

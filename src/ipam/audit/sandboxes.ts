@@ -32,7 +32,9 @@ export function auditSandboxes(audit: SandboxAudit): Finding[] {
     ...withoutSandbox(audit).filter(({ object }) => !explained.has(object.name)),
     ...sandboxes.filter(({ sandbox }) => sandbox.addresses.length === 0).map(noAddress),
     ...sandboxes.flatMap(missingInPod),
+    ...audit.snapshots.flatMap((snapshot) => strays(snapshot, audit)),
     ...audit.snapshots.flatMap(kernelDiffers),
+    ...audit.snapshots.flatMap(packetsDiverted),
   ];
 }
 
@@ -103,6 +105,34 @@ function withoutAllocation(
       ];
     }),
   );
+}
+
+/** 2, of what another plugin made: no more is known than that the address is there. */
+function strays(
+  { nodeName, nodeUID, strays: addresses }: NodeSnapshot,
+  { allocations }: SandboxAudit,
+): Finding[] {
+  const owners = byAddress(allocations);
+  return addresses.map((address): Finding => {
+    const name = allocationName(address);
+    const owner = owners.get(name);
+    const [severity, reason, text] =
+      owner === undefined
+        ? ([
+            'warning',
+            'NoAllocation',
+            'and there is no IPAllocation of it: nobody is given it while it is there',
+          ] as const)
+        : (['critical', 'AddressOfAnother', `which by the book belongs to ${ownerText(owner)}`] as const);
+    return {
+      ...{ invariant: 2, severity, reason, node: nodeName },
+      object: owner === undefined ? { kind: 'Node', name: nodeName, uid: nodeUID } : objectOf(name, owner),
+      ...(owner === undefined ? {} : { pool: owner.spec.pool }),
+      message:
+        `a container on node ${nodeName} whose network another plugin made has ${formatAddress(address)}, ${text}. ` +
+        'Start that container anew',
+    };
+  });
 }
 
 /**
@@ -232,8 +262,6 @@ function kernelDiffers({ nodeName, nodeUID, kernel }: NodeSnapshot): Finding[] {
     ...kernel.extra.map((object) => `${object} is there, and nothing asks for it`),
   ];
   if (differences.length === 0) return [];
-  const more = differences.length - MOST_NAMED;
-  const named = [...differences.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
   return [
     {
       invariant: 10,
@@ -242,10 +270,32 @@ function kernelDiffers({ nodeName, nodeUID, kernel }: NodeSnapshot): Finding[] {
       object: { kind: 'Node', name: nodeName, uid: nodeUID },
       node: nodeName,
       message:
-        `the kernel of node ${nodeName} is not as the objects say: ${named}. The agent repairs it within 30 s; if ` +
+        `the kernel of node ${nodeName} is not as the objects say: ${named(differences)}. The agent repairs it within 30 s; if ` +
         'this stays, read its log',
     },
   ];
+}
+
+/** 10. The longer route wins, whoever set it. */
+function packetsDiverted({ nodeName, nodeUID, kernel: { diverting } }: NodeSnapshot): Finding[] {
+  if (diverting.length === 0) return [];
+  return [
+    {
+      invariant: 10,
+      severity: 'critical',
+      reason: 'PacketsDiverted',
+      object: { kind: 'Node', name: nodeName, uid: nodeUID },
+      node: nodeName,
+      message:
+        `routes of node ${nodeName} that are not weft's lead packets for pods of other nodes elsewhere: ` +
+        `${named(diverting)}. Delete them, or take their ranges out of the pools`,
+    },
+  ];
+}
+
+function named(phrases: readonly string[]): string {
+  const more = phrases.length - MOST_NAMED;
+  return [...phrases.slice(0, MOST_NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
 }
 
 /** By the address's own name, which may not be the object's: that is another finding. */

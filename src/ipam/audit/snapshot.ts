@@ -48,7 +48,14 @@ export const NodeSnapshot = z.object({
   namespaces: z.array(
     z.object({ path: z.string(), inode: z.int(), state: z.enum(['alive', 'dead', 'unknown']) }),
   ),
+  /** Addresses in mounted namespaces that nothing of ours tells of (agent/stray-addresses.ts). */
+  strays: z.array(Address).default([]),
   /** How what carries our mark in the kernel differs from what the objects ask for: one phrase each. */
-  kernel: z.object({ missing: z.array(z.string()), extra: z.array(z.string()) }),
+  kernel: z.object({
+    missing: z.array(z.string()),
+    extra: z.array(z.string()),
+    /** Routes of others that lead packets for pods of other nodes elsewhere; earlier agents do not look for them. */
+    diverting: z.array(z.string()).default([]),
+  }),
 });
 export type NodeSnapshot = z.output<typeof NodeSnapshot>;

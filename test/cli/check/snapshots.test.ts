@@ -18,7 +18,8 @@ const snapshot = (nodeName: string) => ({
   sandboxes: [],
   inFlight: [],
   namespaces: [],
-  kernel: { missing: [], extra: [] },
+  strays: [],
+  kernel: { missing: [], extra: [], diverting: [] },
   fromALaterVersion: true,
 });
 

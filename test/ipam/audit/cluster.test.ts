@@ -387,8 +387,45 @@ const CORRUPTIONS: readonly Corruption[] = [
       const node = world.snapshots.at(-1)?.nodeName;
       if (node === undefined) return undefined;
       return {
-        world: onLastSnapshot(world, () => ({ kernel: { missing: ['route 10.1.0.16/28'], extra: [] } })),
+        world: onLastSnapshot(world, () => ({
+          kernel: { missing: ['route 10.1.0.16/28'], extra: [], diverting: [] },
+        })),
         expected: [`10 KernelDiffers ${node}`],
+      };
+    },
+  },
+  {
+    name: 'an address in a namespace that nothing tells of',
+    corrupt: (world) => {
+      const node = world.snapshots.at(-1)?.nodeName;
+      if (node === undefined) return undefined;
+      return {
+        world: onLastSnapshot(world, () => ({ strays: [parseAddress('10.1.0.61')] })),
+        expected: [`2 NoAllocation ${node}`],
+      };
+    },
+  },
+  {
+    name: 'such an address that is somebody else’s by the book',
+    corrupt: (world, pick) => {
+      const owner = at(world.allocations, pick);
+      if (owner === undefined || world.snapshots.length === 0) return undefined;
+      return {
+        world: onLastSnapshot(world, () => ({ strays: [owner.spec.address] })),
+        expected: [`2 AddressOfAnother ${owner.metadata.name}`],
+      };
+    },
+  },
+  {
+    name: "a route of somebody else inside another node's subnet",
+    corrupt: (world) => {
+      const node = world.snapshots.at(-1)?.nodeName;
+      if (node === undefined) return undefined;
+      return {
+        world: onLastSnapshot(world, () => ({
+          kernel: { missing: [], extra: [], diverting: ['route 10.1.0.20/30 via 192.0.2.9 dev eth0'] },
+        })),
+        expected: [`10 PacketsDiverted ${node}`],
       };
     },
   },
