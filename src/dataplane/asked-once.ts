@@ -6,8 +6,10 @@ export function askedOnce<Answer extends object | string>(
 ): (subnet: NodeSubnet) => Answer {
   const known = new WeakMap<NodeSubnet, Answer>();
   return (subnet) => {
-    const found = known.get(subnet) ?? answer(subnet);
-    known.set(subnet, found);
-    return found;
+    const found = known.get(subnet);
+    if (found !== undefined) return found;
+    const first = answer(subnet);
+    known.set(subnet, first);
+    return first;
   };
 }

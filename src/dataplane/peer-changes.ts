@@ -43,12 +43,11 @@ export function peerChanges(
   if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
     return undefined;
   }
-  const isConcerned = concernedBy(changed, [...now.subnets, ...changed], now.node.name);
-  if (touchesOthers([...now.subnets, ...changed], isConcerned, now.node.name)) return undefined;
-  const [was, is] = [before, now].map((input) =>
-    desiredNodeState({ ...input, subnets: input.subnets.filter(isConcerned) }),
-  );
-  if (was === undefined || is === undefined || !sameFrame(was, is)) return undefined;
+  const concerned = concernedBy(changed, before.subnets, now.subnets, now.node.name);
+  if (concerned === undefined) return undefined;
+  const was = desiredNodeState({ ...before, subnets: concerned.before });
+  const is = desiredNodeState({ ...now, subnets: concerned.now });
+  if (!sameFrame(was, is)) return undefined;
   if (frameText(is) !== frameText({ ...state, notes: is.notes })) return undefined;
 
   const routes = difference(was.routes, is.routes, routeIdentity);
@@ -108,39 +107,51 @@ function changedSubnets(before: readonly NodeSubnet[], now: readonly NodeSubnet[
   ];
 }
 
-/** Whether a subnet is this node's, or of one whose subnets have changed, or that has a MAC with such a one. */
-type IsConcerned = (subnet: NodeSubnet) => boolean;
-
-function concernedBy(
-  changed: readonly NodeSubnet[],
-  all: readonly NodeSubnet[],
-  ownName: string,
-): IsConcerned {
-  const names = new Set([ownName, ...changed.map(({ spec }) => spec.nodeName)]);
-  // A node that was made anew has two MACs, and may share the older one with a third.
-  for (let before = 0; before < names.size;) {
-    before = names.size;
-    const macs = new Set(all.filter(({ spec }) => names.has(spec.nodeName)).map(peerMAC));
-    for (const subnet of all) if (macs.has(peerMAC(subnet))) names.add(subnet.spec.nodeName);
-  }
-  return ({ spec }) => names.has(spec.nodeName);
+/** The subnets by which the change is worked out, as they were and as they are. */
+interface Concerned {
+  readonly before: readonly NodeSubnet[];
+  readonly now: readonly NodeSubnet[];
 }
 
-/** Whether what is left out overlaps a subnet of another node that is not, or has a next hop with it. */
-function touchesOthers(subnets: readonly NodeSubnet[], isConcerned: IsConcerned, ownName: string): boolean {
+/**
+ * This node's, and those of all nodes whose subnets have changed, or that have a MAC with such a one. Undefined where what
+ * is left out overlaps a subnet of theirs, or has a next hop with it. There may be thousands: each is looked at in plain
+ * loops, and asked as little as possible.
+ */
+function concernedBy(
+  changed: readonly NodeSubnet[],
+  before: readonly NodeSubnet[],
+  now: readonly NodeSubnet[],
+  ownName: string,
+): Concerned | undefined {
+  const all = [...now, ...changed];
+  const names = new Set([ownName, ...changed.map(({ spec }) => spec.nodeName)]);
+  // A node that was made anew has two MACs, and may share the older one with a third.
+  for (let known = 0; known < names.size;) {
+    known = names.size;
+    const macs = new Set<string>();
+    for (const subnet of all) if (names.has(subnet.spec.nodeName)) macs.add(peerMAC(subnet));
+    for (const subnet of all) {
+      if (!names.has(subnet.spec.nodeName) && macs.has(peerMAC(subnet))) names.add(subnet.spec.nodeName);
+    }
+  }
   const territory = addressSet(
-    subnets
-      .filter((subnet) => subnet.spec.nodeName !== ownName && isConcerned(subnet))
+    all
+      .filter(({ spec }) => spec.nodeName !== ownName && names.has(spec.nodeName))
       .flatMap(({ spec: { cidr, nextHops } }) => [cidr, ...nextHops.map(hostCIDR)]),
   );
-  return subnets.some((subnet) => {
-    if (isConcerned(subnet)) return false;
-    const { cidr, nextHops } = subnet.spec;
-    return (
-      rangesOverlap(territory[cidr.family], rangeOf(subnet)) ||
-      nextHops.some(({ family, value }) => rangesHave(territory[family], value))
-    );
-  });
+  const concerned: { readonly before: NodeSubnet[]; readonly now: NodeSubnet[] } = { before: [], now: [] };
+  for (const subnet of before) if (names.has(subnet.spec.nodeName)) concerned.before.push(subnet);
+  for (const subnet of now) {
+    const { nodeName, cidr, nextHops } = subnet.spec;
+    if (names.has(nodeName)) {
+      concerned.now.push(subnet);
+      continue;
+    }
+    if (rangesOverlap(territory[cidr.family], rangeOf(subnet))) return undefined;
+    for (const { family, value } of nextHops) if (rangesHave(territory[family], value)) return undefined;
+  }
+  return concerned;
 }
 
 const rangeOf = askedOnce(({ spec }) => rangeOfCIDR(spec.cidr));
@@ -177,8 +188,13 @@ function changedList<T>(
   { add, remove }: Difference<T>,
   isSame: (a: T, b: T) => boolean,
 ): T[] {
-  const left = remove.length === 0 ? list : list.filter((item) => !remove.some((gone) => isSame(item, gone)));
-  return [...left, ...add];
+  const left = [...list];
+  for (const gone of remove) {
+    const at = left.findIndex((item) => isSame(item, gone));
+    if (at >= 0) left.splice(at, 1);
+  }
+  left.push(...add);
+  return left;
 }
 
 function routeIdentity({ destination, metric, target, preferredSource }: NodeRoute): string {
