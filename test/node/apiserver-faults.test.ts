@@ -21,9 +21,10 @@ let proxy: LossyProxy;
 let dir: string;
 
 const ADD_SECONDS = 6;
+const GRACE_SECONDS = 3;
 
 beforeAll(async () => {
-  node = await startNode({ flags: [`--add-seconds=${ADD_SECONDS}`] });
+  node = await startNode({ flags: [`--add-seconds=${ADD_SECONDS}`, `--grace-seconds=${GRACE_SECONDS}`] });
   dir = await mkdtemp(join(tmpdir(), 'weft-proxy-'));
   proxy = await startLossyProxy(node.plane, dir);
   await node.apply(
@@ -186,6 +187,16 @@ describe('an ADD', () => {
       expect(await node.allocations(id)).toHaveLength(2);
     },
   );
+
+  test('that waits for its creates for longer than the grace is not taken for one that has ended half-way', async () => {
+    const id = 'slow-create';
+    const netns = await node.makeSandbox(id);
+    // Sweeps look at its interface all the while.
+    proxy.setFault((request) => (isClaim(request) ? { delayMs: GRACE_SECONDS * 1_000 + 1_500 } : 'none'));
+    const { answer, stdout } = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(answer?.ips, stdout).toHaveLength(2);
+    expect(await addressesIn(id)).toEqual(answer?.ips?.map(({ address }) => address.split('/')[0]).sort());
+  });
 
   test('whose creates all fail, in whatever way, answers 11 in time, skips no address and leaves nothing (F4)', async () => {
     const ways: readonly { readonly id: string; readonly fault: Fault; readonly said: string }[] = [
