@@ -9,7 +9,7 @@ import { withAgentPods } from '../apiserver/agent-pods.ts';
 import { startLossyProxy, type LossyProxy } from '../apiserver/lossy-proxy.ts';
 import { checkNode, gist } from './node-check.ts';
 import { ip } from './namespaces.ts';
-import { eventually, NODE_NAME, pool, startNode, type TestNode } from './node.ts';
+import { eventually, NODE_NAME, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { startSecondNode, type SecondNode } from './second-node.ts';
 
 /**
@@ -22,6 +22,7 @@ const QUARANTINE_SECONDS = 2;
 const SNAPSHOT = new URL('../../dist/snapshot.mjs', import.meta.url).pathname;
 
 let node: TestNode;
+let agent: TestAgent;
 let second: SecondNode;
 let proxy: LossyProxy;
 let client: KubeClient;
@@ -41,7 +42,7 @@ beforeAll(async () => {
       fixedAddresses: true,
     }),
   );
-  await node.startAgent({ kubeconfig: proxy.kubeconfig });
+  agent = await startAgent();
   second = await startSecondNode(node);
   node.startController([
     '--identity=one',
@@ -59,61 +60,72 @@ afterAll(async () => {
   await rm(dir, { recursive: true });
 });
 
-test(
-  'its sandbox with the address of another is told of and claims nothing; with its DEL all is quiet, and the other’s address is its own (F22)',
+test.each([
+  { what: 'runs on', name: 'db', isAnew: false },
+  { what: 'is started anew', name: 'web', isAnew: true },
+])(
+  'its agent $what: a sandbox with the address of another is told of and claims nothing; with its DEL all is quiet, and the other’s address is its own (F22)',
   { timeout: 120_000 },
-  async () => {
-    const addresses = await add('db-old', 'db');
+  async ({ name, isAnew }) => {
+    const [old, next, other] = [`${name}-old`, `${name}-next`, `${name}-other`];
+    const addresses = await add(old, name);
     await proxy.setDown(true);
-    await node.kubectl('delete', 'pod', 'db', '--grace-period=0', '--force');
+    await node.kubectl('delete', 'pod', name, '--grace-period=0', '--force');
     await node.kubectl('delete', 'node', NODE_NAME);
-    await addNext(addresses);
-    const theirs = await allocationsOfNext();
-    expect(await addressesInOld()).toEqual(addresses);
+    await addNext(name, next, addresses);
+    const theirs = await allocationsOf(next);
+    expect(await addressesIn(old)).toEqual(addresses);
 
     await node.recreateNode();
+    if (isAnew) await agent.kill();
     await proxy.setDown(false);
+    if (isAnew) agent = await startAgent();
     await says('False', 'AddressOfAnother');
-    const names = theirs.map(({ metadata }) => metadata.name);
+    const objects = theirs.map(({ metadata }) => metadata.name);
     for (const [i, address] of addresses.entries()) {
-      const has = `interface eth0 of container db-old on node ${NODE_NAME}`;
-      await told('Pod', 'db', 'AddressConflict', `${address} is on ${has}, too: end that sandbox`);
-      const owner = `pod default/db, interface eth0 of container db-next on node ${second.name}`;
+      const has = `interface eth0 of container ${old} on node ${NODE_NAME}`;
+      await told('Pod', name, 'AddressConflict', `${address} is on ${has}, too: end that sandbox`);
+      const owner = `pod default/${name}, interface eth0 of container ${next} on node ${second.name}`;
       await told(
         'Node',
         NODE_NAME,
         'AddressConflict',
         `${has} has ${address}, which by the book belongs to ${owner}`,
       );
-      await told('IPAllocation', names[i] ?? '', 'AddressOfAnother', `by the book belongs to ${owner}`);
+      await told('IPAllocation', objects[i] ?? '', 'AddressOfAnother', `by the book belongs to ${owner}`);
     }
     await eventually('the check to say so, and nothing else', () =>
-      finds(names.map((name) => `1 AddressOnTwoSandboxes ${name}`)),
+      finds(objects.map((object) => `1 AddressOnTwoSandboxes ${object}`)),
     );
     // Nobody takes anything from anybody, however often the agent looks.
-    expect(await node.allocations('db-old')).toEqual([]);
-    expect(await allocationsOfNext()).toEqual(theirs);
-    expect(await addressesInOld()).toEqual(addresses);
+    expect(await node.allocations(old)).toEqual([]);
+    expect(await allocationsOf(next)).toEqual(theirs);
+    expect(await addressesIn(old)).toEqual(addresses);
     for (const address of addresses) await second.run('ping', '-c1', '-W2', address);
 
     // A kubelet that is back ends what the apiserver does not know.
-    const del = { command: 'DEL', containerID: 'db-old', netns: '/run/netns/db-old' };
+    const del = { command: 'DEL', containerID: old, netns: `/run/netns/${old}` };
     for (let i = 0; i < 2; i++) expect((await node.cni(del)).exitCode).toBe(0);
-    await node.removeSandbox('db-old');
+    await node.removeSandbox(old);
     await says('True', 'NothingFound');
     await eventually('the check to find nothing', () => finds([]));
-    expect(await allocationsOfNext()).toEqual(theirs);
+    expect(await allocationsOf(next)).toEqual(theirs);
     // From the node where it was before, and from a pod there, which has an address of its own.
-    const other = await add('other');
-    expect(other.filter((address) => addresses.includes(address))).toEqual([]);
+    const others = await add(other);
+    expect(others.filter((address) => addresses.includes(address))).toEqual([]);
     for (const address of addresses) {
       await reached(address);
-      await reached(address, 'other');
+      await reached(address, other);
       const family = address.includes(':') ? '-6' : '-4';
       expect(await ip(family, 'route', 'get', address)).toMatch(/ via \S+ dev eth0/);
     }
   },
 );
+
+/** On the first node, which may be cut off. */
+function startAgent(): Promise<TestAgent> {
+  return node.startAgent({ kubeconfig: proxy.kubeconfig });
+}
 
 /** A pod on the node that will be away; answers its addresses. */
 async function add(containerID: string, podName = containerID): Promise<string[]> {
@@ -125,12 +137,12 @@ async function add(containerID: string, podName = containerID): Promise<string[]
 }
 
 /** The pod of the same name on the other node, which names these addresses; said again until it has them. */
-async function addNext(addresses: readonly string[]): Promise<void> {
+async function addNext(podName: string, containerID: string, addresses: readonly string[]): Promise<void> {
   const annotations = { 'ipam.weft.dev/addresses': addresses.join() };
-  const args = await node.makePod('db', { annotations, nodeName: second.name });
-  const netns = await second.makeSandbox('db-next');
+  const args = await node.makePod(podName, { annotations, nodeName: second.name });
+  const netns = await second.makeSandbox(containerID);
   await eventually('the pod that names the addresses to get them', async () => {
-    const { answer, stdout } = await second.cni({ command: 'ADD', containerID: 'db-next', netns, args });
+    const { answer, stdout } = await second.cni({ command: 'ADD', containerID, netns, args });
     if (answer?.code === 11) return undefined;
     expect(
       answer?.ips?.map(({ address }) => address.split('/')[0]),
@@ -141,19 +153,19 @@ async function addNext(addresses: readonly string[]): Promise<void> {
 }
 
 /** The objects as they are, with uid and version. IPv4 first, as the addresses are in an answer. */
-async function allocationsOfNext() {
+async function allocationsOf(containerID: string) {
   const text = await node.kubectl('get', 'ipallocations', '-o', 'json');
   const { items } = JSON.parse(text) as {
     items: { metadata: { name: string }; spec: { attachment?: { containerID: string } } }[];
   };
-  const found = items.filter(({ spec }) => spec.attachment?.containerID === 'db-next');
+  const found = items.filter(({ spec }) => spec.attachment?.containerID === containerID);
   expect(found).toHaveLength(2);
   return found.sort((a, b) => Number(a.metadata.name.includes('-')) - Number(b.metadata.name.includes('-')));
 }
 
-/** Those of the old sandbox that are still in its kernel. */
-async function addressesInOld(): Promise<string[]> {
-  const shown = await ip('-n', 'db-old', '-json', 'address', 'show', 'dev', 'eth0', 'scope', 'global');
+/** The global addresses that a sandbox of the first node has in the kernel. */
+async function addressesIn(sandbox: string): Promise<string[]> {
+  const shown = await ip('-n', sandbox, '-json', 'address', 'show', 'dev', 'eth0', 'scope', 'global');
   const links = JSON.parse(shown) as { addr_info?: { local?: string }[] }[];
   return links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local }) => local ?? []));
 }
