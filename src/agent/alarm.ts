@@ -26,7 +26,10 @@ export interface Alarm {
   broken(forMs: number, reason: string): void;
   /** Filters of others drop what pods send, as `inet firewalld filter_FORWARD`, and weft leaves them alone. */
   foreignDrop(chains: readonly string[], pools: readonly CIDR[]): void;
-  /** The address of a living sandbox is another's by the book, or no pool's: an Event on both. */
+  /**
+   * The address of a living sandbox is another's by the book, or no pool's: an Event on both. Of a sandbox whose pod is not
+   * known the Node has it.
+   */
   conflict(conflict: SweepConflict): void;
   /** The audit of the node has found something and seen it for the grace. */
   found(finding: Finding): void;
@@ -43,6 +46,9 @@ export interface AlarmSources {
   readonly node: () => { readonly name: string; readonly uid: string };
   readonly podOf: (podUID: string) => PodReference | undefined;
 }
+
+/** Of a pod that was deleted by force while its node could not be reached: its namesake by now is not to be deleted. */
+const END_SANDBOX = 'end that sandbox (crictl stopp), of which no pod is known';
 
 /** How many objects one Event names. */
 const MOST_NAMED = 10;
@@ -135,18 +141,16 @@ export function createAlarm(events: Pick<EventRecorder, 'record'>, { node, podOf
     conflict({ address, attachment, allocation }) {
       const text = formatAddress(address);
       const here = `interface ${attachment.ifName} of container ${attachment.containerID} on node ${node().name}`;
-      warn(
-        sandboxObject(attachment, podOf),
-        'AddressConflict',
-        allocation === undefined
-          ? `${here} has ${text}, which is in no IPPool: delete the pod, and it gets another address`
-          : `${here} has ${text}, which by the book belongs to ${ownerText(allocation)}: delete the pod, and it gets another address`,
-      );
+      const pod = sandboxObject(attachment, podOf);
+      const whose =
+        allocation === undefined ? 'is in no IPPool' : `by the book belongs to ${ownerText(allocation)}`;
+      const wayOut = pod === undefined ? END_SANDBOX : 'delete the pod, and it gets another address';
+      warn(pod ?? nodeObject(), 'AddressConflict', `${here} has ${text}, which ${whose}: ${wayOut}`);
       if (allocation === undefined) return;
       warn(
         ownerObject(allocation),
         'AddressConflict',
-        `${text} is on ${here}, too: delete the pod of that sandbox`,
+        `${text} is on ${here}, too: ${pod === undefined ? END_SANDBOX : 'delete the pod of that sandbox'}`,
       );
     },
   };

@@ -10,6 +10,7 @@ import {
   openNamespaceSocket,
   parseAlias,
   type AttachmentAlias,
+  type FoundPodLink,
   type Link,
   type NamespaceSocket,
 } from '../kernel/index.ts';
@@ -27,6 +28,24 @@ export interface HostEnd {
 export function findHostEnd(parts: Pick<AgentParts, 'host'>, key: AttachmentKey): HostEnd | undefined {
   const link = getLink(parts.host, { name: hostLinkName(key.containerID, key.ifName) });
   return link && { link, alias: parseAlias(link.alias), hasRules: hasPodRules(link) };
+}
+
+/**
+ * The links without an alias that no call is making at this moment. An ADD makes its link before it has addresses, and may
+ * wait for these for longer than any grace.
+ */
+export function linksLeftHalfMade(
+  links: readonly FoundPodLink[],
+  inFlight: Iterable<string>,
+): FoundPodLink[] {
+  const beingMade = new Set([...inFlight].map(linkNameOf));
+  return links.filter(({ link, attachment }) => attachment === undefined && !beingMade.has(link.name));
+}
+
+/** Neither a container's ID nor an interface's name holds the slash between them. */
+function linkNameOf(attachment: string): string {
+  const [containerID = '', ifName = ''] = attachment.split('/');
+  return hostLinkName(containerID, ifName);
 }
 
 /** The allocations that name the attachment and do not rest. */

@@ -8,13 +8,13 @@ import {
 } from '../ipam/index.ts';
 import {
   findPodLinks,
-  hostLinkName,
   inspectPodLink,
   InvalidNamespaceError,
   isNetlinkError,
   openNamespaceSocket,
 } from '../kernel/index.ts';
 import { FAMILIES, type IPAddress } from '../net/index.ts';
+import { linksLeftHalfMade } from './attachments.ts';
 import type { KernelDifferences } from './kernel-differences.ts';
 import type { AgentParts } from './parts.ts';
 
@@ -57,10 +57,7 @@ export function createSnapshot(parts: AgentParts, facts: SnapshotFacts): () => P
       // Each look inside takes part of a millisecond, and ADDs do not wait for a hundred of them.
       await setImmediate();
     }
-    const beingMade = new Set(inFlight.map(linkNameOf));
-    const halfMade = links.filter(
-      ({ link, attachment }) => attachment === undefined && !beingMade.has(link.name),
-    );
+    const halfMade = linksLeftHalfMade(links, inFlight);
     return {
       format: SNAPSHOT_FORMAT,
       nodeName: parts.nodeName,
@@ -120,10 +117,4 @@ function namespacesOfOthers(
     found.set(`${inode} ${path}`, { path, inode, state: namespaceState({ path, inode }) });
   }
   return [...found.values()];
-}
-
-/** Neither a container's ID nor an interface's name holds the slash between them. */
-function linkNameOf(attachment: string): string {
-  const [containerID = '', ifName = ''] = attachment.split('/');
-  return hostLinkName(containerID, ifName);
 }

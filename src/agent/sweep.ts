@@ -31,7 +31,7 @@ import {
 import { FAMILIES, formatAddress, type IPAddress } from '../net/index.ts';
 import type { AllocationStore } from '../ipam/index.ts';
 import type { SweptAddresses } from './alarm.ts';
-import { findHostEnd, withoutPodRules } from './attachments.ts';
+import { findHostEnd, linksLeftHalfMade, withoutPodRules } from './attachments.ts';
 import { reuseDelayMs, type AgentParts } from './parts.ts';
 
 /** What the sweep needs besides the parts of the verbs. */
@@ -89,7 +89,9 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
     parts.releases.observeResting(allocations);
     const links = findPodLinks(parts.host);
     parts.wired.read(attachmentsOf(links));
-    const live = links.map(liveAttachment);
+    const inFlight = parts.locks.inFlight();
+    const complete = links.filter(({ attachment }) => attachment !== undefined);
+    const live = [...complete, ...linksLeftHalfMade(links, inFlight)].map(liveAttachment);
     const judgement = judgeSweep({
       allocations,
       links: live,
@@ -99,7 +101,7 @@ export function createSweep(parts: AgentParts, facts: SweepFacts): () => Promise
       memory,
       nowMs: facts.nowMs(),
       graceMs: parts.settings.graceMs,
-      inFlight: parts.locks.inFlight(),
+      inFlight,
       nodeName: parts.nodeName,
       poolOf: (address) => poolOfAddress(address, parts.pools(), parts.subnets())?.poolName,
       podOf: facts.podOf,

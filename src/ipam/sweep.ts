@@ -47,7 +47,7 @@ export const EMPTY_SWEEP_MEMORY: SweepMemory = { allocations: new Map(), links: 
 export interface SweepInput {
   /** This node's, from the cache, read before the kernel was. */
   readonly allocations: readonly IPAllocation[];
-  /** All links of ours; those that DEL is taking down left out. */
+  /** All links of ours; those that DEL is taking down, and those that an ADD is making, left out. */
   readonly links: readonly LiveAttachment[];
   /** What objects said that have vanished, of addresses under other plugins: nothing in the kernel says it again. */
   readonly lost?: readonly IPAllocationSpec[];

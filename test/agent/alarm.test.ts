@@ -132,10 +132,28 @@ describe('a conflict', () => {
     expect(events[1]?.message).toContain('10.0.0.5 is on interface eth0 of container c1 on node n1, too');
   });
 
-  test('is one on the allocation where its pod is not known, and none where the sandbox has no pod', () => {
+  test('is one on the allocation where its pod is not known, and one on the Node where the sandbox’s is not', () => {
     const allocation = allocationOf('10.0.0.5', { holder: 'a printer' });
     alarm.conflict({ address, attachment: { ...attachment, podUID: 'unknown' }, allocation });
-    expect(events.map(({ object }) => [object.kind, object.name])).toEqual([['IPAllocation', '10.0.0.5']]);
+    expect(events.map(({ object }) => [object.kind, object.name])).toEqual([
+      ['Node', 'n1'],
+      ['IPAllocation', '10.0.0.5'],
+    ]);
+  });
+
+  test('with a sandbox whose pod is gone does not ask anybody to delete a pod: its namesake may live', () => {
+    const pod = { namespace: 'shop', name: 'web-0', uid: 'pod-2' };
+    const allocation = allocationOf('10.0.0.5', { attachment: attachmentOf('c2'), nodeName: 'n2', pod });
+    alarm.conflict({ address, attachment: { ...attachment, podUID: 'gone' }, allocation });
+    expect(events.map(({ object }) => [object.kind, object.uid])).toEqual([
+      ['Node', 'uid-n1'],
+      ['Pod', 'pod-2'],
+    ]);
+    for (const { message } of events) {
+      expect(message).toContain('interface eth0 of container c1 on node n1');
+      expect(message).toContain('end that sandbox');
+      expect(message).not.toContain('delete');
+    }
   });
 
   test('with no pool is told to the pod alone', () => {

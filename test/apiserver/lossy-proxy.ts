@@ -12,6 +12,7 @@ import type { ControlPlane } from '../../hack/cluster/control-plane.ts';
  * What becomes of one request:
  * - `lose-answer`: it reaches the apiserver and is carried out; then the connection breaks instead of the answer
  * - `lose-request`: the connection breaks and the apiserver never sees it
+ * - `no-answer`: the apiserver never sees it, and the connection stays open
  * - `delayMs`: it is passed on so much later
  * - `until`: it is passed on when that resolves
  * - `status`: it is not passed on; the proxy answers with that code and a Status
@@ -20,6 +21,7 @@ export type Fault =
   | 'none'
   | 'lose-answer'
   | 'lose-request'
+  | 'no-answer'
   | { readonly delayMs: number }
   | { readonly until: Promise<void> }
   | { readonly status: 410 | 429 | 500 | 503; readonly retryAfterSeconds?: number };
@@ -28,6 +30,7 @@ export interface ProxiedRequest {
   readonly method: string;
   /** With its query. */
   readonly path: string;
+  readonly body: string;
 }
 
 /** A proxy before the apiserver that loses what it is told to. */
@@ -124,11 +127,12 @@ export async function startLossyProxy(
   };
 
   async function pass(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
-    const request = { method: incoming.method ?? '', path: incoming.url ?? '' };
-    requests.push(request);
     const body = await bodyOf(incoming);
+    const request = { method: incoming.method ?? '', path: incoming.url ?? '', body: body.toString() };
+    requests.push(request);
     const fault = decide(request);
     if (fault === 'lose-request') return void incoming.socket.destroy();
+    if (fault === 'no-answer') return;
     if (typeof fault === 'object' && 'status' in fault) return refuse(outgoing, fault);
     if (typeof fault === 'object') await ('until' in fault ? fault.until : sleep(fault.delayMs));
     const sent = requestUpstream(`${plane.url}${request.path}`, {

@@ -3,7 +3,15 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { addressOfAllocationName } from '../../src/api/index.ts';
 import { formatAddress } from '../../src/net/index.ts';
-import { eventually, pool, startNode, type Allocation, type TestAgent, type TestNode } from './node.ts';
+import {
+  eventually,
+  NODE_NAME,
+  pool,
+  startNode,
+  type Allocation,
+  type TestAgent,
+  type TestNode,
+} from './node.ts';
 import { ip, UPLINK } from './namespaces.ts';
 import {
   HOST_BINARIES,
@@ -84,6 +92,16 @@ beforeAll(async () => {
       ...reuse,
     }),
   );
+  await node.apply(
+    pool('rented', {
+      use: 'Bridge',
+      cidrs: ['10.33.0.0/24', 'fd33::/64'],
+      nodeSubnetPrefixLength: { ipv4: 28, ipv6: 124 },
+      namespaceSelector: { matchLabels: { tenant: 'blue' } },
+      ...reuse,
+    }),
+  );
+  for (const tenant of ['blue', 'red']) await node.makeNamespace(tenant, { labels: { tenant } });
   agent = await node.startAgent();
   plugins = await installPlugins(CHECKOUT);
   await makeLan();
@@ -215,6 +233,71 @@ describe('under bridge', () => {
   });
 });
 
+describe('under bridge, from a pool that is a tenant’s', () => {
+  const RENTED = {
+    ...BRIDGE,
+    name: 'rented',
+    bridge: 'br-rented',
+    ipam: { type: 'weft-ipam', pool: 'rented' },
+  };
+
+  test.each([
+    {
+      whose: 'of another namespace',
+      name: 'red-pod',
+      namespace: 'red',
+      who: `by namespace red on node ${NODE_NAME}`,
+      why: 'does not match namespace red',
+    },
+    {
+      whose: 'that no runtime names',
+      name: 'bare',
+      namespace: undefined,
+      who: `on node ${NODE_NAME}`,
+      why: 'admits pods of Kubernetes only',
+    },
+  ])('a pod $whose gets code 11, and nothing is left of it', async ({ name, namespace, who, why }) => {
+    // A bridge of its own: the reference plugin gives up on one for good whose very first ADD has failed (its issue 620).
+    const config = { ...RENTED, bridge: 'br-refused' };
+    const args = namespace === undefined ? undefined : await node.makePod(name, { namespace });
+    await node.makeSandbox(name);
+    const refused = await call({ command: 'ADD', config, args }, name);
+    const message = `IPPool rented cannot be drawn from ${who}: rented: its namespaceSelector tenant=blue ${why}`;
+    expect(refused.answer).toMatchObject({ code: 11, msg: message });
+    if (namespace !== undefined) {
+      const event = await eventually('the Event', async () => (await node.podEvents(name))[0]);
+      expect(event).toMatchObject({ type: 'Warning', reason: 'NoIPPool', message });
+    }
+    expect(await node.allocations(name)).toEqual([]);
+    expect(await node.subnets('rented')).toEqual([]);
+    // What the plugin itself has made goes with the DEL that a runtime sends then.
+    expect(await call({ command: 'DEL', config, args }, name)).toMatchObject({ exitCode: 0 });
+    expect(await linksIn(name)).toEqual(['lo']);
+    expect(await node.allocations(name)).toEqual([]);
+    await node.removeSandbox(name);
+  });
+
+  test('a pod of its namespace gets its addresses, and the book names it', async () => {
+    const args = await node.makePod('blue-pod', { namespace: 'blue' });
+    const { answer } = await attach('blue-pod', RENTED, args);
+    expect(answer.ips?.map(({ address }) => address)).toEqual([
+      expect.stringMatching(/^10\.33\.0\.\d+\/28$/),
+      expect.stringMatching(/^fd33::.*\/124$/),
+    ]);
+    for (const target of UPLINK.addresses) await ping('blue-pod', target);
+    const held = await liveOf('blue-pod');
+    expect(held.map(({ name }) => parseAllocation(name)).sort()).toEqual(addressesOf(answer).sort());
+    const [, uid] = /K8S_POD_UID=(.+)$/.exec(args) ?? [];
+    for (const { name } of held) {
+      const text = await node.kubectl('get', 'ipallocation', name, '-o', 'jsonpath={.spec.pod}');
+      expect(JSON.parse(text)).toEqual({ namespace: 'blue', name: 'blue-pod', uid });
+    }
+    expect(await node.podEvents('blue-pod')).toEqual([]);
+    await detach('blue-pod', RENTED);
+    await nothingOf('blue-pod');
+  });
+});
+
 describe('under ptp', () => {
   test('two containers reach each other and the node; another ADD takes nothing from the first', async () => {
     const a = await attach('ptp-a', PTP);
@@ -259,6 +342,45 @@ describe('under macvlan', () => {
     await eventually('the pieces of the LAN to go back', async () =>
       (await node.subnets('lan')).length === 0 ? true : undefined,
     );
+  });
+
+  test('as a second interface has its place on the LAN, and weft’s own keeps the default route, also behind its DEL', async () => {
+    const id = 'lan-second';
+    const netns = await node.makeSandbox(id);
+    const first = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(first.answer?.ips, first.stdout).toHaveLength(2);
+    const before = await defaultRoutesOf(id);
+    expect(before).toEqual([expect.stringContaining('dev eth0'), expect.stringContaining('dev eth0')]);
+    const net1 = { config: MACVLAN, containerID: id, ifName: 'net1', netns };
+
+    const second = await plugins.call({ command: 'ADD', ...net1 });
+    expect(second.exitCode, second.stdout).toBe(0);
+    expect(second.answer.ips).toMatchObject([
+      { address: expect.stringMatching(/^192\.168\.7\.\d+\/24$/) as string, gateway: '192.168.7.1' },
+      { address: expect.stringMatching(/^fd07::.*\/64$/) as string, gateway: 'fd07::1' },
+    ]);
+    expect(second.answer.routes ?? []).toEqual([]);
+    expect(await prefixesOn(id, 'net1')).toEqual(second.answer.ips?.map(({ address }) => address).sort());
+    expect(await defaultRoutesOf(id)).toEqual(before);
+    for (const address of ['192.168.7.1', 'fd07::1']) await ping(id, address, 'net1');
+    for (const address of addressesOf(second.answer)) await ping('lan-router', address);
+    for (const address of UPLINK.addresses) await ping(id, address, 'eth0');
+    expect((await liveOf(id)).map(({ pool: its }) => its).sort()).toEqual(['lan', 'lan', 'pods', 'pods']);
+
+    // Said twice, as runtimes do.
+    for (let i = 0; i < 2; i++) {
+      expect(await plugins.call({ command: 'DEL', ...net1 })).toMatchObject({ exitCode: 0 });
+    }
+    await eventually('the addresses of net1 to be released', async () =>
+      (await liveOf(id)).length === 2 ? true : undefined,
+    );
+    expect((await liveOf(id)).map(({ pool: its }) => its)).toEqual(['pods', 'pods']);
+    expect(await linksIn(id)).toEqual(['eth0', 'lo']);
+    expect(await defaultRoutesOf(id)).toEqual(before);
+    for (const address of UPLINK.addresses) await ping(id, address);
+    expect((await node.cni({ command: 'DEL', containerID: id, netns })).exitCode).toBe(0);
+    await nothingOf(id);
+    await node.removeSandbox(id);
   });
 });
 
@@ -427,9 +549,10 @@ test('an address that loses its object, and its subnet, while no agent runs is n
 async function attach(
   containerID: string,
   config: PluginCall['config'],
+  args?: string,
 ): Promise<{ readonly answer: PluginAnswer }> {
   await node.makeSandbox(containerID);
-  const added = await call({ command: 'ADD', config }, containerID);
+  const added = await call({ command: 'ADD', config, args }, containerID);
   expect(added.exitCode, added.stdout).toBe(0);
   return added;
 }
@@ -443,7 +566,7 @@ async function detach(containerID: string, config: PluginCall['config']): Promis
   await node.removeSandbox(containerID);
 }
 
-function call(request: Pick<PluginCall, 'command' | 'config'>, containerID: string) {
+function call(request: Pick<PluginCall, 'command' | 'config' | 'args'>, containerID: string) {
   return plugins.call({ ...request, containerID, netns: `/run/netns/${containerID}` });
 }
 
@@ -480,6 +603,27 @@ function addressesOf({ ips = [] }: { readonly ips?: readonly { readonly address:
 
 function parseAllocation(name: string): string {
   return formatAddress(addressOfAllocationName(name));
+}
+
+/** The links inside a sandbox by name, sorted. */
+async function linksIn(sandbox: string): Promise<string[]> {
+  const links = JSON.parse(await ip('-n', sandbox, '-json', 'link', 'show')) as { ifname: string }[];
+  return links.map(({ ifname }) => ifname).sort();
+}
+
+/** The global addresses of a link inside a sandbox, with their prefix lengths, sorted. */
+async function prefixesOn(sandbox: string, ifName: string): Promise<string[]> {
+  const shown = await ip('-n', sandbox, '-json', 'address', 'show', 'dev', ifName, 'scope', 'global');
+  const links = JSON.parse(shown) as { addr_info?: { local?: string; prefixlen?: number }[] }[];
+  return links
+    .flatMap(({ addr_info = [] }) => addr_info)
+    .flatMap(({ local, prefixlen }) => (local === undefined ? [] : `${local}/${prefixlen}`))
+    .sort();
+}
+
+/** Of IPv4 and of IPv6. */
+function defaultRoutesOf(sandbox: string): Promise<string[]> {
+  return Promise.all(['-4', '-6'].map((family) => ip('-n', sandbox, family, 'route', 'show', 'default')));
 }
 
 /** Waits for the first answer: an address on a LAN is being looked for by its neighbours first. */

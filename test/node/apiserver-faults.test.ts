@@ -4,8 +4,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { startLossyProxy, type LossyProxy, type ProxiedRequest } from '../apiserver/lossy-proxy.ts';
-import { eventually, pool, startNode, type TestAgent, type TestNode } from './node.ts';
+import {
+  startLossyProxy,
+  type Fault,
+  type LossyProxy,
+  type ProxiedRequest,
+} from '../apiserver/lossy-proxy.ts';
+import { eventually, pool, startNode, type Call, type TestAgent, type TestNode } from './node.ts';
 import { ip, UPLINK, weftLinks } from './namespaces.ts';
 
 /** One node whose way to the apiserver loses answers, refuses, or is cut. */
@@ -16,9 +21,10 @@ let proxy: LossyProxy;
 let dir: string;
 
 const ADD_SECONDS = 6;
+const GRACE_SECONDS = 3;
 
 beforeAll(async () => {
-  node = await startNode({ flags: [`--add-seconds=${ADD_SECONDS}`] });
+  node = await startNode({ flags: [`--add-seconds=${ADD_SECONDS}`, `--grace-seconds=${GRACE_SECONDS}`] });
   dir = await mkdtemp(join(tmpdir(), 'weft-proxy-'));
   proxy = await startLossyProxy(node.plane, dir);
   await node.apply(
@@ -93,6 +99,47 @@ describe('what an ADD asks of the apiserver', () => {
       expect(cost).toEqual(['POST ipallocations', 'POST ipallocations']);
     }
   });
+
+  test('is no more for one of weft-ipam, whose pool the configuration names', async () => {
+    await node.apply(
+      pool('bridged', {
+        use: 'Bridge',
+        cidrs: ['10.35.0.0/24', 'fd00:35::/64'],
+        nodeSubnetPrefixLength: { ipv4: 28, ipv6: 124 },
+        namespaceSelector: { matchLabels: { tenant: 'bridged' } },
+        reuseDelaySeconds: 1,
+      }),
+    );
+    await node.makeNamespace('bridged', { labels: { tenant: 'bridged' } });
+    // What the executable is asked for it tells by this alone, whatever its name.
+    const ipam = { type: 'weft-ipam', pool: 'bridged' };
+    const config = { cniVersion: '1.0.0', name: 'bridged', type: 'bridge', ipam };
+    const calls: Call[] = [];
+    for (let i = 0; i < 4; i++) {
+      const containerID = `cost-of-ipam-${i}`;
+      const args = await node.makePod(containerID, { namespace: 'bridged' });
+      const netns = await node.makeSandbox(containerID);
+      calls.push({ command: 'ADD', containerID, netns, args, config });
+    }
+    const add = async (call: Call) => {
+      const { answer, stdout } = await node.cni(call);
+      expect(answer?.ips, stdout).toHaveLength(2);
+    };
+    const [first, ...others] = calls;
+    if (first === undefined) throw new Error('there is no call');
+    try {
+      // Nothing is claimed ahead for other plugins: the first one waits for its subnets, and keeps them here.
+      await add(first);
+      await untilQuiet();
+      for (const call of others) {
+        const cost = await requestsDuring(() => add(call));
+        expect(cost).toEqual(['POST ipallocations', 'POST ipallocations']);
+      }
+    } finally {
+      // The DEL that is sent after each test is weft's own.
+      for (const call of calls) await node.cni({ ...call, command: 'DEL' });
+    }
+  });
 });
 
 describe('an ADD', () => {
@@ -141,21 +188,56 @@ describe('an ADD', () => {
     },
   );
 
-  test('that the apiserver refuses on and on answers 11 in time, skips no address and leaves nothing (F4)', async () => {
-    const id = 'refused';
+  test('that waits for its creates for longer than the grace is not taken for one that has ended half-way', async () => {
+    const id = 'slow-create';
     const netns = await node.makeSandbox(id);
-    proxy.setFault((request) => (isClaim(request) ? { status: 500 } : 'none'));
+    // Sweeps look at its interface all the while.
+    proxy.setFault((request) => (isClaim(request) ? { delayMs: GRACE_SECONDS * 1_000 + 1_500 } : 'none'));
+    const { answer, stdout } = await node.cni({ command: 'ADD', containerID: id, netns });
+    expect(answer?.ips, stdout).toHaveLength(2);
+    expect(await addressesIn(id)).toEqual(answer?.ips?.map(({ address }) => address.split('/')[0]).sort());
+  });
+
+  test('whose creates all fail, in whatever way, answers 11 in time, skips no address and leaves nothing (F4)', async () => {
+    const ways: readonly { readonly id: string; readonly fault: Fault; readonly said: string }[] = [
+      { id: 'always-429', fault: { status: 429, retryAfterSeconds: 1 }, said: 'the proxy says so' },
+      { id: 'always-500', fault: { status: 500 }, said: 'the proxy says so' },
+      { id: 'always-503', fault: { status: 503 }, said: 'the proxy says so' },
+      { id: 'always-silent', fault: 'no-answer', said: 'no answer came' },
+    ];
+    // Beside each other: each of them waits for its end.
+    proxy.setFault((request) => {
+      const container = claimOf(request)?.containerID;
+      return ways.find(({ id }) => id === container)?.fault ?? 'none';
+    });
     const before = proxy.requests.length;
+    const add = (containerID: string, netns: string) => node.cni({ command: 'ADD', containerID, netns });
+    const begun = await Promise.all(
+      ways.map(async (way) => ({ ...way, netns: await node.makeSandbox(way.id) })),
+    );
     const startedMs = performance.now();
-    const { answer } = await node.cni({ command: 'ADD', containerID: id, netns });
-    expect(answer?.code).toBe(11);
-    expect(answer?.msg).toContain('the proxy says so');
+    const failed = await Promise.all(
+      begun.map(async (way) => ({ ...way, ...(await add(way.id, way.netns)) })),
+    );
     expect(performance.now() - startedMs).toBeLessThan(ADD_SECONDS * 1000 + 5_000);
-    expect(await node.allocations(id)).toEqual([]);
     expect(await weftLinks()).toEqual([]);
-    // One name for each family, however often it was tried.
-    const undone = proxy.requests.slice(before).filter(({ path }) => /\/ipallocations\/[^?]/.test(path));
-    expect(new Set(undone.map(({ path }) => path)).size).toBe(2);
+    for (const { id, said, answer } of failed) {
+      expect(answer, id).toMatchObject({ code: 11, msg: expect.stringContaining(said) as string });
+      expect(await node.allocations(id), id).toEqual([]);
+      // One name for each family, however often it was tried.
+      const tried = proxy.requests.slice(before).flatMap((request) => {
+        const claim = claimOf(request);
+        return claim?.containerID === id ? [claim.name] : [];
+      });
+      expect(new Set(tried).size, id).toBe(2);
+    }
+
+    proxy.setFault(() => 'none');
+    for (const { id, netns } of failed) {
+      const { answer, stdout } = await add(id, netns);
+      expect(answer?.ips, stdout).toHaveLength(2);
+      expect(await node.allocations(id), id).toHaveLength(2);
+    }
   });
 
   test('while the apiserver is away answers 11, and works again when it is back', async () => {
@@ -404,6 +486,18 @@ function isWatch({ path }: ProxiedRequest): boolean {
 
 function isClaim({ method, path }: ProxiedRequest): boolean {
   return method === 'POST' && path.includes('/ipallocations');
+}
+
+/** What a claim asks for; undefined for any other request. */
+function claimOf(
+  request: ProxiedRequest,
+): { readonly name: string; readonly containerID: string | undefined } | undefined {
+  if (!isClaim(request)) return undefined;
+  const { metadata, spec } = JSON.parse(request.body) as {
+    metadata: { name: string };
+    spec: { attachment?: { containerID: string } };
+  };
+  return { name: metadata.name, containerID: spec.attachment?.containerID };
 }
 
 /** The last part of a request's path. */

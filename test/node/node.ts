@@ -50,7 +50,7 @@ export interface TestNode {
   /** A network namespace as a runtime makes one, by its path. */
   makeSandbox(name: string): Promise<string>;
   removeSandbox(name: string): Promise<void>;
-  /** Deletes the Node object and makes it anew, as when a node is replaced under its name. */
+  /** Deletes the Node object, if it is there, and makes it anew, as when a node is replaced under its name. */
   recreateNode(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -241,7 +241,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
       await ip('netns', 'delete', name);
     },
     async recreateNode() {
-      await kubectl('delete', 'node', NODE_NAME);
+      await kubectl('delete', 'node', NODE_NAME, '--ignore-not-found');
       await createNode(apply, kubectl);
     },
     async stop() {

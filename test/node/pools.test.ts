@@ -41,6 +41,25 @@ describe('tenants', () => {
     expect((await node.allocations('thief')).length).toBe(0);
   });
 
+  test.each([
+    { what: 'alone', name: 'envious', tenant: 'envious', pools: 'green' },
+    { what: 'beside its own', name: 'greedy', tenant: 'blue', pools: 'blue,green' },
+  ])(
+    'and refused to a namespace whose own annotation names it $what: its pods are told why',
+    async ({ name, tenant, pools }) => {
+      const annotations = { 'ipam.weft.dev/pools': pools };
+      await node.makeNamespace(name, { labels: { tenant }, annotations });
+      const refused = await add(name, { namespace: name });
+      const why =
+        `no IPPool can be drawn from by namespace ${name} on node ${NODE_NAME}: green: its namespaceSelector ` +
+        `tenant=green does not match namespace ${name}`;
+      expect(refused.answer).toMatchObject({ code: 11, msg: why });
+      const event = await eventually('the Event', async () => (await node.podEvents(name))[0]);
+      expect(event).toMatchObject({ type: 'Warning', reason: 'NoIPPool', message: why });
+      expect(await node.allocations(name)).toEqual([]);
+    },
+  );
+
   test('a configuration that names another tenant’s pool is refused, too', async () => {
     const refused = await add('second', { namespace: 'blue', config: { ...CONFIG, pool: 'green' } });
     expect(refused.answer?.msg).toContain('green: its namespaceSelector tenant=green does not match');

@@ -12,7 +12,7 @@ export interface PluginCall {
   readonly containerID?: string;
   readonly ifName?: string;
   readonly netns?: string;
-  readonly args?: string;
+  readonly args?: string | undefined;
 }
 
 export interface PluginResult {
