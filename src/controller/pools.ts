@@ -62,7 +62,8 @@ const WAIT_FOR_SUBNETS_MS = 10_000;
  * | deleted, a consistent list shows none        | finalizer taken off                                         |
  */
 export function createPools({ cluster, clock, statusMs, deletionMs, observer }: PoolsParts): Reconcile {
-  const deletedSince = new Map<string, number>();
+  /** By name, and of that UID alone: what came in between may not have been seen. */
+  const deletedSince = new Map<string, { readonly uid: string; readonly ms: number }>();
   const writtenAt = new Map<string, number>();
 
   return async (name, signal) => {
@@ -88,10 +89,11 @@ export function createPools({ cluster, clock, statusMs, deletionMs, observer }: 
 
   /** Takes the finalizer off when nothing of the pool is left and no claim that saw it alive can still come. */
   async function letGo(pool: IPPool, signal: AbortSignal): Promise<ReconcileResult> {
-    const { name } = pool.metadata;
-    const since = deletedSince.get(name) ?? clock.nowMs();
+    const { name, uid } = pool.metadata;
+    const known = deletedSince.get(name);
+    const since = known?.uid === uid ? known : { uid, ms: clock.nowMs() };
     deletedSince.set(name, since);
-    const remainingMs = since + deletionMs - clock.nowMs();
+    const remainingMs = since.ms + deletionMs - clock.nowMs();
     if (remainingMs > 0) return { kind: 'requeueAfter', ms: remainingMs };
     if (subnetsOf(pool, cluster.subnets()).length > 0) {
       return { kind: 'requeueAfter', ms: WAIT_FOR_SUBNETS_MS };

@@ -5,6 +5,8 @@ import {
   cidrOf,
   cidrSize,
   lastValue,
+  rangesHave,
+  sameAddress,
   type CIDR,
   type Family,
   type IPAddress,
@@ -71,6 +73,19 @@ export function placeOf(address: IPAddress, { spec }: IPPool): Place | undefined
   const lan = spec.cidrs.find((cidr) => cidrHasAddress(cidr, address));
   const gateway = spec.gateway?.[family];
   return lan === undefined || gateway === undefined ? undefined : { prefixLength: lan.prefixLength, gateway };
+}
+
+/** What an address of other plugins' pools is in its network, where that is never handed out. */
+export function keptBackAs(
+  address: IPAddress,
+  pool: IPPool,
+): 'network address' | 'broadcast address' | 'gateway' | undefined {
+  const place = placeOf(address, pool);
+  if (place === undefined) return undefined;
+  if (sameAddress(address, place.gateway)) return 'gateway';
+  const network = cidrOf(address, place.prefixLength);
+  if (!rangesHave(networkAndBroadcast(network), address.value)) return undefined;
+  return address.value === network.first ? 'network address' : 'broadcast address';
 }
 
 function networkAndBroadcast(cidr: CIDR): Range[] {

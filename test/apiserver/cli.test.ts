@@ -212,6 +212,37 @@ describe('addr release', () => {
     expect(await addresses()).toEqual([]);
   });
 
+  it('refuses one whose pod is there, as the README shows, and obeys --force', async () => {
+    await makePool('pods', { cidrs: ['10.1.0.0/16'] });
+    const pod = { namespace: 'shop', name: 'web-0', uid: await makePod('shop', 'web-0') };
+    await use('10.1.0.1', { nodeName: 'n1', pod });
+    const refused = async () => {
+      const { exitCode, stdout, stderr } = await weft(['addr', 'release', '10.1.0.1'], { reject: false });
+      expect([exitCode, stdout, await addresses()]).toEqual([1, '', ['10.1.0.1']]);
+      return stderr;
+    };
+    const owner =
+      'error: 10.1.0.1 belongs to pod shop/web-0 (interface eth0 of container 0123456789ab on node n1).';
+    const force = 'To release it all the same: kubectl weft addr release 10.1.0.1 --force';
+    const isThere = (how: string) =>
+      `${owner}\nThe pod is there (${how}): delete the pod, and the address goes with it.\n${force}`;
+    expect(await refused()).toBe(isThere('Running'));
+    // No kubelet is there to end it.
+    await mustSucceed(server().kubectl(['delete', 'pod', 'web-0', '-n', 'shop', '--wait=false']));
+    expect(await refused()).toBe(isThere('terminating'));
+    // Another pod of the name is not the one that has the address.
+    await mustSucceed(
+      server().kubectl(['delete', 'pod', 'web-0', '-n', 'shop', '--force', '--grace-period=0']),
+    );
+    await makePod('shop', 'web-0');
+    expect(await refused()).toContain(`${owner}\nThe pod is gone.`);
+
+    const forced = await weft(['addr', 'release', '10.1.0.1', '--force']);
+    expect(forced.stdout).toBe('10.1.0.1 is released; shop/web-0 had it');
+    expect(await addresses()).toEqual([]);
+    await server().kubectl(['delete', 'pod', 'web-0', '-n', 'shop', '--force', '--grace-period=0']);
+  });
+
   it('refuses what weft holds itself', async () => {
     await makePool('pods', { cidrs: ['10.1.0.0/16'] });
     await use('10.1.0.1', { holder: 'sticky', sticky: 'shop/web-0' });
@@ -592,6 +623,11 @@ describe('a person without the administrator’s rights', () => {
     for (const address of ['10.1.0.65', '10.1.0.1']) {
       expect((await asAlice('addr', 'release', address)).stdout).toContain(`${address} is released`);
     }
+    // Whether its pod is there is not for alice to see.
+    await use('10.1.0.2', { nodeName: 'n1' });
+    expect((await asAlice('addr', 'release', '10.1.0.2')).stderr).toMatch(
+      /belongs to pod shop\/web-0 .*\nIt is released by itself when the sandbox goes, by its node's agent\./,
+    );
     expect((await asAlice('pool', 'show')).exitCode).toBe(0);
   });
 });
@@ -820,6 +856,32 @@ async function makeSubnet(
     nodeUID: node.uid,
     nextHops: nextHops.map(parseAddress),
   });
+}
+
+/** One that runs, as far as the apiserver knows. Answers its UID. */
+async function makePod(namespace: string, name: string): Promise<string> {
+  const { kubectl } = server();
+  await kubectl(['create', 'namespace', namespace]);
+  // A pod is refused without it, and no controller of Kubernetes is here to make it.
+  await kubectl(['create', 'serviceaccount', 'default', '-n', namespace]);
+  const container = { name: 'c', image: 'none' };
+  const spec = { nodeName: 'n1', automountServiceAccountToken: false, containers: [container] };
+  const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name, namespace }, spec };
+  await mustSucceed(kubectl(['create', '-f', '-'], pod));
+  const running = JSON.stringify({ status: { phase: 'Running' } });
+  const patch = [
+    'patch',
+    'pod',
+    name,
+    '-n',
+    namespace,
+    '--subresource=status',
+    '--type=merge',
+    '-p',
+    running,
+  ];
+  await mustSucceed(kubectl(patch));
+  return mustSucceed(kubectl(['get', 'pod', name, '-n', namespace, '-o', 'jsonpath={.metadata.uid}']));
 }
 
 /** Lets the pod shop/web-0, or a holder, have an address of the pool `pods`. */

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { IP_ALLOCATION, IPAllocation, IPPool, type PoolUsage } from '../../src/api/index.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
-import { poolUsage } from '../../src/ipam/index.ts';
+import { INVARIANTS, poolUsage, type Invariant } from '../../src/ipam/index.ts';
 import { allocationStore, listAll, nodeSubnetStore, pathOf } from '../../src/kube/index.ts';
 import { FAMILIES, parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
@@ -208,6 +208,29 @@ describe('what a controller does', () => {
     expect(
       value('weft_build_info', { part: 'controller', version: VERSION, node_version: process.version }),
     ).toBe(1);
+  });
+
+  it('finds in the objects is counted by invariant, as long as it stands', async () => {
+    await makePool('audited', ['10.36.0.0/24']);
+    await claimSubnet('audited', '10.36.0.0/26', 'a');
+    await claimAddress('audited', '10.36.0.9');
+    const { port } = await startReplica('audited', ['--audit-seconds=0.3', '--grace-seconds=1']);
+    // Once it has looked for long enough.
+    await vi.waitFor(async () => {
+      const { conditions = [] } = (await getPool('audited')).status ?? {};
+      expect(conditions.map(({ type }) => type)).toContain('Consistent');
+    }, soon);
+    const findings = async (invariant: Invariant) =>
+      (await scrape(port)).value('weft_audit_findings', { invariant: String(invariant) });
+    for (const invariant of INVARIANTS) expect(await findings(invariant)).toBeGreaterThanOrEqual(0);
+    expect(await findings(5)).toBe(0);
+
+    for (const address of ['10.36.0.200', '10.36.0.201']) await claimAddress('audited', address);
+    await vi.waitFor(async () => expect(await findings(5)).toBe(2), soon);
+    for (const left of [1, 0]) {
+      await mustSucceed(apiserver().kubectl(['delete', 'ipallocation', `10.36.0.20${left}`]));
+      await vi.waitFor(async () => expect(await findings(5)).toBe(left), soon);
+    }
   });
 
   it('goes on while its port is in use, and is told when that is free', async () => {

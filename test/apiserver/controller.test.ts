@@ -3,15 +3,31 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it, onTestFailed, vi } from 'vitest';
-import { IPPool, POOL_FINALIZER, type NodeSubnet } from '../../src/api/index.ts';
+import {
+  allocationName,
+  IPPool,
+  POOL_FINALIZER,
+  SUBNET_HOLD_ANNOTATION,
+  type NodeSubnet,
+  type PoolUse,
+} from '../../src/api/index.ts';
 import { parseControllerFlags } from '../../src/controller/flags.ts';
 import { runController } from '../../src/controller/run.ts';
 import { askHealth } from '../../src/health.ts';
 import { allocationStore, nodeSubnetStore, type Log } from '../../src/kube/index.ts';
-import { formatAddress, parseAddress, parseCIDR } from '../../src/net/index.ts';
+import {
+  cidrOf,
+  FAMILIES,
+  formatAddress,
+  formatCIDR,
+  parseAddress,
+  parseCIDR,
+  type Family,
+  type IPAddress,
+} from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
 import { keepingLog, mustSucceed, useApiserver } from './apiserver.ts';
-import { startLossyProxy } from './lossy-proxy.ts';
+import { startLossyProxy, type ProxiedRequest } from './lossy-proxy.ts';
 
 const MAIN = new URL('../../src/controller/main.ts', import.meta.url).pathname;
 const apiserver = useApiserver();
@@ -77,12 +93,17 @@ function flagsOf(identity: string, kubeconfig = apiserver().plane.kubeconfig): s
   const own = [
     `--identity=${identity}`,
     '--namespace=default',
-    `--lease-name=${dir.split('-').at(-1)?.toLowerCase() ?? ''}`,
+    `--lease-name=${leaseName()}`,
     `--probe-socket=${join(dir, `${identity}.sock`)}`,
     '--metrics-address=',
     `--kubeconfig=${kubeconfig}`,
   ];
   return [...own, ...FAST];
+}
+
+/** Another for each test. */
+function leaseName(): string {
+  return dir.split('-').at(-1)?.toLowerCase() ?? '';
 }
 
 /** The same in a process of its own, which can be held up whole. */
@@ -104,15 +125,21 @@ function startControllerProcess(identity: string, more: readonly string[], kubec
   return controller;
 }
 
-async function makePool(name: string, cidrs: readonly string[]): Promise<void> {
+async function makePool(name: string, cidrs: readonly string[], more: object = {}): Promise<void> {
   await mustSucceed(
     apiserver().kubectl(['create', '-f', '-'], {
       apiVersion: 'ipam.weft.dev/v1alpha1',
       kind: 'IPPool',
       metadata: { name },
-      spec: { cidrs },
+      spec: { cidrs, ...more },
     }),
   );
+}
+
+/** As its owner does. */
+async function changePool(name: string, spec: object): Promise<void> {
+  const patch = JSON.stringify({ spec });
+  await mustSucceed(apiserver().kubectl(['patch', 'ippool', name, '--type=merge', '-p', patch]));
 }
 
 async function getPool(name: string): Promise<IPPool | undefined> {
@@ -135,11 +162,24 @@ async function makeNode(name: string): Promise<void> {
   );
 }
 
+async function giveAddresses(nodeName: string, ...given: readonly string[]): Promise<void> {
+  const addresses = given.map((address) => ({ type: 'InternalIP', address }));
+  const patch = JSON.stringify({ status: { addresses } });
+  await mustSucceed(
+    apiserver().kubectl(['patch', 'node', nodeName, '--subresource=status', '--type=merge', '-p', patch]),
+  );
+}
+
+async function uidOfNode(name: string): Promise<string> {
+  return mustSucceed(apiserver().kubectl(['get', 'node', name, '-o', 'jsonpath={.metadata.uid}']));
+}
+
 async function claimSubnet(
   pool: string,
   cidr: string,
   nodeName: string,
   nodeUID = `uid-of-${nodeName}`,
+  nextHops = ['192.0.2.1'],
 ): Promise<NodeSubnet> {
   const uid = (await getPool(pool))?.metadata.uid ?? '';
   const claimed = await nodeSubnetStore(apiserver().client).create({
@@ -148,7 +188,7 @@ async function claimSubnet(
     poolUID: uid,
     nodeName,
     nodeUID,
-    nextHops: [parseAddress('192.0.2.1')],
+    nextHops: nextHops.map(parseAddress),
   });
   if (claimed.kind !== 'created') throw new Error(`${cidr} is taken`);
   return claimed.object;
@@ -156,8 +196,7 @@ async function claimSubnet(
 
 /** A pool's reuse delay of 30 s would outlast the quarantine. */
 async function restForNoTime(pool: string): Promise<void> {
-  const patch = '{"spec":{"reuseDelaySeconds":0}}';
-  await mustSucceed(apiserver().kubectl(['patch', 'ippool', pool, '--type=merge', '-p', patch]));
+  await changePool(pool, { reuseDelaySeconds: 0 });
 }
 
 async function claimAddress(pool: string, address: string, nodeName: string): Promise<void> {
@@ -243,54 +282,102 @@ describe('pools', () => {
     await vi.waitFor(async () => expect(await reason()).toBe('PeersMatch'), soon);
   });
 
-  it('whose range Services use say so', async () => {
+  it.each(FAMILIES)('whose %s range Services use say so', async (family) => {
     startController('one');
     const services = await mustSucceed(
-      apiserver().kubectl(['get', 'servicecidr', 'kubernetes', '-o', 'jsonpath={.spec.cidrs[0]}']),
+      apiserver().kubectl(['get', 'servicecidr', 'kubernetes', '-o', 'jsonpath={.spec.cidrs[*]}']),
     );
-    await makePool('services', [services]);
+    const range = services.split(' ').find((cidr) => parseCIDR(cidr).family === family) ?? '';
+    await makePool(`services-${family}`, [range]);
     await vi.waitFor(async () => {
-      expect(conditionOf(await getPool('services'), 'Overlapping')).toMatchObject({ reason: 'ServiceRange' });
-      expect(await eventsOf('ippool/services')).toMatch(/Warning\s+Overlapping/);
+      const found = conditionOf(await getPool(`services-${family}`), 'Overlapping');
+      expect(found).toMatchObject({ status: 'True', reason: 'ServiceRange' });
+      expect(await eventsOf(`ippool/services-${family}`)).toMatch(/Warning\s+Overlapping/);
     }, soon);
   });
 
-  it('whose range has the address of a node say so, and an Event does', async () => {
-    startController('one');
-    await makeNode('inside');
-    const addresses = [{ type: 'InternalIP', address: '10.24.0.7' }];
-    const patch = JSON.stringify({ status: { addresses } });
-    await mustSucceed(
-      apiserver().kubectl(['patch', 'node', 'inside', '--subresource=status', '--type=merge', '-p', patch]),
-    );
-    await makePool('around', ['10.24.0.0/16']);
-    await vi.waitFor(async () => {
-      const found = conditionOf(await getPool('around'), 'Overlapping');
-      expect(found).toMatchObject({ status: 'True', reason: 'NodeAddresses' });
-      expect(await eventsOf('ippool/around')).toMatch(/Warning\s+Overlapping/);
-    }, soon);
-    // For the agents, who see no Node but their own (test/node/pools.test.ts).
-    const inside = async () => (await getPool('around'))?.status?.nodeAddresses?.map(formatAddress);
-    expect(await inside()).toEqual(['10.24.0.7']);
-    await mustSucceed(apiserver().kubectl(['delete', 'node', 'inside']));
-    await vi.waitFor(async () => expect(await inside()).toBeUndefined(), soon);
-  });
+  it.each([
+    { family: 'ipv4', address: '10.24.0.7', range: '10.24.0.0/16' },
+    { family: 'ipv6', address: 'fd24::7', range: 'fd24::/64' },
+  ])(
+    'whose $family range has the address of a node say so, and an Event does',
+    async ({ family, address, range }) => {
+      startController('one');
+      await makeNode('inside');
+      await giveAddresses('inside', address);
+      await makePool(`around-${family}`, [range]);
+      await vi.waitFor(async () => {
+        const found = conditionOf(await getPool(`around-${family}`), 'Overlapping');
+        expect(found).toMatchObject({ status: 'True', reason: 'NodeAddresses' });
+        expect(await eventsOf(`ippool/around-${family}`)).toMatch(/Warning\s+Overlapping/);
+      }, soon);
+      // For the agents, who see no Node but their own (test/node/pools.test.ts).
+      const inside = async () => (await getPool(`around-${family}`))?.status?.nodeAddresses?.map(formatAddress);
+      expect(await inside()).toEqual([address]);
+      await mustSucceed(apiserver().kubectl(['delete', 'node', 'inside']));
+      await vi.waitFor(async () => expect(await inside()).toBeUndefined(), soon);
+    },
+  );
 
-  it('hear at once of a range that Services get later', async () => {
+  it.each([
+    { range: '10.199.0.0/16', later: '10.199.64.0/20' },
+    { range: 'fd00:10:199::/64', later: 'fd00:10:199::/112' },
+  ])('hear at once of a range that Services get later: $later', async ({ range, later }) => {
     startController('one');
-    await makePool('quiet', ['10.199.0.0/16']);
+    await makePool('quiet', [range]);
     const overlapping = async () => conditionOf(await getPool('quiet'), 'Overlapping');
     await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ status: 'False' }), soon);
-    const range = {
+    const services = {
       apiVersion: 'networking.k8s.io/v1',
       kind: 'ServiceCIDR',
       metadata: { name: 'later' },
-      spec: { cidrs: ['10.199.64.0/20'] },
+      spec: { cidrs: [later] },
     };
-    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], range));
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], services));
     await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ reason: 'ServiceRange' }), soon);
-    await mustSucceed(apiserver().kubectl(['delete', 'servicecidr', 'later', '--wait=false']));
+    await mustSucceed(apiserver().kubectl(['delete', 'servicecidr', 'later']));
+    await vi.waitFor(async () => expect(await overlapping()).toMatchObject({ status: 'False' }), soon);
   });
+
+  it.each([
+    { reason: 'OlderPool', taken: '10.32.4.0/24', other: '10.33.0.0/24' },
+    { reason: 'OlderPool', taken: 'fd32::400/120', other: 'fd33::/120' },
+    { reason: 'ServiceRange', taken: '10.96.4.0/24', other: '10.33.0.0/24' },
+    { reason: 'ServiceRange', taken: 'fd00:10:96::400/120', other: 'fd33::/120' },
+    { reason: 'NodeAddresses', taken: '10.34.4.0/24', other: '10.33.0.0/24' },
+    { reason: 'NodeAddresses', taken: 'fd34::400/120', other: 'fd33::/120' },
+  ])(
+    'one of whose two ranges is already others’ serve from the other: $taken, $reason (B20)',
+    async ({ reason, taken, other }) => {
+      const { family } = parseCIDR(taken);
+      await makeNode('a');
+      await giveAddresses('a', '10.34.4.7', 'fd34::407');
+      await makePool('older', ['10.32.0.0/20', 'fd32::/116']);
+      // creationTimestamp has seconds.
+      await new Promise((resolve) => setTimeout(resolve, 1_100));
+      await makePool('pods', [taken, other]);
+      startController('one');
+      await vi.waitFor(async () => {
+        const pool = await getPool('pods');
+        expect(conditionOf(pool, 'Overlapping')).toMatchObject({ status: 'True', reason });
+        expect(conditionOf(pool, 'Overlapping')?.message).toContain(taken);
+        expect(conditionOf(pool, 'Overlapping')?.message).not.toContain(other);
+        expect(conditionOf(pool, 'Ready')?.status).toBe('True');
+        // Those of the other range.
+        expect(pool?.status?.[family]?.freeSubnets).toBe('4');
+        const older = await getPool('older');
+        expect(conditionOf(older, 'Overlapping')?.status).toBe('False');
+        expect(older?.status?.[family]?.freeSubnets).toBe('64');
+      }, soon);
+      // What was claimed before goes on: nothing of it is drained.
+      await claimSubnet('pods', taken.replace(/[0-9]+$/, family === 'ipv4' ? '26' : '122'), 'a');
+      await vi.waitFor(async () => {
+        const pool = await getPool('pods');
+        expect(pool?.status?.[family]).toMatchObject({ nodeSubnets: 1, freeSubnets: '4' });
+        expect(conditionOf(pool, 'Draining')?.status).toBe('False');
+      }, soon);
+    },
+  );
 
   it('that are deleted wait for their subnets, say for which, and then go by themselves', async () => {
     startController('one');
@@ -328,6 +415,53 @@ describe('pools', () => {
     }, soon);
   });
 
+  it('that are disabled say how many addresses are left on which nodes, until none is', async () => {
+    startController('one');
+    await makePool('disabled', ['10.35.0.0/24', 'fd35::/120']);
+    for (const node of ['a', 'b']) await makeNode(node);
+    const subnets = [
+      await claimSubnet('disabled', '10.35.0.0/26', 'a'),
+      await claimSubnet('disabled', 'fd35::40/122', 'a'),
+      await claimSubnet('disabled', '10.35.0.64/26', 'b'),
+    ];
+    for (const address of ['10.35.0.7', '10.35.0.8', 'fd35::47'])
+      await claimAddress('disabled', address, 'a');
+    await claimAddress('disabled', '10.35.0.71', 'b');
+    const draining = async () => conditionOf(await getPool('disabled'), 'Draining');
+    await vi.waitFor(async () => expect(await draining()).toMatchObject({ status: 'False' }), soon);
+    await changePool('disabled', { disabled: true });
+
+    const left = async (message: string) => {
+      const expected = { status: 'True', reason: 'Disabled', message };
+      await vi.waitFor(async () => expect(await draining()).toMatchObject(expected), soon);
+    };
+    const end = (...names: readonly string[]) =>
+      mustSucceed(apiserver().kubectl(['delete', 'ipallocations', ...names]));
+    const three = 'nothing new is drawn from 3 node subnets, which go when their pods are gone';
+    await left(
+      `${three}: 4 addresses are left; 10.35.0.0/26 of a (2), 10.35.0.64/26 of b (1), fd35::40/122 of a (1)`,
+    );
+    const { status } = (await getPool('disabled')) ?? {};
+    expect([status?.ipv4?.freeSubnets, status?.ipv6?.freeSubnets]).toEqual(['0', '0']);
+    await end('10.35.0.7', '10.35.0.71');
+    await left(
+      `${three}: 2 addresses are left; 10.35.0.0/26 of a (1), fd35::40/122 of a (1), 10.35.0.64/26 of b (0)`,
+    );
+    await end('10.35.0.8', allocationName(parseAddress('fd35::47')));
+    await left(
+      `${three}: 0 addresses are left; 10.35.0.0/26 of a (0), 10.35.0.64/26 of b (0), fd35::40/122 of a (0)`,
+    );
+    for (const subnet of subnets) await nodeSubnetStore(apiserver().client).delete(subnet);
+    await vi.waitFor(async () => {
+      expect(await draining()).toMatchObject({ status: 'False', reason: 'NothingLeft' });
+      expect(await eventsOf('ippool/disabled')).toMatch(/Normal +Drained .*nothing is left/);
+    }, soon);
+    expect(conditionOf(await getPool('disabled'), 'Ready')).toMatchObject({
+      status: 'False',
+      reason: 'Disabled',
+    });
+  });
+
   it('without anything claimed go after the wait, not before', async () => {
     startController('one');
     await makePool('pods', ['10.23.0.0/24']);
@@ -344,10 +478,7 @@ describe('the audit', () => {
   it('shows on the pool what was broken by hand, as long as it is', async () => {
     await makePool('pods', ['10.28.0.0/24']);
     await makeNode('a');
-    const nodeUID = await mustSucceed(
-      apiserver().kubectl(['get', 'node', 'a', '-o', 'jsonpath={.metadata.uid}']),
-    );
-    await claimSubnet('pods', '10.28.0.0/26', 'a', nodeUID);
+    await claimSubnet('pods', '10.28.0.0/26', 'a', await uidOfNode('a'));
     await claimAddress('pods', '10.28.0.7', 'a');
     startController('one', ['--audit-seconds=0.3', '--grace-seconds=1']);
     await vi.waitFor(async () => {
@@ -375,6 +506,101 @@ describe('the audit', () => {
       expect(String(events.stdout)).toMatch(/Normal\s+Consistent\s+ippool\/pods/);
     }, soon);
   });
+
+  interface Forbidden {
+    readonly use: PoolUse;
+    readonly family: Family;
+    /** Addresses by their numbers in the pool: what is found wrong with each. */
+    readonly found: Readonly<Record<number, string>>;
+    /** One beside them that anybody may have. */
+    readonly fine: number;
+  }
+
+  const RANGES = {
+    ipv4: { cidr: '10.31.0.0/24', pieceLength: 26, router: '10.31.0.200' },
+    ipv6: { cidr: 'fd31::/120', pieceLength: 122, router: 'fd31::c8' },
+  };
+  const ANYWHERE = {
+    5: 'AddressOfANode',
+    9: 'Reserved',
+    70: 'SubnetOfAnotherNode',
+    140: 'OutsideSubnets',
+  };
+
+  // The apiserver lets each of them be made, since none of them contradicts itself.
+  it.each<Forbidden>([
+    { use: 'Pods', family: 'ipv4', fine: 63, found: { ...ANYWHERE, 0: 'AddressOfTheNode' } },
+    { use: 'Pods', family: 'ipv6', fine: 63, found: { ...ANYWHERE, 0: 'AddressOfTheNode' } },
+    {
+      use: 'Bridge',
+      family: 'ipv4',
+      fine: 62,
+      found: { ...ANYWHERE, 0: 'NeverHandedOut', 1: 'AddressOfTheNode', 63: 'NeverHandedOut' },
+    },
+    {
+      use: 'Bridge',
+      family: 'ipv6',
+      fine: 63,
+      found: { ...ANYWHERE, 0: 'NeverHandedOut', 1: 'AddressOfTheNode' },
+    },
+    {
+      use: 'Lan',
+      family: 'ipv4',
+      fine: 63,
+      found: { ...ANYWHERE, 0: 'NeverHandedOut', 200: 'NeverHandedOut', 255: 'NeverHandedOut' },
+    },
+    {
+      use: 'Lan',
+      family: 'ipv6',
+      fine: 255,
+      found: { ...ANYWHERE, 0: 'NeverHandedOut', 200: 'NeverHandedOut' },
+    },
+  ])(
+    'tells of each address that no pod may have, in a pool of use $use of $family (B22)',
+    async ({ use, family, found, fine }) => {
+      // Events outlive their pools.
+      const pool = `${use.toLowerCase()}-${family}`;
+      const { cidr, pieceLength: prefixLength, router } = RANGES[family];
+      const addressOf = (number: number): IPAddress => ({
+        family,
+        value: parseCIDR(cidr).first + BigInt(number),
+      });
+      const nameOf = (number: number | string) => allocationName(addressOf(Number(number)));
+      await makePool(pool, [cidr], { use, ...(use === 'Lan' ? { gateway: { [family]: router } } : {}) });
+      for (const node of ['a', 'b']) await makeNode(node);
+      await giveAddresses('b', formatAddress(addressOf(5)));
+      for (const [start, node] of [
+        [0, 'a'],
+        [64, 'b'],
+        [192, 'a'],
+      ] as const) {
+        const piece = formatCIDR(cidrOf(addressOf(start), prefixLength));
+        await claimSubnet(pool, piece, node, await uidOfNode(node), use === 'Lan' ? [] : ['192.0.2.1']);
+      }
+      startController('one', ['--audit-seconds=0.3', '--grace-seconds=1']);
+      const consistent = async () => conditionOf(await getPool(pool), 'Consistent');
+      await vi.waitFor(async () => expect(await consistent()).toMatchObject({ status: 'True' }), soon);
+
+      for (const number of [fine, ...Object.keys(found).map(Number)]) {
+        await claimAddress(pool, formatAddress(addressOf(number)), 'a');
+      }
+      await changePool(pool, { reserved: [formatAddress(addressOf(9))] });
+      await vi.waitFor(async () => {
+        const { status, message } = (await consistent()) ?? {};
+        expect(status).toBe('False');
+        const events = await eventsOf(`ippool/${pool}`);
+        for (const [number, reason] of Object.entries(found)) {
+          expect(message).toContain(`IPAllocation ${nameOf(number)} `);
+          expect(events).toMatch(new RegExp(`Warning +${reason} .*IPAllocation ${nameOf(number)} `));
+        }
+      }, soon);
+      expect((await consistent())?.message).not.toContain(`IPAllocation ${nameOf(fine)} `);
+
+      const wrong = Object.keys(found).map(nameOf);
+      await mustSucceed(apiserver().kubectl(['delete', 'ipallocations', ...wrong]));
+      await vi.waitFor(async () => expect(await consistent()).toMatchObject({ status: 'True' }), soon);
+    },
+  );
 
   it('tells of what belongs to no pool on the object itself', async () => {
     await makeNode('a');
@@ -738,6 +964,146 @@ describe('a leader that is held up in the middle of its work, and goes on beside
     const lines = next.log.lines.map(({ message }) => message);
     expect(lines).not.toContain('this process no longer leads');
     expect(old.log().match(/elected: this process leads/g)).toHaveLength(1);
+    await old.stop();
+    await proxy.stop();
+  });
+
+  /** A write that reaches the apiserver when another leads. */
+  interface LateWrite {
+    readonly what: string;
+    readonly isMeant: (request: ProxiedRequest) => boolean;
+    /** What there is before; then the leader stops at its next such write. */
+    readonly prepare: () => Promise<void>;
+    readonly provoke: () => Promise<void>;
+    /** What happens while the next one leads. */
+    readonly meanwhile: () => Promise<void>;
+    /** What must stay as it is then. */
+    readonly kept: () => Promise<unknown>;
+  }
+
+  const isReady = async () => {
+    await vi.waitFor(async () => {
+      const pool = await getPool('pods');
+      expect(pool?.metadata.finalizers).toContain(POOL_FINALIZER);
+      expect(conditionOf(pool, 'Ready')?.status).toBe('True');
+      expect(pool?.status?.observedGeneration).toBe(pool?.metadata.generation);
+    }, soon);
+  };
+  const deletePool = async () => {
+    await mustSucceed(apiserver().kubectl(['delete', 'ippool', 'pods', '--wait=false']));
+  };
+  const isPatchOf = (path: RegExp) => (request: ProxiedRequest) =>
+    request.method === 'PATCH' && path.test(request.path);
+  const finalizersOf = async () => {
+    const { uid, finalizers } = (await getPool('pods'))?.metadata ?? {};
+    return [uid, finalizers];
+  };
+
+  it.each<LateWrite>([
+    {
+      // It has been changed twice since.
+      what: 'the status of a pool',
+      isMeant: isPatchOf(/\/ippools\/pods\/status/),
+      async prepare() {
+        await makePool('pods', ['10.36.0.0/24']);
+        await isReady();
+      },
+      provoke: () => changePool('pods', { disabled: true }),
+      async meanwhile() {
+        await vi.waitFor(async () => {
+          expect(conditionOf(await getPool('pods'), 'Ready')?.reason).toBe('Disabled');
+        }, soon);
+        await changePool('pods', { disabled: false, cidrs: ['10.36.0.0/24', '10.36.1.0/24'] });
+        await isReady();
+      },
+      kept: async () => (await getPool('pods'))?.status,
+    },
+    {
+      // Somebody else's has been added since.
+      what: 'the finalizer of a pool',
+      isMeant: isPatchOf(/\/ippools\/pods(\?|$)/),
+      prepare: () => Promise.resolve(),
+      provoke: () => makePool('pods', ['10.36.0.0/24']),
+      async meanwhile() {
+        await isReady();
+        const patch = JSON.stringify({ metadata: { finalizers: [POOL_FINALIZER, 'example.com/other'] } });
+        await mustSucceed(apiserver().kubectl(['patch', 'ippool', 'pods', '--type=merge', '-p', patch]));
+      },
+      kept: finalizersOf,
+    },
+    {
+      // There is another of its name since, deleted, too, and in use.
+      what: 'that a deleted pool may go',
+      isMeant: isPatchOf(/\/ippools\/pods(\?|$)/),
+      async prepare() {
+        await makePool('pods', ['10.36.0.0/24']);
+        await isReady();
+      },
+      provoke: deletePool,
+      async meanwhile() {
+        await vi.waitFor(async () => expect(await getPool('pods')).toBeUndefined(), soon);
+        await makePool('pods', ['10.36.0.0/24']);
+        await isReady();
+        await makeNode('stays');
+        await claimSubnet('pods', '10.36.0.64/26', 'stays');
+        await deletePool();
+        await vi.waitFor(async () => {
+          expect(conditionOf(await getPool('pods'), 'Ready')?.message).toContain('10.36.0.64/26 of stays');
+        }, soon);
+      },
+      kept: finalizersOf,
+    },
+    {
+      // The next leader holds claims of subnets by it since.
+      what: 'its Lease',
+      isMeant: ({ method, path }) => method === 'PUT' && path.includes('/leases/'),
+      prepare: () => Promise.resolve(),
+      provoke: () => Promise.resolve(),
+      async meanwhile() {
+        const hold = `${SUBNET_HOLD_ANNOTATION}=since noon`;
+        await mustSucceed(apiserver().kubectl(['annotate', 'lease', '-n', 'default', leaseName(), hold]));
+      },
+      async kept() {
+        const found = await mustSucceed(
+          apiserver().kubectl(['get', 'lease', '-n', 'default', leaseName(), '-o', 'json']),
+        );
+        const { metadata, spec } = JSON.parse(found) as { metadata: { annotations?: object }; spec: object };
+        return [metadata.annotations, { ...spec, renewTime: 'whenever' }];
+      },
+    },
+  ])('writes in vain: $what', async ({ isMeant, prepare, provoke, meanwhile, kept }) => {
+    const proxy = await startLossyProxy(apiserver().plane, dir);
+    const old = startControllerProcess('old', [], proxy.kubeconfig);
+    await vi.waitFor(() => expect(old.log()).toContain('elected: this process leads'), soon);
+    await prepare();
+    const arrives = Promise.withResolvers<undefined>();
+    let late: ProxiedRequest | undefined;
+    proxy.setFault((request) => {
+      if (late !== undefined || !isMeant(request)) return 'none';
+      late = request;
+      old.signal('SIGSTOP');
+      return { until: arrives.promise };
+    });
+    await provoke();
+    await vi.waitFor(() => expect(late).toBeDefined(), { ...soon, interval: 10 });
+
+    const next = startController('next');
+    await vi.waitFor(() => {
+      expect(next.log.lines.map(({ message }) => message)).toContain('elected: this process leads');
+    }, soon);
+    await meanwhile();
+    const before = await kept();
+    arrives.resolve(undefined);
+    await vi.waitFor(() => expect(late && proxy.codes.get(late)).toBe(409), soon);
+    expect(await kept()).toEqual(before);
+
+    old.signal('SIGCONT');
+    await vi.waitFor(() => expect(old.log()).toContain('this process no longer leads'), soon);
+    // What it has still to do comes to nothing, too.
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    expect(await kept()).toEqual(before);
+    const lines = next.log.lines.map(({ message }) => message);
+    expect(lines).not.toContain('this process no longer leads');
     await old.stop();
     await proxy.stop();
   });

@@ -40,6 +40,8 @@ export interface LossyProxy {
   readonly kubeconfig: string;
   /** What came, in order. */
   readonly requests: ProxiedRequest[];
+  /** The code that the apiserver answered, of those of them that reached it. */
+  readonly codes: ReadonlyMap<ProxiedRequest, number>;
   /** How many connections were opened to it so far. */
   readonly connectionsOpened: number;
   /** Decides about each request from now on. */
@@ -76,6 +78,7 @@ export async function startLossyProxy(
   );
   const upstream = new Agent({ keepAlive: true, ca, cert: adminCert, key: adminKey });
   const requests: ProxiedRequest[] = [];
+  const codes = new Map<ProxiedRequest, number>();
   const sockets = new Set<Socket>();
   let connectionsOpened = 0;
   let decide: (request: ProxiedRequest) => Fault = () => 'none';
@@ -109,6 +112,7 @@ export async function startLossyProxy(
     url,
     kubeconfig: await writeKubeconfig(join(dir, 'lossy-proxy.kubeconfig'), url, plane.authority, plane.admin),
     requests,
+    codes,
     get connectionsOpened() {
       return connectionsOpened;
     },
@@ -143,6 +147,7 @@ export async function startLossyProxy(
     outgoing.on('close', () => sent.destroy());
     sent.end(body);
     const [answer] = (await once(sent, 'response')) as [IncomingMessage];
+    codes.set(request, answer.statusCode ?? 502);
     if (fault === 'lose-answer') {
       await bodyOf(answer);
       return void incoming.socket.destroy();

@@ -185,6 +185,19 @@ describe('a deleted pool', () => {
     expect(writes.at(-1)).toBe('remove finalizer');
   });
 
+  it('is held as long again where another of its name was made and deleted unseen', async () => {
+    await reconcile('pods', signal);
+    const first = deletePool();
+    await reconcile('pods', signal);
+    await clock.advance(60_000);
+    current = { ...first, metadata: { ...first.metadata, uid: 'another' } };
+    expect(await reconcile('pods', signal)).toEqual({ kind: 'requeueAfter', ms: 60_000 });
+    expect(writes).not.toContain('remove finalizer');
+    await clock.advance(60_000);
+    await reconcile('pods', signal);
+    expect(writes).toContain('remove finalizer');
+  });
+
   it('is none of our business where the finalizer is not ours', async () => {
     if (current !== undefined) setFinalizers(current, ['someone/else']);
     deletePool();

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import {
@@ -17,6 +20,7 @@ import {
 import type { RestoreOptions } from '../../hack/cluster/control-plane.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
 import { createSystemClock } from '../../src/system-clock.ts';
+import { startLossyProxy } from '../apiserver/lossy-proxy.ts';
 import { CONFIG, eventually, NODE_NAME, pool, startNode, type TestAgent, type TestNode } from './node.ts';
 import { ip, UPLINK } from './namespaces.ts';
 import { checkNode, gist, makeNodeChecked } from './node-check.ts';
@@ -153,6 +157,42 @@ describe.each(RESTORES)('etcd back at an older snapshot, $what', (restore) => {
     await ping('pod-0', UPLINK.addresses[0]);
     if (!isApiserverStale) await cleanCheck();
   });
+});
+
+test('a check tells of what the snapshot has forgotten, and of what it brings back, until the node has put it right', async () => {
+  await agent.kill();
+  const dir = await mkdtemp(join(tmpdir(), 'weft-restore-'));
+  const proxy = await startLossyProxy(node.plane, dir);
+  try {
+    agent = await node.startAgent({ kubeconfig: proxy.kubeconfig });
+    await add('before');
+    await add('dead');
+    const dead = living.get('dead') ?? [];
+    const copy = await node.plane.backUpStore();
+    await remove('dead');
+    await add('after');
+    const after = living.get('after') ?? [];
+    // The node cannot put anything right before that is over.
+    proxy.setFault(({ method, path }) =>
+      method !== 'GET' && path.includes('/ipallocations') ? { status: 503 } : 'none',
+    );
+    await node.plane.restoreStore(copy, { restartApiserver: true });
+    const findings = [
+      ...after.map((address) => `2 NoAllocation ${allocationName(parseAddress(address))}`),
+      ...dead.map((address) => `3 NoSandbox ${allocationName(parseAddress(address))}`),
+    ];
+    await vi.waitFor(async () => expect((await findingsNow()).sort()).toEqual(findings.sort()), {
+      timeout: 60_000,
+      interval: 500,
+    });
+    proxy.setFault(() => 'none');
+    await wholeBook();
+    await cleanCheck();
+  } finally {
+    await agent.kill();
+    await proxy.stop();
+    await rm(dir, { recursive: true, force: true });
+  }
 });
 
 // Not where the agent is started again with the rest, or the apiserver tells its watches that they are too old: the
@@ -320,9 +360,12 @@ async function wholeBook(): Promise<void> {
 /** Where lists tell the truth. No controller writes a status here. */
 async function cleanCheck(): Promise<void> {
   await eventually('a check that finds nothing', async () => {
-    const found = gist(await checkNode({ client })).filter((line) => !line.startsWith('9 NoStatus'));
-    return found.length === 0 ? true : undefined;
+    return (await findingsNow()).length === 0 ? true : undefined;
   });
+}
+
+async function findingsNow(): Promise<string[]> {
+  return gist(await checkNode({ client })).filter((line) => !line.startsWith('9 NoStatus'));
 }
 
 async function subnetsOfNode(): Promise<NodeSubnet[]> {

@@ -11,6 +11,7 @@ import {
 } from '../../net/index.ts';
 import { isResting } from '../release.ts';
 import { isExclusive, reservedRanges } from '../subnets.ts';
+import { keptBackAs } from '../uses.ts';
 import { findingOn, judgedAllocations } from './allocations.ts';
 import { unreadableNames, type AuditedAllocation, type Book } from './book.ts';
 import type { Finding } from './finding.ts';
@@ -41,10 +42,13 @@ export function auditAddresses(book: Book): Finding[] {
     if (isResting(allocation)) return [];
     const { nodeName, attachment, spec } = allocation;
     if (nodeName !== undefined && nodes.has(nodeName)) {
-      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address), pools.get(spec.pool));
+      const pool = pools.get(spec.pool);
+      const wrong = wrongSubnet(allocation, nodeName, index.holding(spec.address), pool);
       if (wrong.length > 0) return wrong;
       const owner = nodeOf.get(formatAddress(spec.address));
       if (owner !== undefined && attachment !== undefined) return [addressOfANode(allocation, owner)];
+      const kept = keptBack(allocation, pool);
+      if (kept.length > 0) return kept;
       return reserved(allocation, reservedOf.get(spec.pool));
     }
     if (attachment === undefined) {
@@ -139,6 +143,24 @@ function addressOfANode(allocation: AuditedAllocation, owner: string): Finding {
       `IPAllocation ${name} has the address of node ${owner}: two machines answer for it. Start its pod anew, and put ` +
       `the addresses of nodes into spec.reserved of IPPool ${allocation.spec.pool}`,
   });
+}
+
+/** What a person holds may be the router: nobody was handed it. */
+function keptBack(allocation: AuditedAllocation, pool: IPPool | undefined): Finding[] {
+  const { address } = allocation.spec;
+  const role = pool === undefined ? undefined : keptBackAs(address, pool);
+  if (allocation.attachment === undefined || role === undefined) return [];
+  return [
+    findingOn(allocation, {
+      invariant: 5,
+      severity: 'critical',
+      reason: 'NeverHandedOut',
+      message:
+        `IPAllocation ${allocation.metadata.name} of node ${allocation.nodeName ?? 'none'} is the ${role} of its ` +
+        `network by IPPool ${allocation.spec.pool}, which is never handed out. Start its pod anew; if no pod has it, ` +
+        'delete the object',
+    }),
+  ];
 }
 
 /** What a person holds may be reserved: nobody was handed it. */

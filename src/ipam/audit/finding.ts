@@ -51,6 +51,7 @@ export type FindingReason =
   | 'SubnetOfAnotherPool'
   | 'AddressOfTheNode'
   | 'AddressOfANode'
+  | 'NeverHandedOut'
   | 'Reserved'
   | 'NoNode'
   | 'PoolGone'
