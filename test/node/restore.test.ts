@@ -40,6 +40,7 @@ let isApiserverStale = false;
 vi.setConfig({ testTimeout: 120_000 });
 
 const POOL = 'restored';
+const BRIDGED = 'restored-bridged';
 interface Restore extends RestoreOptions {
   readonly what: string;
   readonly restartAgent: boolean;
@@ -127,6 +128,38 @@ describe.each(RESTORES)('etcd back at an older snapshot, $what', (restore) => {
     await ping('last', UPLINK.addresses[0]);
     await wholeBook();
     if (!isApiserverStale) await cleanCheck();
+  });
+
+  test('gives nobody the address that a container of another plugin has', async () => {
+    const ipam = { type: 'weft-ipam', pool: BRIDGED };
+    const config = { cniVersion: '1.0.0', name: 'bridged', type: 'bridge', ipam };
+    await node.apply(
+      pool(BRIDGED, {
+        use: 'Bridge',
+        cidrs: ['10.19.0.0/24'],
+        nodeSubnetPrefixLength: { ipv4: 29 },
+        reuseDelaySeconds: 1,
+      }),
+    );
+    const copy = await node.plane.backUpStore();
+    const draw = async (containerID: string): Promise<string | undefined> => {
+      const netns = await node.makeSandbox(containerID);
+      sandboxes.add(containerID);
+      const { answer } = await node.cni({ command: 'ADD', containerID, netns, config });
+      const address = answer?.ips?.[0]?.address;
+      // What the plugin would do then.
+      if (address !== undefined) await ip('-n', containerID, 'address', 'add', address, 'dev', 'lo');
+      return address;
+    };
+    const before = await draw('bridged');
+    expect(before).toMatch(/^10\.19\.0\./);
+    await backTo(copy, restore);
+    const drawn: (string | undefined)[] = [];
+    // More than there are.
+    for (let i = 0; i < 6; i++) drawn.push(await draw(`beside-${i}`));
+    const given = drawn.filter((address) => address !== undefined);
+    expect(given.length).toBeGreaterThan(0);
+    expect(new Set([before, ...given]).size).toBe(given.length + 1);
   });
 
   test('gives a node the subnets back that it claimed after the snapshot, and no other can claim them', async () => {
