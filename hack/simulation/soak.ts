@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { allocationName, IP_ALLOCATION, NODE_SUBNET, NodeSubnet } from '../../src/api/index.ts';
+import { allocationName, IP_ALLOCATION, IPAllocation, NODE_SUBNET, NodeSubnet } from '../../src/api/index.ts';
 import {
   AddressTakenError,
   ClaimDeadlineError,
@@ -187,6 +187,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     { name: 'node deleted and its machine gone', weight: 0.3, mayFail: [], run: removeNode },
     { name: 'Node made anew, its pods running', weight: 0.3, mayFail: [], run: recreateNode },
     { name: 'Node made anew, another machine', weight: 0.6, mayFail: [], run: replaceNode },
+    { name: 'Node away until all it held was freed', weight: 0.3, mayFail: AWAY, run: outlastQuarantine },
     { name: 'pool edited', weight: 0.6, mayFail: [], run: editPool },
     { name: 'pool deleted in use and made again', weight: 0.3, mayFail: AWAY, run: remakePool },
     { name: 'namespace labelled', weight: 0.8, mayFail: [], run: labelNamespace },
@@ -467,6 +468,32 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     });
   }
 
+  /** The machine is off for longer than the quarantine. Another one comes under its name. */
+  async function outlastQuarantine({ node, random: draw }: SoakTurn): Promise<Outcome> {
+    return exclusively(node, async () => {
+      const { nodeName } = node.machine;
+      const at = nodes.indexOf(node);
+      if (at < 0 || nodes.length < 3) return 'left out';
+      // Nothing is asked of it meanwhile.
+      nodes.splice(at, 1);
+      await machineEnds(node);
+      await cluster.deleteNode(nodeName);
+      const isFreed = await seen(async () => !(await holdsSomething(nodeName)));
+      await cluster.createNode(nodeName);
+      Object.assign(node, startAgent(node, draw));
+      nodes.push(node);
+      await node.agent.serving;
+      return isFreed ? 'done' : 'failed';
+    });
+  }
+
+  async function holdsSomething(nodeName: string): Promise<boolean> {
+    if ((await subnets()).some(({ spec }) => spec.nodeName === nodeName)) return true;
+    const fieldSelector = `spec.nodeName=${nodeName}`;
+    const { items } = await listAll(cluster.client, { path: pathOf(IP_ALLOCATION), fieldSelector });
+    return items.some((item) => IPAllocation.parse(item).spec.attachment !== undefined);
+  }
+
   async function recreateNode({ node, random: draw }: SoakTurn): Promise<Outcome> {
     return exclusively(node, async () => {
       if (!nodes.includes(node)) return 'left out';
@@ -651,12 +678,14 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
 
   /**
    * Waits for it, also while the apiserver is away, and not for ever: the book at the end says what has not come.
+   * Answers whether it has.
    */
-  async function seen(look: () => Promise<boolean>): Promise<void> {
+  async function seen(look: () => Promise<boolean>): Promise<boolean> {
     for (let i = 0; i < 600; i++) {
-      if (await unlessAway(look(), false)) return;
+      if (await unlessAway(look(), false)) return true;
       await sleep(100);
     }
+    return false;
   }
 
   /** Two of these on one node would be two machines of one name. */

@@ -202,7 +202,8 @@ async function soakedBeside(
   try {
     expect(history.violations).toEqual([]);
     // What was never done has shown nothing.
-    expect([...tallies].filter(([, tally]) => tally.done === 0)).toEqual([]);
+    const hardlyDone = [...tallies].filter(([, tally]) => tally.done < leastDone(tally));
+    expect(hardlyDone).toEqual([]);
     expect(history.wirings).toBeGreaterThan(OPERATIONS / 6);
     await writeFirst(poolHistory);
     await settled(nodes, history);
@@ -223,6 +224,9 @@ async function soakedBeside(
 }
 
 const begun = (tally: Tally): number => tally.done + tally.failed + tally['left out'];
+
+/** Far below what any seed does, since much is begun on a node that is cut off, full or empty. */
+const leastDone = (tally: Tally): number => (begun(tally) < 100 ? 1 : begun(tally) / 10);
 
 async function writeFirst(poolHistory: PoolHistory): Promise<void> {
   for (const { name, spec } of POOLS) await poolHistory.write(name, spec, () => applyPool(name, spec));
