@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
+import { ClaimerUnknownError } from '../../src/agent/claimers.ts';
 import { allocationName, IP_ALLOCATION, IPAllocation, NODE_SUBNET, NodeSubnet } from '../../src/api/index.ts';
 import {
   AddressTakenError,
@@ -161,8 +162,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     { name: 'DEL twice', weight: 5, mayFail: DEL_FAILS, run: (turn) => del(turn, 2) },
     { name: 'DEL before ADD ends', weight: 4, mayFail: DEL_FAILS, run: overtake },
     { name: 'sandbox vanishes', weight: 3, mayFail: [], run: vanish },
-    // Its DEL may be on the way.
-    { name: 'ADD again', weight: 4, mayFail: [...NAMED_ADD_FAILS, SupersededError], run: addAgain },
+    { name: 'ADD again', weight: 4, mayFail: LATE_ADD_FAILS, run: addAgain },
     { name: 'agent killed', weight: 2, mayFail: [], run: restart },
     {
       name: 'answers lost for a while',
@@ -211,6 +211,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       const outcome = await judged(`${operation.name} on ${node.machine.nodeName}`, operation.mayFail, work);
       const tally = tallies.get(operation.name);
       if (tally !== undefined) tally[outcome]++;
+      if (outcome !== 'done') await sleep(BACK_OFF_MS);
     }
   }
 
@@ -477,12 +478,14 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       // Nothing is asked of it meanwhile.
       nodes.splice(at, 1);
       await machineEnds(node);
+      const hasHeld = await unlessAway(holdsSomething(nodeName), false);
       await cluster.deleteNode(nodeName);
       const isFreed = await seen(async () => !(await holdsSomething(nodeName)));
       await cluster.createNode(nodeName);
       Object.assign(node, startAgent(node, draw));
       nodes.push(node);
       await node.agent.serving;
+      if (!hasHeld) return 'left out';
       return isFreed ? 'done' : 'failed';
     });
   }
@@ -718,6 +721,8 @@ const AT_ONCE = 16;
 /** Of two who claim a range that somebody deleted, each has found out about the other by then. */
 const CONTESTED_MS = 15_000;
 const MOST_PODS = 14;
+/** As kubelets wait: else most of it would be over while the pool that has the most addresses is being made again. */
+const BACK_OFF_MS = 300;
 
 interface RunningNode extends SoakNode {
   agent: SimulatedAgent;
@@ -763,7 +768,10 @@ const NAMED_ADD_FAILS: readonly ErrorKind[] = [
   ...[IsolatedPoolFullError, AddressTakenError, FixedAddressError],
 ];
 
-/** Of those kinds, or the words for one of them. */
+/** Its DEL may be on the way, or its pod be gone. */
+const LATE_ADD_FAILS: readonly ErrorKind[] = [...NAMED_ADD_FAILS, SupersededError, ClaimerUnknownError];
+
+/** Of those kinds, or caused by one of them. */
 function isOneOf(kinds: readonly ErrorKind[], error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   return kinds.some((kind) => error instanceof kind) || isOneOf(kinds, error.cause);
