@@ -74,6 +74,15 @@ export interface SimulatedAgent {
   snapshot(): string;
 }
 
+/** Nobody hears an answer of it any more. */
+export class AgentKilledError extends Error {
+  override name = 'AgentKilledError' as const;
+
+  constructor() {
+    super('the simulated agent was killed');
+  }
+}
+
 export interface SimulatedAgentParts {
   readonly machine: Machine;
   readonly client: KubeClient;
@@ -253,7 +262,7 @@ export function startSimulatedAgent(parts: SimulatedAgentParts): SimulatedAgent 
     },
     released: () => releases.settled(),
     kill() {
-      end.abort(new Error('the simulated agent was killed'));
+      end.abort(new AgentKilledError());
       releases.stop();
       void caches.stop();
     },

@@ -36,19 +36,15 @@ export interface PodMaker {
 /** The pods with names of a soak. */
 export interface NamedPods {
   /** Makes one that is not there, bound to the node; undefined where all are. */
-  make(nodeName: string): Promise<NamedPod | undefined>;
+  make(nodeName: string, random: () => number): Promise<NamedPod | undefined>;
   /** It has no sandbox any more: it may be made again, on any node. */
   end(pod: NamedPod): Promise<void>;
 }
 
-export function createNamedPods(
-  maker: PodMaker,
-  identities: readonly PodIdentity[],
-  random: () => number,
-): NamedPods {
+export function createNamedPods(maker: PodMaker, identities: readonly PodIdentity[]): NamedPods {
   const idle = [...identities];
   return {
-    async make(nodeName) {
+    async make(nodeName, random) {
       const [identity] = idle.splice(Math.floor(random() * idle.length), 1);
       if (identity === undefined) return undefined;
       try {

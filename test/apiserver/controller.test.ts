@@ -312,7 +312,8 @@ describe('pools', () => {
         expect(await eventsOf(`ippool/around-${family}`)).toMatch(/Warning\s+Overlapping/);
       }, soon);
       // For the agents, who see no Node but their own (test/node/pools.test.ts).
-      const inside = async () => (await getPool(`around-${family}`))?.status?.nodeAddresses?.map(formatAddress);
+      const inside = async () =>
+        (await getPool(`around-${family}`))?.status?.nodeAddresses?.map(formatAddress);
       expect(await inside()).toEqual([address]);
       await mustSucceed(apiserver().kubectl(['delete', 'node', 'inside']));
       await vi.waitFor(async () => expect(await inside()).toBeUndefined(), soon);

@@ -60,6 +60,44 @@ export function addressTests(stage: () => Stage): void {
     });
   });
 
+  it('are those of the sandbox that lives in the status of a pod that got a second one (F26)', async () => {
+    const { cluster, eventually, allocations, pods } = stage();
+    await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(pod('twice', 'default', { app: 'twice' })));
+    await cluster.kubectl(['wait', 'pod', 'twice', '--for=condition=Ready', '--timeout=90s']);
+    const [before] = await pods('app=twice');
+    if (before === undefined) throw new Error('there is no pod');
+    const own = async () => (await allocations()).filter(({ spec }) => spec.pod?.uid === before.metadata.uid);
+    const first = await sandboxOf(stage(), before);
+    expect((await own()).map(({ spec }) => spec.attachment?.containerID)).toEqual([first, first]);
+
+    // Its containers run on; the kubelet makes the pod another sandbox.
+    const kill = ['tasks', 'kill', '--signal', 'SIGKILL', first];
+    await cluster.execOnNode(before.spec.nodeName ?? '', ['ctr', '--namespace', 'k8s.io', ...kill]);
+    await eventually(
+      'the pod is the same, and its addresses are those of its other sandbox',
+      async () => {
+        const living = (await own()).filter(isHeld);
+        const [second, ...others] = new Set(living.map(({ spec }) => spec.attachment?.containerID));
+        expect(second).toBeDefined();
+        expect(second).not.toBe(first);
+        expect(others).toEqual([]);
+        const [now] = (await pods('app=twice')).filter(isReady);
+        expect(now?.metadata.uid).toBe(before.metadata.uid);
+        expect(addressesOf(now).sort()).toEqual(living.map(({ spec }) => formatAddress(spec.address)).sort());
+        expect(living).toHaveLength(2);
+      },
+      120,
+    );
+    await eventually('those of the first have rested and are free', async () => {
+      const containers = (await own()).map(({ spec }) => spec.attachment?.containerID);
+      expect(containers).toHaveLength(2);
+      expect(containers).not.toContain(first);
+    });
+    await eventually('links, sandboxes and allocations agree', () => expectAgreement(stage()));
+    expect((await checkCluster(stage())).findings).toEqual([]);
+    await cluster.kubectl(['delete', 'pod', 'twice']);
+  });
+
   it('releases them when the Deployment goes, and deletes them after the delay', async () => {
     const { cluster, eventually, allocations, pods } = stage();
     await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(deployment('short-lived', 3)));

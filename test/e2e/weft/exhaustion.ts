@@ -13,7 +13,10 @@ const RESERVED = ['10.244.171.2', '10.244.171.6'];
 const REUSE_DELAY_SECONDS = 12;
 
 const Event = z.object({
-  involvedObject: z.object({ kind: z.string().default(''), name: z.string().default('') }),
+  involvedObject: z.object({
+    name: z.string().default(''),
+    uid: z.string().default(''),
+  }),
   reason: z.string().default(''),
   message: z.string().default(''),
 });
@@ -30,25 +33,34 @@ export function exhaustionTests(stage: () => Stage): void {
 
     const ends = ['ends-0', 'ends-1'];
     const stays = Array.from({ length: USABLE - ends.length }, (_, i) => `stays-${i}`);
-    const first = [...ends.map(thatEnds), ...stays.map((name) => onNode(name))];
-    await eventually('the pods are taken', () =>
-      cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(first))),
+    const names = [...ends, ...stays];
+    const manifests = [...ends.map(thatEnds), ...stays.map((name) => onNode(name))];
+    // The last one is to fill it.
+    await eventually('the first pods are taken', () =>
+      cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(manifests.slice(0, -1)))),
     );
     const ready = async () =>
       (await pods('', NAME))
         .filter(isReady)
         .map(({ metadata }) => metadata.name)
         .sort();
-    await eventually('as many run as there are addresses', async () =>
-      expect(await ready()).toEqual([...ends, ...stays].sort()),
+    await eventually('all but one of its addresses are in use', async () =>
+      expect(await ready()).toEqual(names.slice(0, -1).sort()),
     );
-    await eventually('conditions and Events say that it is full', async () => {
+    await eventually('condition and Event say that few are left, and nothing that none is', async () => {
+      expect(await conditions(stage())).toMatchObject({ NearlyExhausted: 'True', Exhausted: 'False' });
+      const reasons = await told(stage());
+      expect(reasons).toContain('NearlyExhausted');
+      expect(reasons).not.toContain('Exhausted');
+    });
+
+    await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(list(manifests.slice(-1))));
+    await eventually('as many run as there are addresses', async () =>
+      expect(await ready()).toEqual([...names].sort()),
+    );
+    await eventually('condition and Event say that it is full', async () => {
       expect(await conditions(stage())).toMatchObject({ NearlyExhausted: 'True', Exhausted: 'True' });
-      const told = (await events(stage(), 'default')).filter(
-        ({ involvedObject }) => involvedObject.kind === 'IPPool' && involvedObject.name === NAME,
-      );
-      const reasons = told.map(({ reason }) => reason);
-      expect(reasons).toEqual(expect.arrayContaining(['NearlyExhausted', 'Exhausted']));
+      expect(await told(stage())).toContain('Exhausted');
     });
 
     const waits = ['waits-0', 'waits-1', 'waits-2'];
@@ -130,6 +142,13 @@ function thatEnds(name: string): object {
 async function conditions({ pool: read }: Stage): Promise<Record<string, string>> {
   const found = (await read(NAME)).status?.conditions ?? [];
   return Object.fromEntries(found.map(({ type, status }) => [type, status]));
+}
+
+/** The reasons of the Events on the pool: on this one, not on an earlier one of its name. */
+async function told(stage: Stage): Promise<string[]> {
+  const { uid } = (await stage.pool(NAME)).metadata;
+  const found = await events(stage, 'default');
+  return found.filter(({ involvedObject }) => involvedObject.uid === uid).map(({ reason }) => reason);
 }
 
 async function exhaustionOf(stage: Stage, name: string): Promise<string[]> {
