@@ -31,7 +31,7 @@ import {
   type Log,
   type Node,
 } from '../kube/index.ts';
-import { formatAddress } from '../net/index.ts';
+import { cidrHasAddress, cidrsOverlap, formatAddress, type CIDR } from '../net/index.ts';
 import type { Settings } from '../settings.ts';
 import { indexedAllocation, statefulSetKey, type IndexedAllocation } from './allocation-index.ts';
 import { createAudit, type Audit } from './audit.ts';
@@ -239,6 +239,13 @@ function wakeOnChange(
   const wakeAllPools = () => {
     for (const name of caches.pools.keys()) pools.addAfter(name, GATHER_SUBNETS_MS);
   };
+  /** Also the pools in whose ranges it lies: what others have there is not free. */
+  const wakePools = (named: string, liesIn: (cidr: CIDR) => boolean, afterMs: number) => {
+    pools.addAfter(named, afterMs);
+    for (const { metadata, spec } of caches.pools.list()) {
+      if (metadata.name !== named && spec.cidrs.some(liesIn)) pools.addAfter(metadata.name, afterMs);
+    }
+  };
   const wakeIfGone = (nodeName: string | undefined) => {
     if (nodeName !== undefined && !caches.nodes.has(nodeName)) nodes.addAfter(nodeName, GATHER_SUBNETS_MS);
   };
@@ -251,14 +258,16 @@ function wakeOnChange(
     caches.subnets.onChange(({ before, after }) => {
       for (const subnet of [before, after]) {
         if (subnet === undefined) continue;
-        pools.addAfter(subnet.spec.pool, GATHER_SUBNETS_MS);
+        const { cidr, pool } = subnet.spec;
+        wakePools(pool, (its) => cidrsOverlap(its, cidr), GATHER_SUBNETS_MS);
         wakeIfGone(subnet.spec.nodeName);
       }
     }),
     caches.allocations.onChange(({ before, after }) => {
       for (const allocation of [before, after]) {
         if (allocation === undefined) continue;
-        pools.addAfter(allocation.spec.pool, GATHER_ALLOCATIONS_MS);
+        const { address, pool } = allocation.spec;
+        wakePools(pool, (its) => cidrHasAddress(its, address), GATHER_ALLOCATIONS_MS);
         wakeIfGone(allocation.nodeName);
       }
       const statefulSet = after === undefined ? undefined : statefulSetKey(after);

@@ -241,6 +241,24 @@ describe('pools', () => {
     }, soon);
   });
 
+  it('count what another has in their range, as long as it is there', async () => {
+    startController('one');
+    await makeNode('a');
+    await makePool('pods', ['10.34.0.0/24']);
+    await makePool('younger', ['10.34.0.0/26', '10.35.0.0/24']);
+    const counted = (free: object) =>
+      vi.waitFor(async () => expect((await getPool('pods'))?.status?.ipv4).toMatchObject(free), soon);
+    await counted({ freeSubnets: '4', reserved: '4' });
+    const left = await claimSubnet('younger', '10.34.0.0/26', 'a');
+    await counted({ freeSubnets: '3', reserved: '67' });
+    await mustSucceed(apiserver().kubectl(['delete', 'nodesubnet', left.metadata.name]));
+    await counted({ freeSubnets: '4', reserved: '4' });
+    await claimAddress('younger', '10.34.0.7', 'a');
+    await counted({ free: '251' });
+    await mustSucceed(apiserver().kubectl(['delete', 'ipallocation', '10.34.0.7']));
+    await counted({ free: '252' });
+  });
+
   it('that overlap an older one say so, and an Event does', async () => {
     startController('one');
     await makePool('older', ['10.21.0.0/16']);
