@@ -3,7 +3,6 @@ import { PARTIAL_METADATA, type KubeClient } from './client.ts';
 import { GoneError, NotFoundError, ServerError } from './errors.ts';
 import { listEach, type Listed } from './list.ts';
 import { compareRevisions, identityOf, type Identity } from './objects.ts';
-import { listStreamed } from './streamed-list.ts';
 import { createOverlay, type Entry } from './overlay.ts';
 import { createTimeline } from './timeline.ts';
 import { readWatch } from './watch.ts';
@@ -89,8 +88,6 @@ export interface InformerSource<T> {
   readonly labelSelector?: string;
   /** Metadata instead of whole objects. */
   readonly metadataOnly?: boolean;
-  /** There may be a hundred thousand of them: lists come as a stream (streamed-list.ts). */
-  readonly isLarge?: boolean;
   /** Reads an object; what it throws makes the object unreadable. */
   readonly parse: (object: unknown) => T;
   /** What the field selector selects: an own update, or a look at etcd, may take an object out of it. Default: all. */
@@ -315,15 +312,15 @@ export function startInformer<T>(parts: InformerParts, source: InformerSource<T>
 
   /** The old cache stays in use until the new list is complete. */
   async function relist(signal: AbortSignal): Promise<void> {
-    const request = {
-      ...selected,
-      ...{ pageSize: PAGE_SIZE, idleTimeoutMs, signal },
-      ...(revision === undefined ? {} : { notOlderThan: revision }),
-    };
-    const listed =
-      source.isLarge === true
-        ? await listStreamed({ client, clock, random }, request, entryOf)
-        : await listEach(client, request, entryOf);
+    const listed = await listEach(
+      client,
+      {
+        ...selected,
+        ...{ pageSize: PAGE_SIZE, signal },
+        ...(revision === undefined ? {} : { notOlderThan: revision }),
+      },
+      entryOf,
+    );
     signal.throwIfAborted();
     listedAtMs = clock.nowMs();
     timeline.listed(listed.resourceVersion);

@@ -116,9 +116,5 @@ export function watchAllAllocations<T>(
   parts: InformerParts,
   keep: (allocation: IPAllocation) => T,
 ): Informer<T> {
-  return startInformer(parts, {
-    path: PATH,
-    isLarge: true,
-    parse: (object) => keep(IPAllocation.parse(object)),
-  });
+  return startInformer(parts, { path: PATH, parse: (object) => keep(IPAllocation.parse(object)) });
 }

@@ -15,10 +15,8 @@ export interface WatchRequest {
   readonly labelSelector?: string;
   /** Metadata instead of whole objects. */
   readonly metadataOnly?: boolean;
-  /** The revision that the reader has; events after it are delivered. With `initialEvents`: what they must be as new as. */
-  readonly resourceVersion?: string;
-  /** All that is there comes first, as ADDED, until `onInitialEnd`. */
-  readonly initialEvents?: boolean;
+  /** The revision that the reader has; events after it are delivered. */
+  readonly resourceVersion: string;
   /** A watch that delivers nothing for so long, not even a bookmark, is taken for broken. */
   readonly idleTimeoutMs: number;
   readonly signal: AbortSignal;
@@ -30,8 +28,6 @@ export interface WatchReader {
   onEvent(event: WatchEvent): void;
   /** Everything up to this revision has been delivered. Called after each event, too. */
   onRevision(resourceVersion: string): void;
-  /** Everything that is there at this revision has been delivered. */
-  onInitialEnd?(resourceVersion: string): void;
 }
 
 /** The watch delivered nothing for longer than it may. */
@@ -66,9 +62,6 @@ export async function readWatch(
         watch: true,
         allowWatchBookmarks: true,
         resourceVersion: request.resourceVersion,
-        ...(request.initialEvents === true
-          ? { sendInitialEvents: true, resourceVersionMatch: 'NotOlderThan' }
-          : {}),
         fieldSelector: request.fieldSelector,
         labelSelector: request.labelSelector,
         timeoutSeconds: Math.round(300 + random() * 300),
@@ -106,12 +99,7 @@ const Line = z.discriminatedUnion('type', [
   z.object({ type: z.enum(['ADDED', 'MODIFIED', 'DELETED']), object: z.unknown() }),
   z.object({
     type: z.literal('BOOKMARK'),
-    object: z.object({
-      metadata: z.object({
-        resourceVersion: z.string(),
-        annotations: z.record(z.string(), z.string()).optional(),
-      }),
-    }),
+    object: z.object({ metadata: z.object({ resourceVersion: z.string() }) }),
   }),
   z.object({ type: z.literal('ERROR'), object: z.looseObject({ code: z.number().optional() }) }),
 ]);
@@ -119,11 +107,8 @@ const Line = z.discriminatedUnion('type', [
 function deliver(line: unknown, path: string, reader: WatchReader): void {
   const event = Line.parse(line);
   switch (event.type) {
-    case 'BOOKMARK': {
-      const { resourceVersion, annotations } = event.object.metadata;
-      if (annotations?.['k8s.io/initial-events-end'] === 'true') reader.onInitialEnd?.(resourceVersion);
-      return reader.onRevision(resourceVersion);
-    }
+    case 'BOOKMARK':
+      return reader.onRevision(event.object.metadata.resourceVersion);
     case 'ERROR':
       throw errorOfAnswer(`GET ${path} (watch)`, {
         statusCode: event.object.code ?? 500,
