@@ -90,14 +90,18 @@ export async function auditNode(parts: NodeAuditParts, signal: AbortSignal): Pro
 
 /** The IPAllocations of addresses that living sandboxes have and that are not this node's by the book. */
 async function strangersOf(
-  { sandboxes, inFlight }: NodeSnapshot,
+  { sandboxes, strays, inFlight }: NodeSnapshot,
   { allocations, store }: NodeAuditParts,
   signal: AbortSignal,
 ): Promise<IPAllocation[]> {
-  const names = sandboxes
+  const names = [
     // Of what is under way nothing is judged.
-    .filter((sandbox) => !inFlight.includes(attachmentID(sandbox)))
-    .flatMap(({ addresses }) => addresses.map(allocationName))
+    ...sandboxes
+      .filter((sandbox) => !inFlight.includes(attachmentID(sandbox)))
+      .flatMap(({ addresses }) => addresses),
+    ...strays.map(({ address }) => address),
+  ]
+    .map(allocationName)
     .filter((name) => !allocations.has(name));
   const found: IPAllocation[] = [];
   for (const name of names) {

@@ -109,8 +109,12 @@ export function watchObjects(given: InformerParts, nodeName: string): AgentCache
     subnets,
     subnetsOfNode: () => [...namedForNode.values()],
     isNodeAddress(address, { status }) {
-      const known = [...(currentNode()?.addresses ?? []), ...(status?.nodeAddresses ?? [])];
-      return nextHops.has(address) || known.some((one) => sameAddress(one, address));
+      const isIt = (one: IPAddress) => sameAddress(one, address);
+      return (
+        nextHops.has(address) ||
+        currentNode()?.addresses.some(isIt) === true ||
+        status?.nodeAddresses?.some(isIt) === true
+      );
     },
     allocations: {
       has: allocations.has,

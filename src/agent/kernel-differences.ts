@@ -145,7 +145,7 @@ function routeDifferences({ host, state }: DifferencesInput): Partial<KernelDiff
   return {
     missing: [...unresolved, ...add.map((route) => routeText(route, names))],
     extra: remove.map((route) => routeText(route, names)),
-    diverting: divertingRoutes(state.routes, others).map((route) => routeText(route, names)),
+    diverting: divertingRoutes(desired, others).map((route) => routeText(route, names)),
   };
 }
 

@@ -198,7 +198,8 @@ export function createAgentMetrics(clock: Pick<Clock, 'nowMs'>): AgentMetrics {
       name: 'weft_node_findings',
       help:
         'What the audit of this node found, by invariant: sandboxes without their IPAllocation, IPAllocations without ' +
-        "their sandbox, what the kernel lacks or has too much of. Above 0: neither sweep nor sync could mend it; the Node's " +
+        'their sandbox, addresses in namespaces that nothing tells of, what the kernel lacks or has too much of, routes of ' +
+        "others that take packets for other nodes' pods. Above 0: neither sweep nor sync could mend it; the Node's " +
         'condition WeftConsistent and Events say what. 0 also until it has looked for as long as the grace.',
       labels: ['invariant'],
     },

@@ -112,7 +112,7 @@ export interface AgentParts {
   readonly ages: AttachmentAges;
   readonly wired: WiredAddresses;
   readonly lost: LostAllocations;
-  readonly strays: Pick<StrayAddresses, 'has' | 'addresses'>;
+  readonly strays: Pick<StrayAddresses, 'has' | 'values'>;
   readonly settings: {
     readonly addDeadlineMs: number;
     readonly subnetWaitMs: number;

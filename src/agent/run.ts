@@ -20,6 +20,7 @@ import {
   isResting,
   NodeSnapshot,
   ownSubnets,
+  poolOfAddress,
   type Clock,
   type Random,
 } from '../ipam/index.ts';
@@ -59,7 +60,7 @@ import {
   watchServiceCIDRs,
 } from '../kube/index.ts';
 import { serveMetrics } from '../metrics/index.ts';
-import { formatCIDR, sameAddress } from '../net/index.ts';
+import { cidrHasAddress, formatCIDR, sameAddress } from '../net/index.ts';
 import { createAdd } from './add.ts';
 import { createAddressAdd } from './address-add.ts';
 import { createAddressCheck } from './address-check.ts';
@@ -102,7 +103,7 @@ import { whenChanged } from './when-changed.ts';
 import { createWiredAddresses } from './wired-addresses.ts';
 import { createStatus } from './status.ts';
 import type { StepObserver } from './steps.ts';
-import { createStrayAddresses } from './stray-addresses.ts';
+import { addressesIn, createStrayAddresses } from './stray-addresses.ts';
 import { createSubnetCare } from './subnet-care.ts';
 import { attachmentsOf, createSweep } from './sweep.ts';
 import { startNodeSync } from './sync.ts';
@@ -278,10 +279,18 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
   });
   caches.allocations.feed.onChange(({ before, after }) => lost.changed(before, after));
   const strays = createStrayAddresses({
-    ownNamespace,
     namespacePaths: () => podNamespacePaths(caches.allocations.values()),
-    subnets: () => [...caches.subnetsOfNode().map(({ spec }) => spec.cidr), ...markedSubnets(host)],
-    isKnown: (name) => caches.allocations.has(name) || wired.has(name) || lost.has(name),
+    lookInto: (path) => addressesIn(ownNamespace, path),
+    drawable() {
+      const own = [...caches.subnetsOfNode().map(({ spec }) => spec.cidr), ...markedSubnets(host)];
+      return (address) =>
+        own.some((cidr) => cidrHasAddress(cidr, address)) &&
+        poolOfAddress(address, caches.pools.list(), caches.subnets.list())?.pool?.spec.use !== 'Pods';
+    },
+    allocation: caches.allocations.get,
+    isTold: (name) => wired.has(name) || lost.has(name),
+    bootID,
+    log,
   });
   /** In use, or resting, whether or not an object says so. */
   const inUseAnyhow = {
@@ -298,7 +307,7 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
     addressesInUse: () => [
       ...findPodLinks(host).flatMap(({ attachment }) => Object.values(attachment?.addresses ?? {})),
       ...lost.addresses(),
-      ...strays.addresses(),
+      ...strays.values().map(({ address }) => address),
       ...[...caches.allocations.values()].filter((one) => !isResting(one)).map(({ spec }) => spec.address),
     ],
     allocations: () => caches.allocations.values(),
@@ -612,8 +621,8 @@ export async function runAgent(flags: AgentFlags, environment: AgentEnvironment)
       () => undefined,
       async () => {
         log.debug(await sweep(), 'swept');
-        await strays.readAgain();
         await askForOneOfOurs(signal);
+        await strays.readAgain();
       },
       { everyMs: settings.sweepMs, clock, log, signal },
     ),

@@ -67,7 +67,7 @@ export function createSnapshot(parts: AgentParts, facts: SnapshotFacts): () => P
       sandboxes,
       inFlight,
       namespaces: namespacesOfOthers(parts, facts),
-      strays: parts.strays.addresses(),
+      strays: [...parts.strays.values()],
       kernel: {
         missing: [...kernel.missing],
         extra: [...kernel.extra, ...halfMade.map(({ link }) => `half-made link ${link.name}`)],

@@ -14,7 +14,7 @@ export const SUBNET_HOLD_ANNOTATION = `${GROUP}/subnet-claims-held`;
 
 /** Annotation on each CRD: the revision of the schema. Processes refuse to start under an older one. */
 export const SCHEMA_REVISION_ANNOTATION = `${GROUP}/schema-revision`;
-export const SCHEMA_REVISION = 4;
+export const SCHEMA_REVISION = 5;
 
 /** What the apiserver needs to know to address a kind. All kinds are cluster-scoped. */
 export interface Resource {

@@ -253,7 +253,11 @@ function wakeOnChange(
     caches.pools.onChange(({ key, before, after }) => {
       pools.add(key);
       // Whether one pool overlaps another is shown on the other, too. Statuses come often and say nothing of it.
-      if (before?.metadata.generation !== after?.metadata.generation) wakeAllPools();
+      // One that was made anew begins with the generation that the one before it may have had.
+      const isSame =
+        before?.metadata.uid === after?.metadata.uid &&
+        before?.metadata.generation === after?.metadata.generation;
+      if (!isSame) wakeAllPools();
     }),
     caches.subnets.onChange(({ before, after }) => {
       for (const subnet of [before, after]) {

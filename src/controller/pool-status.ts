@@ -12,6 +12,7 @@ import {
   isDrained,
   isExclusive,
   poolUsage,
+  reservedRanges,
   servingCIDRs,
   summarizeFindings,
   whyNotServing,
@@ -77,13 +78,15 @@ export function poolStatus(given: PoolFacts, now: Date): IPPoolStatus {
 /** What agents must know of nodes (IPPoolStatus.nodeAddresses), always in the same order. */
 function nodesInside({ pool, nodeAddresses }: PoolFacts): IPAddress[] {
   const { cidrs, use } = pool.spec;
-  const inside = cidrs.flatMap((cidr) => {
-    const its = nodeAddresses
-      .filter((address) => cidrHasAddress(cidr, address))
-      .sort((a, b) => (a.value < b.value ? -1 : 1));
-    return use === 'Lan' ? its : its.slice(0, 1);
+  // A LAN has one CIDR of each family. Nobody is given what is reserved, whoever has it.
+  const most = use === 'Lan' ? MOST_NODE_ADDRESSES / FAMILIES.length : 1;
+  return cidrs.flatMap((cidr) => {
+    const reserved = use === 'Lan' ? reservedRanges(pool, cidr.family) : [];
+    return nodeAddresses
+      .filter((address) => cidrHasAddress(cidr, address) && !rangesHave(reserved, address.value))
+      .sort((a, b) => (a.value < b.value ? -1 : 1))
+      .slice(0, most);
   });
-  return inside.slice(0, MOST_NODE_ADDRESSES);
 }
 
 /** Whether the difference must be shown at once: a condition turned, or the spec is a newer one. */

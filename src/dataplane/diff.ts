@@ -5,10 +5,11 @@ import {
   firstAddress,
   formatCIDR,
   parseCIDR,
+  sameAddress,
   type CIDR,
   type IPAddress,
 } from '../net/index.ts';
-import { NODE_ROUTE_PROTOCOL, type NodeRoute } from './state.ts';
+import { NODE_ROUTE_PROTOCOL } from './state.ts';
 
 /** What must be done so that the kernel is as desired. Additions come first: replacing leaves no gap. */
 export interface Difference<Desired, Listed = Desired> {
@@ -47,21 +48,36 @@ export function diffRoutes<Desired extends RouteFacts, Listed extends RouteFacts
 }
 
 /**
- * Which routes of others lie inside of one of ours to another node's subnet: the longer one wins, and takes the packets
- * for those pods. One in the very place of ours is refused by the kernel, and told by that.
+ * Which routes of others take packets for the pods of another node elsewhere than ours does: longer ones inside of its
+ * subnet, and those of the very subnet with a lower metric. One with the metric of ours is refused by the kernel, and told
+ * by that.
  */
-export function divertingRoutes<Other extends Pick<RouteFacts, 'dst'>>(
-  desired: readonly NodeRoute[],
+export function divertingRoutes<Other extends RouteFacts>(
+  desired: readonly RouteFacts[],
   others: readonly Other[],
 ): Other[] {
   const block = (cidr: CIDR) => `${cidr.family} ${cidr.first}/${cidr.prefixLength}`;
-  const peers = desired.filter(({ target }) => target.kind === 'gateway');
-  const toPeers = new Set(peers.map(({ destination }) => block(destination)));
-  const lengths = [...new Set(peers.map(({ destination }) => destination.prefixLength))];
-  return others.filter(({ dst }) =>
-    lengths.some(
-      (length) => length < dst.prefixLength && toPeers.has(block(cidrOf(firstAddress(dst), length))),
-    ),
+  const toPeers = new Map(
+    desired.filter(({ type }) => type === 'unicast').map((route) => [block(route.dst), route]),
+  );
+  const lengths = [...new Set([...toPeers.values()].map(({ dst }) => dst.prefixLength))];
+  return others.filter((other) =>
+    lengths.some((length) => {
+      if (length > other.dst.prefixLength) return false;
+      const ours = toPeers.get(block(cidrOf(firstAddress(other.dst), length)));
+      if (ours === undefined || leadsTheSameWay(ours, other)) return false;
+      return length < other.dst.prefixLength || other.metric < ours.metric;
+    }),
+  );
+}
+
+function leadsTheSameWay(ours: RouteFacts, other: RouteFacts): boolean {
+  return (
+    other.type === 'unicast' &&
+    other.oif === ours.oif &&
+    (other.via === undefined
+      ? ours.via === undefined
+      : ours.via !== undefined && sameAddress(other.via, ours.via))
   );
 }
 

@@ -132,6 +132,18 @@ test("asks whose an address is that is not this node's by the book", async () =>
   expect(found[0]?.message).toContain('holder "somebody"');
 });
 
+test('asks whose an address is that a namespace has and nothing tells of', async () => {
+  snapshot = { ...snapshot, strays: [{ address: parseAddress('10.0.0.9'), path: '/run/netns/b' }] };
+  await lookFor(GRACE_MS + 3 * EVERY_MS);
+  expect(reasons()).toEqual(['NoAllocation']);
+  stored.set('10.0.0.9', allocationOf('10.0.0.9', { nodeName: 'another', holder: 'somebody' }));
+  await lookFor(GRACE_MS + 3 * EVERY_MS);
+  expect(reasons()).toEqual(['NoAllocation', 'AddressOfAnother']);
+  expect(found[1]?.message).toMatch(
+    /namespace \/run\/netns\/b .* 10\.0\.0\.9, which by the book belongs to .*somebody/,
+  );
+});
+
 test.each([
   ['an IPAllocation without a sandbox', () => (snapshot = { ...snapshot, sandboxes: [] }), 'NoSandbox'],
   [

@@ -280,13 +280,16 @@ test('another plugin draws for a pod from a pool that admits its namespace, and 
   }
 });
 
-test('an address under another plugin that has lost its object is in use all the same', async () => {
-  const { pool, claim, lost } = setUp();
-  pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge' });
-  lost.add('10.2.0.2');
-  const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
-  await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow('is full');
-});
+test.each(['lost', 'strays'] as const)(
+  'an address under another plugin that is among the %s is in use all the same',
+  async (which) => {
+    const { pool, claim, ...unbooked } = setUp();
+    pool('b', ['10.2.0.0/24'], ['10.2.0.0/30'], {}, { use: 'Bridge' });
+    unbooked[which].add('10.2.0.2');
+    const bridge = { kind: 'AddressOnly', mayGrow: false } as const;
+    await expect(claim('c2', 'b', undefined, bridge)).rejects.toThrow('is full');
+  },
+);
 
 test('a bridge gets its first subnet', async () => {
   const { pool, claim } = setUp();
@@ -568,6 +571,7 @@ function setUp({
   const told: string[] = [];
   const wired = createWiredAddresses(RESTLESS);
   const lost = new Set<string>();
+  const strays = new Set<string>();
   const nodeAddresses = new Set<string>();
   const outcomes: ClaimOutcome[] = [];
   const exclusive = new Map<string, NodeSubnet>();
@@ -575,7 +579,7 @@ function setUp({
   const parts: ClaimingParts = {
     wired,
     lost,
-    strays: new Set(),
+    strays,
     nodeName: 'n1',
     findClaimer: () => Promise.resolve(claimer),
     announce: {
@@ -632,6 +636,7 @@ function setUp({
     nodeAddresses,
     /** Names of addresses without their objects. */
     lost,
+    strays,
     /** What was led to this node. */
     secured,
     releases: process.releases,

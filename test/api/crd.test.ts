@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { customResourceDefinitions } from '../../src/api/crd.ts';
 import { SCHEMA_REVISION } from '../../src/api/index.ts';
@@ -18,6 +19,12 @@ function rootSchemaOf(definition: { spec: Node }): unknown {
   const [version] = definition.spec.versions as { schema: { openAPIV3Schema: unknown } }[];
   return version?.schema.openAPIV3Schema;
 }
+
+it('has a revision of its own: who changes a schema raises SCHEMA_REVISION and pins what it is now', () => {
+  const schemas = customResourceDefinitions().map(rootSchemaOf);
+  const digest = hash('sha256', JSON.stringify(schemas), 'hex').slice(0, 16);
+  expect({ revision: SCHEMA_REVISION, digest }).toEqual({ revision: 5, digest: 'e840798d3e49be61' });
+});
 
 describe.each(
   customResourceDefinitions().map((definition) => [definition.metadata.name, definition] as const),

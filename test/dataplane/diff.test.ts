@@ -6,7 +6,6 @@ import {
   diffRoutes,
   divertingRoutes,
   NODE_ROUTE_PROTOCOL,
-  type NodeRoute,
   type RouteFacts,
 } from '../../src/dataplane/index.ts';
 import { parseAddress, parseCIDR } from '../../src/net/index.ts';
@@ -24,15 +23,12 @@ function route(dst: string, via: string | undefined, changes: Partial<RouteFacts
 }
 
 describe('routes of others that take packets for other nodes', () => {
-  const via = (destination: string): NodeRoute => ({
-    ...{ destination: parseCIDR(destination), metric: 0, preferredSource: undefined },
-    target: { kind: 'gateway', link: 'eth0', gateway: parseAddress('192.168.1.2'), onlink: false },
-  });
-  const own: NodeRoute = {
-    ...{ destination: parseCIDR('10.64.1.0/26'), metric: 4096, preferredSource: undefined },
-    target: { kind: 'unreachable' },
-  };
-  const desired = [via('10.64.0.64/26'), via('10.65.0.0/24'), via('10.64.7.7/32'), via('fd64::40/122'), own];
+  const to = (dst: string) => route(dst, '192.168.1.2', { metric: dst.includes(':') ? 1024 : 0 });
+  const desired = [
+    ...['10.64.0.64/26', '10.65.0.0/24', '10.64.7.7/32', 'fd64::40/122'].map(to),
+    route('10.64.1.0/26', undefined),
+  ];
+  const elsewhere = (dst: string, metric = 1024) => route(dst, '192.168.1.9', { protocol: 4, metric });
 
   it.each([
     { dst: '10.64.0.64/27', diverts: true },
@@ -48,8 +44,20 @@ describe('routes of others that take packets for other nodes', () => {
     { dst: 'fd64::/123', diverts: false },
     { dst: '10.64.1.0/27', diverts: false },
   ])('$dst: $diverts', ({ dst, diverts }) => {
-    const other = { dst: parseCIDR(dst) };
+    const other = elsewhere(dst);
     expect(divertingRoutes(desired, [other])).toEqual(diverts ? [other] : []);
+  });
+
+  it('also in the very place of ours, where a lower metric wins', () => {
+    const others = [elsewhere('fd64::40/122', 100), elsewhere('fd64::40/122', 2048)];
+    expect(divertingRoutes(desired, others)).toEqual(others.slice(0, 1));
+  });
+
+  it('but not where they lead the same way', () => {
+    const same = { ...elsewhere('10.64.0.64/27'), via: parseAddress('192.168.1.2') };
+    expect(divertingRoutes(desired, [same])).toEqual([]);
+    const end = route('10.64.0.64/27', undefined, { protocol: 4 });
+    expect(divertingRoutes(desired, [{ ...same, oif: 3 }, end])).toHaveLength(2);
   });
 });
 

@@ -107,30 +107,26 @@ function withoutAllocation(
   );
 }
 
-/** 2, of what another plugin made: no more is known than that the address is there. */
-function strays(
-  { nodeName, nodeUID, strays: addresses }: NodeSnapshot,
-  { allocations }: SandboxAudit,
-): Finding[] {
+/** 2, of what another plugin made: no more is known than where the address is. */
+function strays({ nodeName, strays: found }: NodeSnapshot, { allocations }: SandboxAudit): Finding[] {
   const owners = byAddress(allocations);
-  return addresses.map((address): Finding => {
+  return found.map(({ address, path }): Finding => {
     const name = allocationName(address);
     const owner = owners.get(name);
-    const [severity, reason, text] =
+    const whose =
       owner === undefined
-        ? ([
-            'warning',
-            'NoAllocation',
-            'and there is no IPAllocation of it: nobody is given it while it is there',
-          ] as const)
-        : (['critical', 'AddressOfAnother', `which by the book belongs to ${ownerText(owner)}`] as const);
+        ? 'and there is no IPAllocation of it'
+        : `which by the book belongs to ${ownerText(owner)}`;
     return {
-      ...{ invariant: 2, severity, reason, node: nodeName },
-      object: owner === undefined ? { kind: 'Node', name: nodeName, uid: nodeUID } : objectOf(name, owner),
+      invariant: 2,
+      severity: owner === undefined ? 'warning' : 'critical',
+      reason: owner === undefined ? 'NoAllocation' : 'AddressOfAnother',
+      object: objectOf(name, owner),
+      node: nodeName,
       ...(owner === undefined ? {} : { pool: owner.spec.pool }),
       message:
-        `a container on node ${nodeName} whose network another plugin made has ${formatAddress(address)}, ${text}. ` +
-        'Start that container anew',
+        `the namespace ${path} on node ${nodeName} has ${formatAddress(address)}, ${whose}. This node gives it to ` +
+        'nobody while it is there: start the container of that namespace anew',
     };
   });
 }

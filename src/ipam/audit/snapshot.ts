@@ -49,7 +49,7 @@ export const NodeSnapshot = z.object({
     z.object({ path: z.string(), inode: z.int(), state: z.enum(['alive', 'dead', 'unknown']) }),
   ),
   /** Addresses in mounted namespaces that nothing of ours tells of (agent/stray-addresses.ts). */
-  strays: z.array(Address).default([]),
+  strays: z.array(z.object({ address: Address, path: z.string() })).default([]),
   /** How what carries our mark in the kernel differs from what the objects ask for: one phrase each. */
   kernel: z.object({
     missing: z.array(z.string()),

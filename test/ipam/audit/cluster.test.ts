@@ -397,11 +397,11 @@ const CORRUPTIONS: readonly Corruption[] = [
   {
     name: 'an address in a namespace that nothing tells of',
     corrupt: (world) => {
-      const node = world.snapshots.at(-1)?.nodeName;
-      if (node === undefined) return undefined;
+      if (world.snapshots.length === 0) return undefined;
+      const address = parseAddress('10.200.0.1');
       return {
-        world: onLastSnapshot(world, () => ({ strays: [parseAddress('10.1.0.61')] })),
-        expected: [`2 NoAllocation ${node}`],
+        world: onLastSnapshot(world, () => ({ strays: [{ address, path: '/run/netns/b' }] })),
+        expected: ['2 NoAllocation 10.200.0.1'],
       };
     },
   },
@@ -411,7 +411,9 @@ const CORRUPTIONS: readonly Corruption[] = [
       const owner = at(world.allocations, pick);
       if (owner === undefined || world.snapshots.length === 0) return undefined;
       return {
-        world: onLastSnapshot(world, () => ({ strays: [owner.spec.address] })),
+        world: onLastSnapshot(world, () => ({
+          strays: [{ address: owner.spec.address, path: '/run/netns/b' }],
+        })),
         expected: [`2 AddressOfAnother ${owner.metadata.name}`],
       };
     },
