@@ -262,7 +262,8 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
 
   /**
    * Whatever an ADD answers is led to its node, by the book: whoever draws from a subnet that another node has gives
-   * addresses that nobody reaches. Looked at twice, since an exclusive subnet may be on its way.
+   * addresses that nobody reaches. Looked at for a while, since an exclusive subnet may be on its way, and what another
+   * node has left of one goes by the care of who has the address now.
    */
   async function judgeWay(node: RunningNode, key: AttachmentKey): Promise<void> {
     const astray = async () => {
@@ -273,17 +274,28 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
         const isContested = contested.some(
           ({ subnet, untilMs }) => clock.nowMs() < untilMs && cidrHasAddress(subnet.spec.cidr, address),
         );
-        const owner = wayTo(all, address);
-        const isAstray = owner !== undefined && owner !== node.machine.nodeName && !isContested;
-        return isAstray ? [`${formatAddress(address)} leads to ${owner}`] : [];
+        const way = wayTo(all, address);
+        const isAstray = way !== undefined && way.spec.nodeName !== node.machine.nodeName && !isContested;
+        return isAstray
+          ? [`${formatAddress(address)} leads to ${way.spec.nodeName} by ${way.metadata.name}`]
+          : [];
       });
     };
     // While the apiserver is away nothing can be said.
-    if ((await unlessAway(astray(), [])).length === 0) return;
-    await sleep(1_000);
-    for (const what of await unlessAway(astray(), [])) {
+    const endMs = clock.nowMs() + ASTRAY_MS;
+    let found = await unlessAway(astray(), []);
+    while (found.length > 0 && clock.nowMs() < endMs) {
+      await sleep(500);
+      found = await unlessAway(astray(), []);
+    }
+    for (const what of found) {
+      const deleted = contested.map(({ subnet, untilMs }) => {
+        const agoMs = Math.round(clock.nowMs() - (untilMs - CONTESTED_MS));
+        return `${subnet.metadata.name} of ${subnet.spec.nodeName} ${agoMs} ms before`;
+      });
       history.violated(
-        `${what} and was given to ${key.containerID}/${key.ifName} on ${node.machine.nodeName}`,
+        `${what} and was given to ${key.containerID}/${key.ifName} on ${node.machine.nodeName} ` +
+          `(NodeSubnets deleted by hand: ${deleted.join(', ')})`,
       );
     }
   }
@@ -625,6 +637,8 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
         }
         node.pods.push(...taken);
         await seen(async () => (await isThere(name)) || !isWired(node, address));
+        // Its DEL may have come before its object was back: then, too, its agent alone knows that it rests.
+        if (!isWired(node, address)) await sleep(options.reuseDelayMs);
         return 'done';
       }),
     );
@@ -661,7 +675,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 
   async function leadsTo(node: RunningNode, address: IPAddress): Promise<boolean> {
-    return wayTo(await subnets(), address) === node.machine.nodeName;
+    return wayTo(await subnets(), address)?.spec.nodeName === node.machine.nodeName;
   }
 
   async function isThere(name: string): Promise<boolean> {
@@ -710,16 +724,18 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   }
 }
 
-/** The node to which the book leads who sends to the address: the longest prefix decides, as in the kernel. */
-function wayTo(subnets: readonly NodeSubnet[], address: IPAddress): string | undefined {
+/** By which the book leads who sends to the address: the longest prefix decides, as in the kernel. */
+function wayTo(subnets: readonly NodeSubnet[], address: IPAddress): NodeSubnet | undefined {
   const around = subnets.filter(({ spec }) => cidrHasAddress(spec.cidr, address));
   around.sort((a, b) => b.spec.cidr.prefixLength - a.spec.cidr.prefixLength);
-  return (around.find(isExclusive) ?? around[0])?.spec.nodeName;
+  return around.find(isExclusive) ?? around[0];
 }
 
 const AT_ONCE = 16;
 /** Of two who claim a range that somebody deleted, each has found out about the other by then. */
 const CONTESTED_MS = 15_000;
+/** By then whoever has the address has led it to himself, also on a busy machine. */
+const ASTRAY_MS = 5_000;
 const MOST_PODS = 14;
 /** As kubelets wait: else most of it would be over while the pool that has the most addresses is being made again. */
 const BACK_OFF_MS = 300;
