@@ -104,10 +104,10 @@ const LIVED_MS = 2_000;
 const TOO_LARGE_BELIEVED_MS = 60_000;
 
 /**
- * Each page costs the apiserver some 30 ms besides its objects, whose texts are all that we hold of it: 150,000 objects
- * by 500 take it twice as long as by 2,000.
+ * Each page costs the apiserver some 30 ms besides its objects, of which we hold no more than what is kept: 150,000 objects
+ * by 500 take it twice as long as by 2,000, and by 5,000 a fifth less than that.
  */
-const PAGE_SIZE = 2_000;
+const PAGE_SIZE = 5_000;
 
 /** How many objects are read by name at once. */
 const REREADS_AT_ONCE = 8;

@@ -29,8 +29,8 @@ export async function listAll(client: KubeClient, request: ListRequest): Promise
 }
 
 /**
- * The same, each object kept as what is read of it: the whole objects of a large cluster would not fit into memory all
- * at once. While a page is read the next one is on its way. Where the apiserver has forgotten the revision of the first
+ * The same, each object kept as what is read of it, as soon as it has arrived: neither the objects of a large cluster nor
+ * the texts of a page would fit into memory all at once. Where the apiserver has forgotten the revision of the first
  * page meanwhile (410), the list starts anew, a few times: half of a list is none.
  */
 export async function listEach<T>(
@@ -56,17 +56,14 @@ async function listOnce<T>(
   read: (item: unknown) => T,
 ): Promise<Listed<T>> {
   const items: T[] = [];
-  let page = await listPage(client, request, undefined);
-  for (;;) {
-    const { continue: next, resourceVersion } = page.metadata;
-    const following = next === undefined || next === '' ? undefined : listPage(client, request, next);
-    // What it fails with is told when it is waited for.
-    following?.catch(() => undefined);
-    for (const text of page.texts) items.push(read(JSON.parse(text)));
+  const keep = (item: unknown) => void items.push(read(item));
+  for (let next: string | undefined; ;) {
+    const page = await listPage(client, request, next, keep);
     // A client may give all of them at once.
-    for (const item of page.items) items.push(read(item));
-    if (following === undefined) return { items, resourceVersion };
-    page = await following;
+    page.items.forEach(keep);
+    const { continue: following, resourceVersion } = page.metadata;
+    if (following === undefined || following === '') return { items, resourceVersion };
+    next = following;
   }
 }
 
@@ -74,9 +71,9 @@ async function listPage(
   client: KubeClient,
   request: ListRequest,
   next: string | undefined,
-): Promise<z.output<typeof Page> & { readonly texts: readonly string[] }> {
-  const texts: string[] = [];
-  const page = Page.parse(
+  keep: (item: unknown) => void,
+): Promise<z.output<typeof Page>> {
+  return Page.parse(
     await client.request({
       method: 'GET',
       path: request.path,
@@ -90,10 +87,9 @@ async function listPage(
       timeoutMs: 60_000,
       ...(request.metadataOnly === true ? { accept: PARTIAL_METADATA_LIST } : {}),
       signal: request.signal,
-      onItem: (text) => texts.push(text),
+      onItem: (text) => keep(JSON.parse(text)),
     }),
   );
-  return { ...page, texts };
 }
 
 /** The names of all objects there, without the objects. */

@@ -32,7 +32,7 @@ const NODE = 'node-1';
 const MANY = 10_000;
 /** As many as a page of a list has, and one of an informer's first list. */
 const PAGE = 500;
-const INFORMER_PAGE = 2_000;
+const INFORMER_PAGE = 5_000;
 /** Not all at once: each create has so long for its answer, from when it was asked for. */
 const CREATES_AT_ONCE = 32;
 
