@@ -262,8 +262,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
 
   /**
    * Whatever an ADD answers is led to its node, by the book: whoever draws from a subnet that another node has gives
-   * addresses that nobody reaches. Looked at for a while, since an exclusive subnet may be on its way, and what another
-   * node has left of one goes by the care of who has the address now.
+   * addresses that nobody reaches. Looked at twice, since an exclusive subnet may be on its way.
    */
   async function judgeWay(node: RunningNode, key: AttachmentKey): Promise<void> {
     const astray = async () => {
@@ -282,13 +281,9 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       });
     };
     // While the apiserver is away nothing can be said.
-    const endMs = clock.nowMs() + ASTRAY_MS;
-    let found = await unlessAway(astray(), []);
-    while (found.length > 0 && clock.nowMs() < endMs) {
-      await sleep(500);
-      found = await unlessAway(astray(), []);
-    }
-    for (const what of found) {
+    if ((await unlessAway(astray(), [])).length === 0) return;
+    await sleep(1_000);
+    for (const what of await unlessAway(astray(), [])) {
       const deleted = contested.map(({ subnet, untilMs }) => {
         const agoMs = Math.round(clock.nowMs() - (untilMs - CONTESTED_MS));
         return `${subnet.metadata.name} of ${subnet.spec.nodeName} ${agoMs} ms before`;
@@ -734,8 +729,6 @@ function wayTo(subnets: readonly NodeSubnet[], address: IPAddress): NodeSubnet |
 const AT_ONCE = 16;
 /** Of two who claim a range that somebody deleted, each has found out about the other by then. */
 const CONTESTED_MS = 15_000;
-/** By then whoever has the address has led it to himself, also on a busy machine. */
-const ASTRAY_MS = 5_000;
 const MOST_PODS = 14;
 /** As kubelets wait: else most of it would be over while the pool that has the most addresses is being made again. */
 const BACK_OFF_MS = 300;

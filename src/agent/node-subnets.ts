@@ -58,7 +58,7 @@ export interface NodeSubnetsParts {
   readonly allocations: NamesInUse;
   /** Names that claims and releases of this process are busy with. */
   readonly inFlight: ReadonlySet<string>;
-  /** Names of the addresses that interfaces of this node have, and of those in use that have lost their object. */
+  /** Names of the addresses that are in use here, or rest, whether or not an object says so. */
   readonly wired: { has(name: string): boolean; keys(): Iterable<string> };
   /** Who is bound to this node and has no address yet. */
   readonly waiting: () => readonly Claimer[];

@@ -272,7 +272,7 @@ function kernelDiffers({ nodeName, nodeUID, kernel }: NodeSnapshot): Finding[] {
   ];
 }
 
-/** 10. The longer route wins, whoever set it. */
+/** 10. The kernel goes by the longer route, and of equal ones by the lower metric, whoever set it. */
 function packetsDiverted({ nodeName, nodeUID, kernel: { diverting } }: NodeSnapshot): Finding[] {
   if (diverting.length === 0) return [];
   return [
