@@ -27,6 +27,11 @@ export interface FilterTable {
     options: { readonly verify: boolean; readonly inForce?: () => void },
   ): Promise<FilterOutcome>;
   /**
+   * The same for the state that was applied last, verified.
+   * @throws CommandError, or FilterNotAppliedError before the first apply
+   */
+  verify(): Promise<FilterOutcome>;
+  /**
    * Exchanges the table if attachments ask for other rules now than when it was applied last. All who ask while one
    * exchange is under way share the one after it.
    * @throws CommandError, or FilterNotAppliedError before the first apply
@@ -141,6 +146,11 @@ export function createFilterTable(
         const outcome = await exchange(state, { verify, inForce });
         inForce();
         return outcome;
+      }),
+    verify: () =>
+      inTurn(async () => {
+        if (latest === undefined) throw new FilterNotAppliedError();
+        return exchange(latest, { verify: true });
       }),
     attachmentsChanged() {
       waiting ??= new Promise((resolve, reject) => {

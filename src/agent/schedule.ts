@@ -7,6 +7,13 @@ import type { Clock } from '../ipam/index.ts';
 export type Part = 'objects' | 'links' | 'filters';
 export type Scope = Part | 'all';
 
+/** What is to be done now. */
+export interface Due {
+  readonly parts: ReadonlySet<Part>;
+  /** Whether the kernel may be looked at, too, where the objects ask for it: else `links` are to be requested. */
+  readonly mayCompare: boolean;
+}
+
 /** When the next comparison is due: requests that come together are answered together, and not too often. */
 export interface Schedule {
   /** At the latest so many milliseconds from now, unless the last comparison is too near. */
@@ -17,15 +24,18 @@ export interface Schedule {
    * Waits until something is due, or `probe`, asked every second, says that the links are. Undefined: `signal` has
    * ended it.
    */
-  next(signal: AbortSignal, probe: () => boolean): Promise<ReadonlySet<Part> | undefined>;
-  /** The comparison that `next` gave rise to is over. */
-  finished(): void;
+  next(signal: AbortSignal, probe: () => boolean): Promise<Due | undefined>;
+  /** What `next` gave rise to is over, and was that much: the next of it waits the longer, the longer it took. */
+  finished(what: 'objects followed' | 'all compared'): void;
 }
 
 const PARTS: readonly Part[] = ['objects', 'links', 'filters'];
 /** The least time between the beginnings of two comparisons; longer where they start processes. */
 const GAP_MS: Readonly<Record<Part, number>> = { objects: 20, links: 200, filters: 1000 };
-/** Comparing takes the longer the more nodes there are: after each it rests for so many times as long as it took. */
+/**
+ * Comparing takes the longer the more nodes there are: after each it rests for so many times as long as it took.
+ * Following single objects does not wait for that: others send to their pods by now.
+ */
 const REST_PER_DURATION = 4;
 const LONGEST_REST_MS = 1000;
 const PROBE_MS = 1000;
@@ -33,21 +43,22 @@ const PROBE_MS = 1000;
 export function createSchedule(clock: Clock): Schedule {
   const dueMs = { objects: Infinity, links: Infinity, filters: Infinity };
   const notBeforeMs = { objects: -Infinity, links: -Infinity, filters: -Infinity };
-  let last: { readonly taken: ReadonlySet<Part>; readonly startedMs: number } | undefined;
+  let startedMs = -Infinity;
   let probedMs = -Infinity;
   let urgent = false;
   let wakeUp = () => undefined as void;
 
   const atMs = (part: Part) => Math.max(dueMs[part], notBeforeMs[part]);
-  const take = (nowMs: number, more: readonly Part[]): ReadonlySet<Part> => {
-    const taken = new Set([...PARTS.filter((part) => atMs(part) <= nowMs), ...more]);
-    for (const part of taken) {
+  const take = (nowMs: number, more: readonly Part[]): Due => {
+    const parts = new Set([...PARTS.filter((part) => atMs(part) <= nowMs), ...more]);
+    const mayCompare = urgent || parts.has('links') || notBeforeMs.links <= nowMs;
+    for (const part of parts) {
       dueMs[part] = Infinity;
       notBeforeMs[part] = nowMs + GAP_MS[part];
     }
-    last = { taken, startedMs: nowMs };
+    startedMs = nowMs;
     urgent = false;
-    return taken;
+    return { parts, mayCompare };
   };
 
   return {
@@ -76,17 +87,14 @@ export function createSchedule(clock: Clock): Schedule {
       }
       return undefined;
     },
-    finished() {
-      // Filters are looked at by another process: they have their gap, and nothing else waits for it.
-      if (last === undefined || !RESTING.some((part) => last?.taken.has(part))) return;
+    finished(what) {
       const nowMs = clock.nowMs();
-      const restMs = Math.min((nowMs - last.startedMs) * REST_PER_DURATION, LONGEST_REST_MS);
-      for (const part of RESTING) notBeforeMs[part] = Math.max(notBeforeMs[part], nowMs + restMs);
+      const restMs = Math.min((nowMs - startedMs) * REST_PER_DURATION, LONGEST_REST_MS);
+      const part = what === 'all compared' ? 'links' : 'objects';
+      notBeforeMs[part] = Math.max(notBeforeMs[part], nowMs + restMs);
     },
   };
 }
-
-const RESTING = ['objects', 'links'] as const;
 
 async function waitAtMost(
   clock: Clock,

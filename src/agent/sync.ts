@@ -44,7 +44,7 @@ import { kernelDifferences, type KernelDifferences } from './kernel-differences.
 import { watchKernel } from './kernel-watch.ts';
 import { applyNodeState, forwardingText, type Change, type NodeStateOptions } from './node-state.ts';
 import type { AgentParts, DataPath } from './parts.ts';
-import { createSchedule, type Part } from './schedule.ts';
+import { createSchedule, type Due } from './schedule.ts';
 import { applyPeerChanges } from './single-peers.ts';
 import { readUplinks } from './uplink.ts';
 
@@ -91,6 +91,14 @@ export interface NodeSyncParts extends Pick<NodeStateOptions, 'beforeRemovingSub
   readonly random: Random;
   readonly log: AgentParts['log'];
 }
+
+/** What came of what was due; with what of single peers or pods the kernel refused, where everything was compared. */
+type Served =
+  | 'no objects yet'
+  /** The last comparison is too near. */
+  | 'put off'
+  | 'objects followed'
+  | { readonly refused: readonly Error[] };
 
 /** Why single peers are not reached, or single pods not as they should be. */
 export interface Unmet {
@@ -189,56 +197,85 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let deviceAskedForMs = -Infinity;
   let accepted: string | undefined;
   let foreignDrops = '';
+  let verifying: Promise<void> | undefined;
+  /** Whether the objects ask for a comparison, which is too near the last. */
+  let isPutOff = false;
   /** Which pools the filters were last set for, by `isolationOf`. */
   let isolatedFor: string | undefined;
   const filterListeners = new Set<() => void>();
 
-  /** What of single peers or pods was refused; undefined while there is nothing to compare with. */
-  async function compare(due: ReadonlySet<Part>): Promise<readonly Error[] | undefined> {
+  async function serve({ parts: due, mayCompare }: Due): Promise<Served> {
     const sources = parts.sources();
-    if (sources === undefined) return undefined;
-    const verifyFilters = due.has('filters');
+    if (sources === undefined) return 'no objects yet';
     const isWhole = failure === undefined && unmet.refused.length === 0;
-    if (!due.has('links') && isWhole && (await followPeers(sources, verifyFilters))) return [];
-    return compareAll(sources, verifyFilters);
+    let mustCompare = mayCompare;
+    if (!due.has('links') && isWhole && !isPutOff) {
+      const outcome = await followPeers(sources);
+      if (outcome === 'followed') {
+        if (due.has('filters')) verifyBeside();
+        return 'objects followed';
+      }
+      mustCompare ||= outcome === 'failed';
+    }
+    isPutOff = !mustCompare;
+    return isPutOff ? 'put off' : { refused: await compareAll(sources, due.has('filters')) };
   }
 
   /**
    * What changed objects ask for, where that is no more than single peers that come, go or move: then nothing else of
-   * the kernel is looked at, which takes the longer the more nodes there are. False: everything is to be compared.
+   * the kernel is looked at, which takes the longer the more nodes there are. Else everything is to be compared; at
+   * once, where a part of it `failed`.
    */
-  async function followPeers(sources: NodeSources, verifyFilters: boolean): Promise<boolean> {
-    if (previous === undefined) return false;
+  async function followPeers(sources: NodeSources): Promise<'followed' | 'not peers alone' | 'failed'> {
+    if (previous === undefined) return 'not peers alone';
     const { present } = previous;
     const input = inputOf(sources);
     const changes = peerChanges(previous.input, input, previous.state);
-    if (changes === undefined) return false;
+    if (changes === undefined) return 'not peers alone';
     const { state } = changes;
-    const drift: string[] = [];
     try {
       // A peer's packets are let in and sent to it by different tables: neither has to wait for the other.
-      const filters = filterTable.apply(state.filter, { verify: verifyFilters });
+      const isFilterNew = state.filter !== previous.state.filter;
+      const filters = isFilterNew ? filterTable.apply(state.filter, { verify: false }) : undefined;
       // What it fails with is told when it is waited for.
-      filters.catch(() => undefined);
+      filters?.catch(() => undefined);
       await applyPeerChanges(host, changes, ({ set, removed }) => {
         // Asked for, or no longer, before the kernel tells of it: else everything would be compared.
         for (const object of removed) present.delete(object);
         for (const object of set) present.add(object);
         if (previous !== undefined) previous = { ...previous, state };
       });
-      const outcome = await filters;
-      if (outcome === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+      // The kernel has refused single addresses: others had been there.
+      if ((await filters) === 'repaired') parts.onDrift([`table inet ${FILTER_TABLE}`]);
     } catch (error) {
       // The kernel is not as it was left. What is wrong with it, the comparison that follows finds, or meets again.
       log.info({ err: error }, 'what single nodes need could not be set by itself: everything is compared');
-      return false;
+      return 'failed';
     }
     if (state.vxlan !== undefined) deviceAskedForMs = clock.nowMs();
     current = state;
     previous = { ...previous, input, state };
-    await lookAtForeignFilters(state, verifyFilters, drift);
-    if (drift.length > 0) parts.onDrift(drift);
-    return true;
+    return 'followed';
+  }
+
+  /**
+   * Whether the filters are as they were set, and let pods through those of others. To list them takes processes, and
+   * on a busy machine longer than a new peer may wait.
+   */
+  function verifyBeside(): void {
+    verifying ??= (async () => {
+      try {
+        const drift: string[] = [];
+        if ((await filterTable.verify()) === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
+        if (current !== undefined) await lookAtForeignFilters(current, true, drift);
+        if (drift.length > 0) parts.onDrift(drift);
+      } catch (error) {
+        log.info({ err: error }, 'the filters could not be looked at by themselves: everything is compared');
+        schedule.request('all', 0);
+      } finally {
+        verifying = undefined;
+      }
+    })();
   }
 
   async function compareAll(sources: NodeSources, verifyFilters: boolean): Promise<readonly Error[]> {
@@ -304,6 +341,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     await attempt(async () => {
       if ((await filters) === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
     });
+    // It looks at the same filters of others, and changes them.
+    await verifying;
     await lookAtForeignFilters(state, verifyFilters, drift);
     if (drift.length > 0) parts.onDrift(drift);
     const messages = refused.map(({ message }) => message);
@@ -383,17 +422,25 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     while (!stopping.signal.aborted) {
       const due = await schedule.next(stopping.signal, stoppedForwarding);
       if (due === undefined) return;
-      const served = [...waiting];
+      const waited = [...waiting];
+      let wasCompared = true;
       try {
-        const refused = await compare(due);
-        if (refused === undefined) {
+        const served = await serve(due);
+        if (served === 'no objects yet') {
           schedule.request('all', NO_SOURCES_MS);
           continue;
         }
+        wasCompared = typeof served === 'object';
+        if (served === 'put off') {
+          schedule.request('links', 0);
+          if (due.parts.has('filters')) schedule.request('filters', 0);
+          continue;
+        }
+        const refused = typeof served === 'object' ? served.refused : [];
         if (failure !== undefined) log.info({}, "this node's data path is whole again");
         failure = undefined;
         brokenTold = undefined;
-        served.forEach(({ resolve }) => resolve());
+        waited.forEach(({ resolve }) => resolve());
         if (refused.length === 0) retries = backOff();
         schedule.request('all', refused.length === 0 ? parts.settings.syncMs : retries.next());
       } catch (error) {
@@ -404,7 +451,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         log.error({ err: error, retryMs }, `this node's data path is not as it should be: ${reason}`);
         schedule.request('all', retryMs);
       } finally {
-        schedule.finished();
+        schedule.finished(wasCompared ? 'all compared' : 'objects followed');
       }
     }
   }
@@ -481,6 +528,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     async stop() {
       stopping.abort();
       await Promise.all([running, watches.close()]);
+      await verifying;
     },
   };
 

@@ -13,6 +13,8 @@ import { addressSet, setWith, setWithout, type AddressSet } from './address-set.
 import { askedOnce } from './asked-once.ts';
 import { desiredNodeState, type DesiredInput } from './desired.ts';
 import type { Difference } from './diff.ts';
+import type { FilterState } from './filter.ts';
+import { nodeSetChanges, type NodeAddresses } from './node-sets.ts';
 import { peerMAC } from './peers.ts';
 import type { NodeRoute, NodeState, PeerForwarding, PeerNeighbour } from './state.ts';
 
@@ -21,7 +23,10 @@ export interface PeerChanges {
   readonly routes: Difference<NodeRoute>;
   readonly neighbours: Difference<PeerNeighbour>;
   readonly forwarding: Difference<PeerForwarding>;
-  /** The whole state with these changes, each of its lists in any order. */
+  /**
+   * The whole state with these changes, each of its lists in any order. Its filter is the same object as before where
+   * nothing of it changes.
+   */
   readonly state: NodeState;
 }
 
@@ -53,11 +58,6 @@ export function peerChanges(
   const routes = difference(was.routes, is.routes, routeIdentity);
   const neighbours = difference(was.neighbours, is.neighbours, neighbourIdentity);
   const forwarding = difference(was.forwarding, is.forwarding, forwardingIdentity);
-  const elements = (of: (state: NodeState) => AddressSet): AddressSet => {
-    const gone = setWithout(of(was), of(is));
-    const come = setWithout(of(is), of(was));
-    return setWith(setWithout(of(state), gone), come);
-  };
   return {
     routes,
     neighbours,
@@ -67,11 +67,7 @@ export function peerChanges(
       routes: changedList(state.routes, routes, isSameRoute),
       neighbours: changedList(state.neighbours, neighbours, isSameNeighbour),
       forwarding: changedList(state.forwarding, forwarding, isSameForwarding),
-      filter: {
-        ...state.filter,
-        nodes: elements(({ filter }) => filter.nodes),
-        directNodes: elements(({ filter }) => filter.directNodes),
-      },
+      filter: changedFilter(state.filter, was.filter, is.filter),
     },
   };
 }
@@ -195,6 +191,18 @@ function changedList<T>(
   }
   left.push(...add);
   return left;
+}
+
+/** The filter with the addresses of nodes that have come, and without those that have gone. */
+function changedFilter(filter: FilterState, was: NodeAddresses, is: NodeAddresses): FilterState {
+  if (nodeSetChanges(was, is).length === 0) return filter;
+  const changed = (set: AddressSet, had: AddressSet, has: AddressSet) =>
+    setWith(setWithout(set, setWithout(had, has)), setWithout(has, had));
+  return {
+    ...filter,
+    nodes: changed(filter.nodes, was.nodes, is.nodes),
+    directNodes: changed(filter.directNodes, was.directNodes, is.directNodes),
+  };
 }
 
 function routeIdentity({ destination, metric, target, preferredSource }: NodeRoute): string {

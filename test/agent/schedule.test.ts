@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createSchedule } from '../../src/agent/schedule.ts';
+import { createSchedule, type Part, type Schedule } from '../../src/agent/schedule.ts';
 import type { Clock } from '../../src/ipam/index.ts';
 
 /** A clock whose sleeps end at once and move the time on, or last for ever. */
@@ -20,13 +20,17 @@ function steppingClock(): Clock & { at: number; slept: number[] } {
 const never = () => false;
 const { signal } = new AbortController();
 
+async function dueParts(schedule: Schedule, probe = never): Promise<ReadonlySet<Part> | undefined> {
+  return (await schedule.next(signal, probe))?.parts;
+}
+
 describe('a schedule', () => {
   it('answers requests that come together once', async () => {
     const clock = steppingClock();
     const schedule = createSchedule(clock);
     schedule.request('links', 50);
     schedule.request('links', 80);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['links']));
+    expect(await dueParts(schedule)).toEqual(new Set(['links']));
     expect(clock.at).toBe(50);
     schedule.request('all', 10_000);
     await schedule.next(signal, never);
@@ -37,13 +41,13 @@ describe('a schedule', () => {
     const clock = steppingClock();
     const schedule = createSchedule(clock);
     schedule.request('all', 0);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['objects', 'links', 'filters']));
+    expect(await dueParts(schedule)).toEqual(new Set(['objects', 'links', 'filters']));
     schedule.request('all', 0);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
+    expect(await dueParts(schedule)).toEqual(new Set(['objects']));
     expect(clock.at).toBe(20);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['links']));
+    expect(await dueParts(schedule)).toEqual(new Set(['links']));
     expect(clock.at).toBe(200);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['filters']));
+    expect(await dueParts(schedule)).toEqual(new Set(['filters']));
     expect(clock.at).toBe(1000);
   });
 
@@ -52,10 +56,10 @@ describe('a schedule', () => {
     const schedule = createSchedule(clock);
     schedule.request('all', 30_000);
     schedule.request('objects', 5);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
-    schedule.finished();
+    expect(await dueParts(schedule)).toEqual(new Set(['objects']));
+    schedule.finished('objects followed');
     schedule.request('all', 30_000);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['links', 'filters']));
+    expect(await dueParts(schedule)).toEqual(new Set(['links', 'filters']));
     expect(clock.at).toBe(30_000);
   });
 
@@ -72,23 +76,41 @@ describe('a schedule', () => {
       await schedule.next(signal, never);
       clock.at += tookMs;
       schedule.request('links', 0);
-      schedule.finished();
+      schedule.finished('all compared');
       await schedule.next(signal, never);
       expect(clock.at).toBe(nextMs);
     },
   );
 
-  it('lets nothing wait for filters to be looked at but the next look at them', async () => {
+  it('lets objects that can be followed wait neither for filters nor for a comparison that was', async () => {
     const clock = steppingClock();
     const schedule = createSchedule(clock);
-    schedule.request('filters', 0);
+    schedule.request('all', 0);
     await schedule.next(signal, never);
     clock.at += 300;
-    schedule.finished();
+    schedule.finished('all compared');
     schedule.request('objects', 5);
     schedule.request('filters', 0);
-    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
+    expect(await schedule.next(signal, never)).toEqual({ parts: new Set(['objects']), mayCompare: false });
     expect(clock.at).toBe(305);
+    // What they ask for beyond that is put off.
+    schedule.request('links', 0);
+    expect(await schedule.next(signal, never)).toEqual({ parts: new Set(['filters']), mayCompare: false });
+    expect(clock.at).toBe(1000);
+    expect(await schedule.next(signal, never)).toEqual({ parts: new Set(['links']), mayCompare: true });
+    expect(clock.at).toBe(1300);
+  });
+
+  it('rests after it has followed many, too', async () => {
+    const clock = steppingClock();
+    const schedule = createSchedule(clock);
+    schedule.request('objects', 0);
+    await schedule.next(signal, never);
+    clock.at += 30;
+    schedule.request('objects', 0);
+    schedule.finished('objects followed');
+    expect(await schedule.next(signal, never)).toEqual({ parts: new Set(['objects']), mayCompare: true });
+    expect(clock.at).toBe(150);
   });
 
   it('does not let someone who waits wait for the gap', async () => {
@@ -98,8 +120,8 @@ describe('a schedule', () => {
     await schedule.next(signal, never);
     clock.at += 500;
     schedule.requestNow();
-    schedule.finished();
-    expect(await schedule.next(signal, never)).toEqual(new Set(['objects']));
+    schedule.finished('all compared');
+    expect(await schedule.next(signal, never)).toEqual({ parts: new Set(['objects']), mayCompare: true });
     expect(clock.at).toBe(500);
   });
 
@@ -108,7 +130,7 @@ describe('a schedule', () => {
     const schedule = createSchedule(clock);
     schedule.request('all', 30_000);
     let asked = 0;
-    expect(await schedule.next(signal, () => ++asked === 4)).toEqual(new Set(['links']));
+    expect(await dueParts(schedule, () => ++asked === 4)).toEqual(new Set(['links']));
     expect(clock.slept).toEqual([1000, 1000, 1000]);
   });
 
@@ -118,7 +140,7 @@ describe('a schedule', () => {
     const taken = [];
     for (let i = 0; i < 60; i++) {
       schedule.request('objects', 0);
-      taken.push(await schedule.next(signal, () => clock.at >= 1000));
+      taken.push(await dueParts(schedule, () => clock.at >= 1000));
     }
     expect(taken.filter((parts) => parts?.has('links'))).toHaveLength(1);
     expect(clock.at).toBeLessThan(1500);
@@ -131,7 +153,7 @@ describe('a schedule', () => {
       sleep: () => new Promise(() => undefined),
     };
     const schedule = createSchedule(sleeping);
-    const next = schedule.next(signal, never);
+    const next = dueParts(schedule);
     schedule.requestNow();
     expect(await next).toEqual(new Set(['objects']));
   });

@@ -53,6 +53,8 @@ export interface SyncProcess {
   isolationInForce(): Promise<string | undefined>;
   status(): Promise<Extract<Report, { kind: 'status' }>>;
   drift(): string[];
+  /** Whether whoever lists filters is to wait. */
+  holdListings(held: boolean): void;
   kill(): Promise<void>;
   /** Stops it in the middle of whatever it does, until `resume`. */
   pause(): void;
@@ -235,6 +237,7 @@ export function startSync(node: FabricNode, { keep = [], natExempt = [] }: SyncO
       ((await ask('isolationInForce')) as Extract<Report, { kind: 'isolationInForce' }>).error,
     status: async () => (await ask('status')) as Extract<Report, { kind: 'status' }>,
     drift: () => reports.flatMap((report) => (report.kind === 'drift' ? report.objects : [])),
+    holdListings: (held) => send({ op: 'holdListings', held }),
     pause: () => void child.kill('SIGSTOP'),
     resume: () => void child.kill('SIGCONT'),
     async kill() {

@@ -188,6 +188,25 @@ describe('when the objects change', () => {
     expect(more).toBeGreaterThan(before);
   });
 
+  test('more of a node that is known is led to while the filters are still being looked at', async () => {
+    const sync = start();
+    await apply(sync, sourcesWith([OWN, FAR]));
+    await settledDumps(sync);
+    sync.holdListings(true);
+    host.sh('nft flush chain inet weft from_pods');
+    const isHeld = () => sync.reports.some(({ kind }) => kind === 'listingHeld');
+    expect(await until(isHeld, 10_000)).toBeDefined();
+
+    sync.set(sourcesWith([OWN, FAR, ['10.64.0.192/26', 'c', FAR[2]]]));
+    const isLedTo = () => host.sh('ip route show 10.64.0.192/26').includes('vxlan.weft');
+    expect(await until(isLedTo, 10_000)).toBeDefined();
+    expect(sync.drift()).toEqual([]);
+
+    sync.holdListings(false);
+    expect(await until(() => sync.drift().includes('table inet weft'), 10_000)).toBeDefined();
+    expect(host.sh('nft list chain inet weft from_pods').split('\n').length).toBeGreaterThan(5);
+  });
+
   test('what stands in the way of a single node is met, and said as ever', async () => {
     const sync = start();
     await apply(sync, sourcesWith([OWN]));

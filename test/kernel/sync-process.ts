@@ -19,7 +19,9 @@ import { pool, subnet } from '../dataplane/objects.ts';
 export type Command =
   | { readonly op: 'sources'; readonly sources: Sources }
   | { readonly op: 'upToDate' | 'isolationInForce'; readonly id: number }
-  | { readonly op: 'status'; readonly id: number };
+  | { readonly op: 'status'; readonly id: number }
+  /** Whoever lists filters waits until it is told otherwise: on a busy machine that takes long. */
+  | { readonly op: 'holdListings'; readonly held: boolean };
 
 /** The objects, in the words of test/dataplane/objects.ts. */
 export interface Sources {
@@ -39,6 +41,8 @@ export type Report =
   | { readonly kind: 'log'; readonly level: string; readonly message: string }
   /** `dumps`: how often routes, addresses, neighbours or forwarding entries have been listed so far. */
   | { readonly kind: 'upToDate'; readonly id: number; readonly dumps: number }
+  /** Filters are to be listed, and wait. */
+  | { readonly kind: 'listingHeld' }
   | { readonly kind: 'isolationInForce'; readonly id: number; readonly error: string | undefined }
   | {
       readonly kind: 'status';
@@ -67,13 +71,24 @@ host.dump = (request, parseItem) => {
   return dump(request, parseItem);
 };
 
+const run = createCommandRunner();
+let held: PromiseWithResolvers<void> | undefined;
+
+async function runHeld(...command: Parameters<typeof run>): Promise<string> {
+  if (held !== undefined && command[1].includes('list')) {
+    report({ kind: 'listingHeld' });
+    await held.promise;
+  }
+  return run(...command);
+}
+
 const sync = startNodeSync({
   host,
   nftables: openNftablesSocket(),
   ownPorts: () => new Set([host.portId]),
   ownNamespace: openOwnNamespace(),
   podNamespaces: () => podNamespacePaths([]),
-  run: createCommandRunner(),
+  run: runHeld,
   sysctlRoot: findSysctlRoot(),
   sources: () => sources,
   pools: () => sources?.pools ?? [],
@@ -123,6 +138,10 @@ function obey(command: Command): void {
       return;
     case 'status':
       void status(command.id);
+      return;
+    case 'holdListings':
+      held?.resolve();
+      held = command.held ? Promise.withResolvers() : undefined;
   }
 }
 
