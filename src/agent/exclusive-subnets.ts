@@ -39,7 +39,7 @@ export interface ExclusiveSubnetsParts {
   readonly isHeldHere: IsHeldHere;
   readonly inFlight: ReadonlySet<string>;
   /** Names of the addresses that interfaces of this node have. */
-  readonly wired: { keys(): Iterable<string> };
+  readonly wired: { keys(): Iterable<string>; has(name: string): boolean };
   readonly observe: StepObserver;
   readonly clock: Clock;
   readonly random: Random;
@@ -51,8 +51,8 @@ export interface ExclusiveSubnetCare extends ExclusiveSubnets {
   /** Gives back the exclusive subnet that this node has for the address; before the address is given back. */
   withdraw(allocation: IPAllocation, signal: AbortSignal): Promise<void>;
   /**
-   * Gives back those without an address in use, and makes those that living interfaces lack: each when it was seen at
-   * two calls on end, since what is under way looks the same.
+   * Gives back those without an address in use, makes those that living interfaces lack, and removes those of other nodes
+   * that lead their packets astray: each when it was seen at two calls on end, since what is under way looks the same.
    */
   maintain(signal: AbortSignal): Promise<void>;
 }
@@ -87,6 +87,8 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
   /** Names of addresses, as the last call of maintain saw them. */
   let orphaned: ReadonlySet<string> = new Set();
   let unreachable: ReadonlySet<string> = new Set();
+  /** What was done for living interfaces, by name of address, until these end: their release must find what it made. */
+  const mended = new Map<string, Mending>();
 
   const of = (address: IPAddress) => {
     const found = subnets.get(hostSubnetName(address));
@@ -115,9 +117,12 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
 
     async withdraw({ metadata, spec }, signal) {
       const { address } = spec;
+      const mending = mended.get(metadata.name);
+      mending?.cut.abort(new Error('the address is given back'));
+      await mending?.ended;
       const isKept = spec.fixed === true || spec.sticky !== undefined;
       // The create of one may have been committed without an answer: the cache alone is no proof.
-      const isDoubtful = isKept && !parts.coveredByOwn(address, spec.pool);
+      const isDoubtful = mending !== undefined || (isKept && !parts.coveredByOwn(address, spec.pool));
       const found =
         of(address) ?? (isDoubtful ? await stores.subnets.get(hostSubnetName(address), signal) : undefined);
       if (found === undefined || !isExclusive(found) || !isOwn(found)) return;
@@ -138,15 +143,12 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
       }
       orphaned = new Set(idle.map(({ metadata }) => metadata.uid));
 
-      const lacking = [...parts.wired.keys()].filter((name) => {
-        const allocation = parts.allocations.get(name);
-        if (allocation === undefined || !isAlive(allocation)) return false;
-        const { address } = allocation.spec;
-        const exclusive = of(address);
-        return !parts.coveredByOwn(address) && (exclusive === undefined || !isOwn(exclusive));
-      });
+      for (const name of mended.keys()) {
+        if (!parts.isHeldHere(name) && !parts.inFlight.has(name)) mended.delete(name);
+      }
+      const lacking = [...parts.wired.keys()].filter(isAstray);
       for (const name of lacking) {
-        if (unreachable.has(name)) await attempt(name, signal, () => heal(name, signal));
+        if (unreachable.has(name)) await attempt(name, signal, () => mend(name, signal));
       }
       unreachable = new Set(lacking);
     },
@@ -163,14 +165,46 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
     log.warn({ subnet: formatCIDR(subnet.spec.cidr) }, 'gave back the subnet of an address that no pod has');
   }
 
-  async function heal(name: string, signal: AbortSignal): Promise<void> {
+  /** Whether packets to that address, which a living sandbox of this node has, do not come here. */
+  function isAstray(name: string): boolean {
     const allocation = parts.allocations.get(name);
-    if (allocation === undefined) return;
-    await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, poolOf(allocation), signal);
-    log.warn(
-      { address: name },
-      "a living pod's address lay in no subnet of this node; it has one of its own now",
-    );
+    if (allocation === undefined || !isAlive(allocation)) return false;
+    const { address } = allocation.spec;
+    const exclusive = of(address);
+    return exclusive === undefined ? !parts.coveredByOwn(address) : !isOwn(exclusive);
+  }
+
+  /** Until the address is given back: what came into being after that would lead it astray from whoever gets it next. */
+  async function mend(name: string, signal: AbortSignal): Promise<void> {
+    const allocation = parts.allocations.get(name);
+    // Those before it in the list may have taken long.
+    if (allocation === undefined || !parts.wired.has(name) || !isAstray(name)) return;
+    const cut = new AbortController();
+    const ended = Promise.withResolvers<void>();
+    mended.set(name, { cut, ended: ended.promise });
+    try {
+      await leadHere(allocation, AbortSignal.any([signal, cut.signal]));
+    } catch (error) {
+      if (!cut.signal.aborted) throw error;
+    } finally {
+      ended.resolve();
+    }
+  }
+
+  async function leadHere(allocation: IPAllocation, signal: AbortSignal): Promise<void> {
+    const { address } = allocation.spec;
+    const facts = { address: allocation.metadata.name };
+    const theirs = of(address);
+    if (theirs !== undefined && parts.coveredByOwn(address)) {
+      await deleteExclusiveSubnet(stores.subnets, theirs, signal);
+      log.warn(
+        { ...facts, node: theirs.spec.nodeName },
+        "a living pod's address was led to another node, which had it before; that one's subnet of it is gone now",
+      );
+    } else {
+      await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, poolOf(allocation), signal);
+      log.warn(facts, "a living pod's address lay in no subnet of this node; it has one of its own now");
+    }
   }
 
   /** One that fails must not keep the others waiting; the next call tries it again. */
@@ -182,6 +216,14 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
       log.error({ err: error }, `could not put in order the way to ${what}`);
     }
   }
+}
+
+/** A way that is made, or was, for an interface that lives. */
+interface Mending {
+  /** Ends it. */
+  readonly cut: AbortController;
+  /** Resolves when nothing of it is under way any more. */
+  readonly ended: Promise<void>;
 }
 
 function isAlive(allocation: IPAllocation | undefined): boolean {

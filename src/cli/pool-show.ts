@@ -76,6 +76,8 @@ async function readPools(cluster: Cluster, names: readonly string[], signal: Abo
 /** From so many pools on one list of all costs the apiserver less than one for each: it looks at all objects every time. */
 const FEW_POOLS = 4;
 
+const HELD_WITHOUT_NODE = { nodeName: '' };
+
 /** The allocations that matter for the pools asked for: their own, and those of others in their ranges. */
 async function readAllocations(
   { allocations }: Cluster,
@@ -91,8 +93,9 @@ async function readAllocations(
   ]);
   const near = [...names].filter((name) => counts.some((counting) => counting(name)));
   if (near.length === names.size || near.length >= FEW_POOLS) return allocations.listMatching({}, signal);
-  const lists = await Promise.all(near.map((pool) => allocations.listMatching({ pool }, signal)));
-  return lists.flat();
+  const filters = [...near.map((pool) => ({ pool })), HELD_WITHOUT_NODE];
+  const lists = await Promise.all(filters.map((filter) => allocations.listMatching(filter, signal)));
+  return [...new Map(lists.flat().map((one) => [one.metadata.name, one])).values()];
 }
 
 function poolsOf(names: readonly string[], pools: readonly IPPool[]): IPPool[] {

@@ -42,6 +42,8 @@ export interface AllocationIndex {
   change(before: IndexedAllocation | undefined, after: IndexedAllocation | undefined): void;
   ofPool(pool: string): IndexedAllocation[];
   ofNode(nodeName: string): IndexedAllocation[];
+  /** Those that people hold without a node. */
+  withoutNode(): IndexedAllocation[];
   /** Those that are kept for pods of that StatefulSet, `namespace/name`, and have no sandbox. */
   keptFor(statefulSet: string): IndexedAllocation[];
   /** The StatefulSets, there or not, for which any are kept. */
@@ -55,6 +57,7 @@ export interface AllocationIndex {
 export function createAllocationIndex(): AllocationIndex {
   const byPool = new Map<string, Group>();
   const byNode = new Map<string, Group>();
+  const withoutNode: Group = new Set();
   const byStatefulSet = new Map<string, Group>();
 
   return {
@@ -62,16 +65,19 @@ export function createAllocationIndex(): AllocationIndex {
       if (before !== undefined) {
         remove(byPool, before.spec.pool, before);
         remove(byNode, before.nodeName, before);
+        withoutNode.delete(before);
         remove(byStatefulSet, statefulSetKey(before), before);
       }
       if (after !== undefined) {
         add(byPool, after.spec.pool, after);
         add(byNode, after.nodeName, after);
+        if (after.nodeName === undefined) withoutNode.add(after);
         add(byStatefulSet, statefulSetKey(after), after);
       }
     },
     ofPool: (pool) => [...(byPool.get(pool) ?? [])],
     ofNode: (nodeName) => [...(byNode.get(nodeName) ?? [])],
+    withoutNode: () => [...withoutNode],
     keptFor: (statefulSet) => [...(byStatefulSet.get(statefulSet) ?? [])],
     statefulSets: () => [...byStatefulSet.keys()],
     poolNames: () => [...byPool.keys()],

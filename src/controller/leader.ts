@@ -337,7 +337,7 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts, audit: 
     factsOf: (pool) => ({
       pools: caches.pools.list(),
       subnets: caches.subnets.list(),
-      allocations: poolsThatMatter(pool, caches).flatMap((name) => caches.index.ofPool(name)),
+      allocations: allocationsThatMatter(pool, caches),
       nodeAddresses: caches.nodes.list().flatMap(({ addresses }) => addresses),
       labelsOf: (nodeName) => caches.nodes.get(nodeName)?.labels,
       serviceCIDRs: caches.serviceCIDRs(),
@@ -354,9 +354,16 @@ function poolsCluster({ client, caches, events, settings }: LeaderParts, audit: 
   };
 }
 
-/** Those whose allocations the pool's status counts. */
-function poolsThatMatter(pool: IPPool, caches: ControllerCaches): string[] {
-  return caches.index.poolNames().filter(countingFor(pool, caches.pools.list(), caches.subnets.list()));
+/** Those that the pool's status counts. */
+function allocationsThatMatter(
+  pool: IPPool,
+  { index, pools, subnets }: ControllerCaches,
+): IndexedAllocation[] {
+  const counts = countingFor(pool, pools.list(), subnets.list());
+  return [
+    ...index.poolNames().filter(counts).flatMap(index.ofPool),
+    ...index.withoutNode().filter(({ spec }) => !counts(spec.pool)),
+  ];
 }
 
 /** What people call it when a condition holds no longer, where that is a word. */

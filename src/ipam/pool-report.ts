@@ -54,7 +54,9 @@ export function poolReport(input: PoolReportInput): PoolReport {
   const own = subnets.filter(({ spec }) => spec.poolUID === uid);
   // What another pool that overlaps this one has given there is not free.
   const counts = countingFor(pool, pools, subnets);
-  const allocations = input.allocations.filter(({ spec }) => counts(spec.pool));
+  const allocations = input.allocations.filter(
+    ({ spec }) => counts(spec.pool) || spec.nodeName === undefined,
+  );
   return {
     usage: poolUsage({ ...input, allocations }),
     holders: allocations

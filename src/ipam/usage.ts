@@ -67,7 +67,8 @@ export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>>
 /**
  * Tells of the name of a pool, there or not, whether allocations that name it can count for `pool`: to go through all of
  * a large cluster's for each pool would take too long. Another pool's addresses lie in the ranges that it lists, or in
- * NodeSubnets that it has kept of ranges that are another's by now.
+ * NodeSubnets that it has kept of ranges that are another's by now. Not so those that are held without a node: no
+ * NodeSubnet tells of them, so those of all pools are counted.
  */
 export function countingFor(
   pool: IPPool,

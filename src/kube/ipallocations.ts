@@ -87,6 +87,7 @@ export const EMPTIED = { nodeName: null, attachment: null, holder: STICKY_HOLDER
 /** What a list of allocations is narrowed to; what is absent does not matter. */
 export interface AllocationFilter {
   readonly pool?: string | undefined;
+  /** Empty: those without a node. */
   readonly nodeName?: string | undefined;
   readonly namespace?: string | undefined;
   readonly podName?: string | undefined;

@@ -142,6 +142,44 @@ describe('maintaining', () => {
     expect(stores.stored.NodeSubnet.has(NAME)).toBe(true);
   });
 
+  test('removes what another node has left as the way to a pod of this one, when it was seen twice', async () => {
+    const { care, run, stores, book, wire, leave } = setUp({ isCovered: true });
+    book();
+    wire();
+    await leave('n2');
+    await run(care.maintain());
+    expect(stores.stored.NodeSubnet.size).toBe(1);
+    await run(care.maintain());
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+  });
+
+  test('makes nothing for an address that is given back meanwhile, however long the apiserver does not answer', async () => {
+    let isAway = true;
+    const { care, run, stores, book, wire, pass } = setUp({
+      fault: ({ kind, verb }) => (kind === 'NodeSubnet' && verb === 'create' && isAway ? 'fail' : 'none'),
+    });
+    book();
+    wire();
+    await run(care.maintain());
+    const mending = care.maintain();
+    await pass(1_000);
+    await run(care.withdraw(allocation()));
+    isAway = false;
+    await run(mending);
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+  });
+
+  test('makes what the release finds that follows, also where the cache does not show it', async () => {
+    const { care, run, stores, book, wire } = setUp({ isBlind: true });
+    book();
+    wire();
+    await run(care.maintain());
+    await run(care.maintain());
+    expect(stores.stored.NodeSubnet.size).toBe(1);
+    await run(care.withdraw(allocation()));
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+  });
+
   test('leads nowhere where the book gives the address to nobody here', async () => {
     const { care, run, stores, wire } = setUp();
     wire();
@@ -230,6 +268,7 @@ function setUp({
     inFlight,
     inForce: () => comparisons,
     run: <T>(work: Promise<T>) => clock.until(work),
+    pass: (ms: number) => clock.advance(ms),
     care: {
       secure: (one: ReturnType<typeof allocation>) => care.secure(one, signal),
       withdraw: (one: ReturnType<typeof allocation>) => care.withdraw(one, signal),

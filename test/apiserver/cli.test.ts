@@ -424,7 +424,14 @@ describe('pool show', () => {
     await makeSubnet('172.16.0.0/26', lan, node, []);
     await use('10.1.0.1', { nodeName: 'n1' });
     await use('10.7.0.1', { nodeName: 'n1', pool: 'far' });
-    const all = JSON.parse((await weft(['pool', 'show', '-o', 'json'])).stdout) as { name: string }[];
+    // Held without a node, of ranges that are another's by now.
+    await use('10.1.0.200', { pool: 'far', holder: 'a printer' });
+    await use('10.1.0.201', { pool: 'pods', holder: 'a scanner' });
+    const all = JSON.parse((await weft(['pool', 'show', '-o', 'json'])).stdout) as {
+      name: string;
+      usage: object;
+    }[];
+    expect(all.find(({ name }) => name === 'pods')?.usage).toMatchObject({ ipv4: { allocated: 2 } });
     const show = async (...names: string[]) => {
       const begun = proxy.requests.length;
       const { stdout } = await weft(['pool', 'show', ...names, '-o', 'json'], throughProxy());
@@ -438,11 +445,13 @@ describe('pool show', () => {
       });
     };
     expect((await show('pods')).sort()).toEqual([
+      'ipallocations spec.nodeName=',
       'ipallocations spec.pool=near',
       'ipallocations spec.pool=pods',
       'nodesubnets all',
     ]);
     expect((await show('far', 'pods')).sort()).toEqual([
+      'ipallocations spec.nodeName=',
       'ipallocations spec.pool=far',
       'ipallocations spec.pool=near',
       'ipallocations spec.pool=pods',

@@ -257,6 +257,23 @@ describe('pools', () => {
     await counted({ free: '251' });
     await mustSucceed(apiserver().kubectl(['delete', 'ipallocation', '10.34.0.7']));
     await counted({ free: '252' });
+
+    // Held of a range that is another's by now: no subnet tells of it.
+    const printer = {
+      apiVersion: 'ipam.weft.dev/v1alpha1',
+      kind: 'IPAllocation',
+      metadata: { name: '10.34.0.9' },
+      spec: { address: '10.34.0.9', pool: 'younger', holder: 'a printer' },
+    };
+    await mustSucceed(apiserver().kubectl(['create', '-f', '-'], printer));
+    await counted({ free: '251' });
+    const moved = ['patch', 'ippool', 'younger', '--type=merge', '-p', '{"spec":{"cidrs":["10.35.0.0/24"]}}'];
+    await mustSucceed(apiserver().kubectl(moved));
+    await vi.waitFor(
+      async () => expect((await getPool('younger'))?.status?.ipv4).toMatchObject({ capacity: '257' }),
+      soon,
+    );
+    await counted({ free: '251' });
   });
 
   it('that overlap an older one say so, and an Event does', async () => {

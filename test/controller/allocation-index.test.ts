@@ -39,6 +39,18 @@ describe('the index of allocations', () => {
     expect(index.keptFor('shop/db')).toEqual([]);
   });
 
+  it('knows what is held without a node', () => {
+    const index = createAllocationIndex();
+    const { spec, ...printer } = allocation(pods, '10.0.0.1', 'a', { holder: 'printer' });
+    const { nodeName: _, ...anywhere } = spec;
+    const held = indexedAllocation({ ...printer, spec: anywhere });
+    const onNode = indexedAllocation({ ...printer, spec });
+    index.change(undefined, held);
+    expect(named(index.withoutNode())).toEqual(['10.0.0.1']);
+    index.change(held, onNode);
+    expect(index.withoutNode()).toEqual([]);
+  });
+
   it('knows what rests, and what a person holds', () => {
     const resting = allocation(pods, '10.0.0.1', 'a', { releasedAt: '2026-01-01T00:00:00Z' });
     expect(indexedAllocation(resting)).toMatchObject({

@@ -14,10 +14,14 @@ export function auditCounts(book: Book): Finding[] {
   const nodes = new Map(book.nodes.map((node) => [node.name, node]));
   const labelsOf = (nodeName: string) => nodes.get(nodeName)?.labels;
   const byPool = Map.groupBy(book.allocations, ({ spec }) => spec.pool);
+  const withoutNode = book.allocations.filter(({ nodeName }) => nodeName === undefined);
   return book.pools.flatMap((pool) => {
     if (!areSettled(book, pool.metadata.creationTimestamp)) return [];
     const counts = countingFor(pool, book.pools, book.subnets);
-    const allocations = [...byPool].flatMap(([name, its]) => (counts(name) ? its : []));
+    const allocations = [
+      ...[...byPool].flatMap(([name, its]) => (counts(name) ? its : [])),
+      ...withoutNode.filter(({ spec }) => !counts(spec.pool)),
+    ];
     const counted = poolUsage({ ...book, pool, allocations, foreign, labelsOf });
     return wrongCounts(pool, counted, book.serviceCIDRs === undefined ? WITHOUT_RANGES : ALL);
   });

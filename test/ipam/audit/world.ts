@@ -241,7 +241,7 @@ function snapshotOf(
 
 function countedFor(pool: IPPool, { pools, subnets, allocations }: World): IPAllocation[] {
   const counts = countingFor(pool, pools, subnets);
-  return allocations.filter(({ spec }) => counts(spec.pool));
+  return allocations.filter(({ spec }) => counts(spec.pool) || spec.nodeName === undefined);
 }
 
 function foreignOf({ nodes }: World) {
