@@ -2,6 +2,7 @@ import type { IPPool, NodeSubnet } from '../api/index.ts';
 import {
   desiredNodeState,
   FILTER_TABLE,
+  createPeerIndex,
   peerChanges,
   podMTUOf,
   setHas,
@@ -187,6 +188,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   const schedule = createSchedule(clock);
   const backOff = () => jitteredBackOff(parts.random, { firstMs: 500, maxMs: 15_000 });
   const waiting = new Set<Waiting>();
+  const peers = createPeerIndex();
   let retries = backOff();
   let current: NodeState | undefined;
   let previous: Remembered | undefined;
@@ -230,7 +232,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     if (previous === undefined) return 'not peers alone';
     const { present } = previous;
     const input = inputOf(sources);
-    const changes = peerChanges(previous.input, input, previous.state);
+    const changes = peerChanges(previous.input, input, previous.state, peers);
     if (changes === undefined) return 'not peers alone';
     const { state } = changes;
     try {
@@ -441,6 +443,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         failure = undefined;
         brokenTold = undefined;
         waited.forEach(({ resolve }) => resolve());
+        // Takes some time after the first comparison, for which nobody has to wait.
+        if (previous !== undefined) peers.show(previous.input.subnets);
         if (refused.length === 0) retries = backOff();
         schedule.request('all', refused.length === 0 ? parts.settings.syncMs : retries.next());
       } catch (error) {

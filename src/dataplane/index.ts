@@ -11,4 +11,5 @@ export * from './node-sets.ts';
 export * from './filter.ts';
 export * from './desired.ts';
 export * from './diff.ts';
+export * from './peer-index.ts';
 export * from './peer-changes.ts';

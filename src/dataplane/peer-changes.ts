@@ -1,21 +1,11 @@
-import type { IPPool, NodeSubnet } from '../api/index.ts';
-import {
-  formatAddress,
-  formatCIDR,
-  hostCIDR,
-  rangeOfCIDR,
-  rangesHave,
-  rangesOverlap,
-  sameAddress,
-  sameCIDR,
-} from '../net/index.ts';
-import { addressSet, setWith, setWithout, type AddressSet } from './address-set.ts';
-import { askedOnce } from './asked-once.ts';
+import type { IPPool } from '../api/index.ts';
+import { formatAddress, formatCIDR, sameAddress, sameCIDR } from '../net/index.ts';
+import { setWith, setWithout, type AddressSet } from './address-set.ts';
 import { desiredNodeState, type DesiredInput } from './desired.ts';
 import type { Difference } from './diff.ts';
 import type { FilterState } from './filter.ts';
 import { nodeSetChanges, type NodeAddresses } from './node-sets.ts';
-import { peerMAC } from './peers.ts';
+import { createPeerIndex, type PeerIndex } from './peer-index.ts';
 import type { NodeRoute, NodeState, PeerForwarding, PeerNeighbour } from './state.ts';
 
 /** What of a node's state changes with its peers, one by one. */
@@ -35,23 +25,28 @@ export interface PeerChanges {
  * the more nodes there are. How a subnet is treated follows from this node and from the subnets that touch it: those of
  * the same node, those that overlap, those that hold a next hop. So the state of a few is worked out before and after,
  * and what differs is the change. Undefined where more has changed, or where a subnet touches one of another node:
- * then the whole state is to be worked out. `state` is that of `before`.
+ * then the whole state is to be worked out. `state` is that of `before`; `index` is kept from one call to the next.
  */
 export function peerChanges(
   before: DesiredInput,
   now: DesiredInput,
   state: NodeState,
+  index: PeerIndex = createPeerIndex(),
 ): PeerChanges | undefined {
   if (!sameSurroundings(before, now)) return undefined;
-  const changed = changedSubnets(before.subnets, now.subnets);
+  index.show(before.subnets);
+  const changes = index.changesTo(now.subnets);
+  const { come, gone } = changes;
+  const changed = [...come, ...gone];
   if (changed.length === 0) return { routes: NONE, neighbours: NONE, forwarding: NONE, state };
   if (changed.length > MOST_CHANGES || changed.some(({ spec }) => spec.nodeName === now.node.name)) {
     return undefined;
   }
-  const concerned = concernedBy(changed, before.subnets, now.subnets, now.node.name);
+  const concerned = index.concernedBy(changes, now.node.name);
   if (concerned === undefined) return undefined;
-  const was = desiredNodeState({ ...before, subnets: concerned.before });
-  const is = desiredNodeState({ ...now, subnets: concerned.now });
+  const [isNew, isGone] = [new Set(come), new Set(gone)];
+  const was = desiredNodeState({ ...before, subnets: concerned.filter((subnet) => !isNew.has(subnet)) });
+  const is = desiredNodeState({ ...now, subnets: concerned.filter((subnet) => !isGone.has(subnet)) });
   if (!sameFrame(was, is)) return undefined;
   if (frameText(is) !== frameText({ ...state, notes: is.notes })) return undefined;
 
@@ -87,70 +82,6 @@ function sameSurroundings(before: DesiredInput, now: DesiredInput): boolean {
 function poolText({ metadata, spec }: IPPool): unknown {
   return metadata.generation === undefined ? { metadata, spec } : [metadata.uid, metadata.generation];
 }
-
-/** Those that are only in one of the lists: an object that has changed is in both, as it was and as it is. */
-function changedSubnets(before: readonly NodeSubnet[], now: readonly NodeSubnet[]): NodeSubnet[] {
-  // A cache keeps its order: what stands around the first and the last change is the same.
-  const shorter = Math.min(before.length, now.length);
-  let [head, tail] = [0, 0];
-  while (head < shorter && before[head] === now[head]) head++;
-  while (tail < shorter - head && before.at(-1 - tail) === now.at(-1 - tail)) tail++;
-  const [had, has] = [before, now].map((list) => list.slice(head, list.length - tail));
-  const [wasThere, isThere] = [new Set(had), new Set(has)];
-  return [
-    ...(had ?? []).filter((subnet) => !isThere.has(subnet)),
-    ...(has ?? []).filter((subnet) => !wasThere.has(subnet)),
-  ];
-}
-
-/** The subnets by which the change is worked out, as they were and as they are. */
-interface Concerned {
-  readonly before: readonly NodeSubnet[];
-  readonly now: readonly NodeSubnet[];
-}
-
-/**
- * This node's, and those of all nodes whose subnets have changed, or that have a MAC with such a one. Undefined where what
- * is left out overlaps a subnet of theirs, or has a next hop with it. There may be thousands: each is looked at in plain
- * loops, and asked as little as possible.
- */
-function concernedBy(
-  changed: readonly NodeSubnet[],
-  before: readonly NodeSubnet[],
-  now: readonly NodeSubnet[],
-  ownName: string,
-): Concerned | undefined {
-  const all = [...now, ...changed];
-  const names = new Set([ownName, ...changed.map(({ spec }) => spec.nodeName)]);
-  // A node that was made anew has two MACs, and may share the older one with a third.
-  for (let known = 0; known < names.size;) {
-    known = names.size;
-    const macs = new Set<string>();
-    for (const subnet of all) if (names.has(subnet.spec.nodeName)) macs.add(peerMAC(subnet));
-    for (const subnet of all) {
-      if (!names.has(subnet.spec.nodeName) && macs.has(peerMAC(subnet))) names.add(subnet.spec.nodeName);
-    }
-  }
-  const territory = addressSet(
-    all
-      .filter(({ spec }) => spec.nodeName !== ownName && names.has(spec.nodeName))
-      .flatMap(({ spec: { cidr, nextHops } }) => [cidr, ...nextHops.map(hostCIDR)]),
-  );
-  const concerned: { readonly before: NodeSubnet[]; readonly now: NodeSubnet[] } = { before: [], now: [] };
-  for (const subnet of before) if (names.has(subnet.spec.nodeName)) concerned.before.push(subnet);
-  for (const subnet of now) {
-    const { nodeName, cidr, nextHops } = subnet.spec;
-    if (names.has(nodeName)) {
-      concerned.now.push(subnet);
-      continue;
-    }
-    if (rangesOverlap(territory[cidr.family], rangeOf(subnet))) return undefined;
-    for (const { family, value } of nextHops) if (rangesHave(territory[family], value)) return undefined;
-  }
-  return concerned;
-}
-
-const rangeOf = askedOnce(({ spec }) => rangeOfCIDR(spec.cidr));
 
 /** Whether all that is no entry of single peers is the same. */
 function sameFrame(was: NodeState, is: NodeState): boolean {

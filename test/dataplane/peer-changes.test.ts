@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { NodeSubnet } from '../../src/api/index.ts';
 import {
+  createPeerIndex,
   desiredNodeState,
   peerChanges,
   type DesiredInput,
@@ -124,11 +125,18 @@ describe('the changes that peers bring', () => {
           const names = new Set(kept.map(({ metadata }) => metadata.name));
           const come = other.slice(0, 2).filter(({ metadata }) => !names.has(metadata.name));
           const now = [own, ...kept, ...come];
-          const given = input({ pools, subnets: before });
-          const changes = peerChanges(given, { ...given, subnets: now }, desiredNodeState(given));
-          if (changes === undefined) return;
-          told++;
-          expect(sorted(changes.state)).toEqual(sorted(desiredNodeState({ ...given, subnets: now })));
+          // There and back, by an index that goes with it.
+          const index = createPeerIndex();
+          const steps = [before, now, before].map((subnets) => input({ pools, subnets }));
+          for (const [i, to] of steps.entries()) {
+            const from = steps[i - 1];
+            if (from === undefined) continue;
+            const changes = peerChanges(from, to, desiredNodeState(from), index);
+            if (changes === undefined) continue;
+            told++;
+            expect(sorted(changes.state)).toEqual(sorted(desiredNodeState(to)));
+            expect(peerChanges(from, to, desiredNodeState(from))).toEqual(changes);
+          }
         },
       ),
       { numRuns: 3_000 },
