@@ -20,8 +20,8 @@ let agent: TestProcess;
 let controller: TestProcess;
 let client: KubeClient;
 
-/** So often an agent is killed. With WEFT_TEST_KILLS=200 it took seven to nine minutes on two busy cores. */
-const KILLS = Number(process.env.WEFT_TEST_KILLS ?? 60);
+/** So often an agent is killed. 200 take seven to nine minutes on two busy cores; fewer will do for whoever writes tests. */
+const KILLS = Number(process.env.WEFT_TEST_KILLS ?? 200);
 /** One in so many times the controller is killed with it. */
 const CONTROLLER_EVERY = 3;
 /** Of each kill; all but the last begin before it. */
