@@ -11,6 +11,7 @@ import {
   isExclusive,
   isResting,
   SubnetUnavailableError,
+  type AllocationStore,
   type ClaimingNode,
   type Clock,
   type NodeSubnetStore,
@@ -22,7 +23,11 @@ import type { AgentParts, ExclusiveSubnets, OwnAllocations } from './parts.ts';
 import type { StepObserver } from './steps.ts';
 
 export interface ExclusiveSubnetsParts {
-  readonly stores: { readonly subnets: NodeSubnetStore; readonly pools: PoolStore };
+  readonly stores: {
+    readonly subnets: NodeSubnetStore;
+    readonly pools: PoolStore;
+    readonly allocations: Pick<AllocationStore, 'get'>;
+  };
   readonly pools: () => readonly IPPool[];
   readonly subnets: {
     get(name: string): NodeSubnet | undefined;
@@ -123,8 +128,10 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
       const isKept = spec.fixed === true || spec.sticky !== undefined;
       // The create of one may have been committed without an answer: the cache alone is no proof.
       const isDoubtful = mending !== undefined || (isKept && !parts.coveredByOwn(address, spec.pool));
+      const cached = of(address);
+      const isShown = cached !== undefined && isOwn(cached);
       const found =
-        of(address) ?? (isDoubtful ? await stores.subnets.get(hostSubnetName(address), signal) : undefined);
+        isDoubtful && !isShown ? await stores.subnets.get(hostSubnetName(address), signal) : cached;
       if (found === undefined || !isExclusive(found) || !isOwn(found)) return;
       await deleteExclusiveSubnet(stores.subnets, found, signal);
       parts.observe('release:not-led-any-more');
@@ -183,7 +190,7 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
     const ended = Promise.withResolvers<void>();
     mended.set(name, { cut, ended: ended.promise });
     try {
-      await leadHere(allocation, AbortSignal.any([signal, cut.signal]));
+      await leadHere(allocation, signal, cut.signal);
     } catch (error) {
       if (!cut.signal.aborted) throw error;
     } finally {
@@ -191,9 +198,18 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
     }
   }
 
-  async function leadHere(allocation: IPAllocation, signal: AbortSignal): Promise<void> {
+  /** `givenBack` ends it between two requests: one that was sent is to be answered, so that what it made is known. */
+  async function leadHere(
+    allocation: IPAllocation,
+    signal: AbortSignal,
+    givenBack: AbortSignal,
+  ): Promise<void> {
     const { address } = allocation.spec;
     const facts = { address: allocation.metadata.name };
+    // What the cache says may be of long ago, and the address another's by now, who is led to.
+    const now = await stores.allocations.get(allocation.metadata.name, signal);
+    if (now === undefined || !isAlive(now) || now.spec.nodeName !== parts.node().name) return;
+    givenBack.throwIfAborted();
     const theirs = of(address);
     if (theirs !== undefined && parts.coveredByOwn(address)) {
       await deleteExclusiveSubnet(stores.subnets, theirs, signal);
@@ -202,7 +218,8 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
         "a living pod's address was led to another node, which had it before; that one's subnet of it is gone now",
       );
     } else {
-      await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, poolOf(allocation), signal);
+      const pool = poolOf(allocation);
+      await claimExclusiveSubnet({ ...parts, node: parts.node() }, allocation, pool, signal, givenBack);
       log.warn(facts, "a living pod's address lay in no subnet of this node; it has one of its own now");
     }
   }
@@ -220,7 +237,7 @@ export function createExclusiveSubnets(parts: ExclusiveSubnetsParts): ExclusiveS
 
 /** A way that is made, or was, for an interface that lives. */
 interface Mending {
-  /** Ends it. */
+  /** Ends it after the request that is under way. */
   readonly cut: AbortController;
   /** Resolves when nothing of it is under way any more. */
   readonly ended: Promise<void>;

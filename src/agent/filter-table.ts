@@ -27,7 +27,7 @@ export interface FilterTable {
     options: { readonly verify: boolean; readonly inForce?: () => void },
   ): Promise<FilterOutcome>;
   /**
-   * The same for the state that was applied last, verified.
+   * The same for the state that was applied last, verified. What is applied meanwhile does not wait for the listing.
    * @throws CommandError, or FilterNotAppliedError before the first apply
    */
   verify(): Promise<FilterOutcome>;
@@ -79,17 +79,20 @@ export function createFilterTable(
   let last: Promise<unknown> = Promise.resolve();
   let waiting: Promise<void> | undefined;
   let isHoldGone = false;
+  /** Another one before and after each change of the table: what was listed under one is what stood then. */
+  let generation = 0;
 
   async function exchange(
     state: FilterState,
-    { verify, inForce }: { readonly verify: boolean; readonly inForce?: () => void },
+    { listed, inForce }: { readonly listed?: () => Promise<Listed>; readonly inForce?: () => void },
   ): Promise<FilterOutcome> {
     const rules = attachments();
     const text = rulesText(state, rules);
     const before = applied?.text === text ? applied : undefined;
-    if (before !== undefined && (!verify || (await isAsApplied(before)))) {
+    if (before !== undefined && (listed === undefined || isAsApplied(before, await listed()))) {
       const changes = nodeSetChanges(before.state, state);
       if (changes.length === 0) return 'unchanged';
+      generation++;
       applied = undefined;
       if (hasTaken(changes)) {
         applied = { ...before, state };
@@ -97,6 +100,7 @@ export function createFilterTable(
       }
     }
     // Should this fail halfway, the next call applies again.
+    generation++;
     applied = undefined;
     const hold = renderHold(state, rules);
     if (hold !== undefined) await applyNft(run, hold);
@@ -106,6 +110,7 @@ export function createFilterTable(
     if (hold !== undefined || !isHoldGone) await applyNft(run, REMOVE_HOLD);
     isHoldGone = true;
     applied = { text, state, hash: (await readTable())?.hash };
+    generation++;
     return before === undefined ? 'applied' : 'repaired';
   }
 
@@ -122,8 +127,23 @@ export function createFilterTable(
 
   const readTable = () => readNftTable(run, TABLE, { apart: NODE_SET_NAMES });
 
-  async function isAsApplied({ state, hash }: Applied): Promise<boolean> {
+  /** What was listed before its turn had come, if nothing of ours has changed since. */
+  async function verifyAside(): Promise<FilterOutcome | undefined> {
+    const listedAt = generation;
     const content = await readTable();
+    return inTurn(async () =>
+      generation === listedAt
+        ? exchange(appliedLast(), { listed: () => Promise.resolve(content) })
+        : undefined,
+    );
+  }
+
+  function appliedLast(): FilterState {
+    if (latest === undefined) throw new FilterNotAppliedError();
+    return latest;
+  }
+
+  function isAsApplied({ state, hash }: Applied, content: Listed): boolean {
     return (
       content !== undefined &&
       content.hash === hash &&
@@ -143,22 +163,20 @@ export function createFilterTable(
     apply: (state, { verify, inForce = () => undefined }) =>
       inTurn(async () => {
         latest = state;
-        const outcome = await exchange(state, { verify, inForce });
+        const outcome = await exchange(state, { inForce, ...(verify ? { listed: readTable } : {}) });
         inForce();
         return outcome;
       }),
-    verify: () =>
-      inTurn(async () => {
-        if (latest === undefined) throw new FilterNotAppliedError();
-        return exchange(latest, { verify: true });
-      }),
+    async verify() {
+      appliedLast();
+      return (await verifyAside()) ?? inTurn(() => exchange(appliedLast(), { listed: readTable }));
+    },
     attachmentsChanged() {
       waiting ??= new Promise((resolve, reject) => {
         const exchanged = inTurn(async () => {
           waiting = undefined;
-          if (latest === undefined) throw new FilterNotAppliedError();
           // The listing that follows is for later: where it fails, the next apply exchanges the table again.
-          await exchange(latest, { verify: false, inForce: resolve });
+          await exchange(appliedLast(), { inForce: resolve });
         });
         exchanged.then(resolve, reject);
       });
@@ -171,11 +189,14 @@ export function createFilterTable(
         return (
           applied?.text === rulesText(state, attachments()) &&
           nodeSetChanges(applied.state, state).length === 0 &&
-          (await isAsApplied(applied))
+          isAsApplied(applied, await readTable())
         );
       }),
   };
 }
+
+/** The table as it stands; undefined where there is none. */
+type Listed = Awaited<ReturnType<typeof readNftTable>>;
 
 /** What the kernel was given last. */
 interface Applied {

@@ -200,6 +200,8 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
   let accepted: string | undefined;
   let foreignDrops = '';
   let verifying: Promise<void> | undefined;
+  /** Whether filters could not be looked at beside all else: then the comparison does, which tells why. */
+  let mustVerify = false;
   /** Whether the objects ask for a comparison, which is too near the last. */
   let isPutOff = false;
   /** Which pools the filters were last set for, by `isolationOf`. */
@@ -211,7 +213,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     if (sources === undefined) return 'no objects yet';
     const isWhole = failure === undefined && unmet.refused.length === 0;
     let mustCompare = mayCompare;
-    if (!due.has('links') && isWhole && !isPutOff) {
+    if (!due.has('links') && isWhole && !isPutOff && !mustVerify) {
       const outcome = await followPeers(sources);
       if (outcome === 'followed') {
         if (due.has('filters')) verifyBeside();
@@ -220,7 +222,10 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
       mustCompare ||= outcome === 'failed';
     }
     isPutOff = !mustCompare;
-    return isPutOff ? 'put off' : { refused: await compareAll(sources, due.has('filters')) };
+    if (isPutOff) return 'put off';
+    const refused = await compareAll(sources, due.has('filters') || mustVerify);
+    mustVerify = false;
+    return { refused };
   }
 
   /**
@@ -265,7 +270,12 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
    * on a busy machine longer than a new peer may wait.
    */
   function verifyBeside(): void {
-    verifying ??= (async () => {
+    if (verifying !== undefined) {
+      // What is to be looked at may have changed since that one listed it.
+      void verifying.then(() => schedule.request('filters', 0));
+      return;
+    }
+    verifying = (async () => {
       try {
         const drift: string[] = [];
         if ((await filterTable.verify()) === 'repaired') drift.push(`table inet ${FILTER_TABLE}`);
@@ -273,6 +283,7 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
         if (drift.length > 0) parts.onDrift(drift);
       } catch (error) {
         log.info({ err: error }, 'the filters could not be looked at by themselves: everything is compared');
+        mustVerify = true;
         schedule.request('all', 0);
       } finally {
         verifying = undefined;
@@ -480,7 +491,15 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     podMTU: (addresses) => podMTUOf(setUp().podMTU, addresses),
     hostSources: () => setUp().preferredSource,
     forgetFlows: (hostPorts) => forgetHostPortFlows(host, run, hostPorts),
-    podRulesChanged: () => filterTable.attachmentsChanged(),
+    async podRulesChanged() {
+      try {
+        await filterTable.attachmentsChanged();
+      } catch (error) {
+        // Rules of an attachment that has gone must not wait for the next comparison: its address may be another's soon.
+        schedule.request('filters', 0);
+        throw error;
+      }
+    },
     filtersHold: () => filterTable.holds(),
     async isolationInForce(signal) {
       const isInForce = () => isolatedFor === isolationOf(parts.pools());

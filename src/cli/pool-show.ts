@@ -76,9 +76,10 @@ async function readPools(cluster: Cluster, names: readonly string[], signal: Abo
 /** From so many pools on one list of all costs the apiserver less than one for each: it looks at all objects every time. */
 const FEW_POOLS = 4;
 
-const HELD_WITHOUT_NODE = { nodeName: '' };
+/** People hold them, or they are kept for pods: no NodeSubnet says in whose range they lie. */
+const WITHOUT_NODE = { nodeName: '' };
 
-/** The allocations that matter for the pools asked for: their own, and those of others in their ranges. */
+/** The allocations that matter for the pools asked for: their own, and those of others that may lie in their ranges. */
 async function readAllocations(
   { allocations }: Cluster,
   asked: readonly IPPool[],
@@ -93,7 +94,7 @@ async function readAllocations(
   ]);
   const near = [...names].filter((name) => counts.some((counting) => counting(name)));
   if (near.length === names.size || near.length >= FEW_POOLS) return allocations.listMatching({}, signal);
-  const filters = [...near.map((pool) => ({ pool })), HELD_WITHOUT_NODE];
+  const filters = [...near.map((pool) => ({ pool })), WITHOUT_NODE];
   const lists = await Promise.all(filters.map((filter) => allocations.listMatching(filter, signal)));
   return [...new Map(lists.flat().map((one) => [one.metadata.name, one])).values()];
 }

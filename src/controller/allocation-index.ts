@@ -42,7 +42,7 @@ export interface AllocationIndex {
   change(before: IndexedAllocation | undefined, after: IndexedAllocation | undefined): void;
   ofPool(pool: string): IndexedAllocation[];
   ofNode(nodeName: string): IndexedAllocation[];
-  /** Those that people hold without a node. */
+  /** Those without a node: people hold them, or they are kept for pods. */
   withoutNode(): IndexedAllocation[];
   /** Those that are kept for pods of that StatefulSet, `namespace/name`, and have no sandbox. */
   keptFor(statefulSet: string): IndexedAllocation[];

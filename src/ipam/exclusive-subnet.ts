@@ -23,15 +23,18 @@ export interface ExclusiveSubnetParts {
  * Makes the one address of an allocation that this node holds lead to this node, wherever it lies: by a NodeSubnet of its
  * own, exclusive (design, section 4). Who holds the IPAllocation has the address, so one that another node left behind
  * under that name is stale, and deleted.
- * @throws SubnetUnavailableError where the pool is going or another subnet has the name, or the signal's reason
+ * `enough` ends it between two requests, and lets the one that is under way be answered.
+ * @throws SubnetUnavailableError where the pool is going or another subnet has the name, or the signals' reason
  */
 export async function claimExclusiveSubnet(
   parts: ExclusiveSubnetParts,
   { spec: { address } }: IPAllocation,
   pool: IPPool,
   signal: AbortSignal,
+  enough: AbortSignal = signal,
 ): Promise<NodeSubnet> {
   const { node, stores } = parts;
+  const until = AbortSignal.any([signal, enough]);
   const { name: poolName, uid: poolUID } = pool.metadata;
   const unavailable = (reason: string) => new SubnetUnavailableError(poolName, address.family, reason);
   // Without next hops it would be one that nobody routes.
@@ -45,7 +48,7 @@ export async function claimExclusiveSubnet(
     nextHops: [...node.addresses],
     exclusive: true,
   };
-  const subnet = await retried(parts, signal, async () => {
+  const subnet = await retried(parts, until, async () => {
     for (;;) {
       const outcome = await stores.subnets.create(spec, signal);
       if (outcome.kind === 'created') return outcome.object;

@@ -67,8 +67,8 @@ export function poolUsage(input: UsageInput): Partial<Record<Family, PoolUsage>>
 /**
  * Tells of the name of a pool, there or not, whether allocations that name it can count for `pool`: to go through all of
  * a large cluster's for each pool would take too long. Another pool's addresses lie in the ranges that it lists, or in
- * NodeSubnets that it has kept of ranges that are another's by now. Not so those that are held without a node: no
- * NodeSubnet tells of them, so those of all pools are counted.
+ * NodeSubnets that it has kept of ranges that are another's by now. Not so those without a node, which people hold
+ * or are kept for pods: no NodeSubnet tells of them, so whoever counts adds those of all pools.
  */
 export function countingFor(
   pool: IPPool,

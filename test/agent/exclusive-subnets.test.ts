@@ -101,6 +101,16 @@ describe('withdrawing', () => {
     expect(stores.stored.NodeSubnet.size).toBe(0);
   });
 
+  test('finds it where the cache still shows what another node had left in its place', async () => {
+    const { care, run, stores, leave, goBlind } = setUp();
+    await leave('n2');
+    goBlind();
+    await run(care.secure(allocation({ fixed: true })));
+    expect(stores.stored.NodeSubnet.get(NAME)?.spec.nodeName).toBe('n1');
+    await run(care.withdraw(allocation({ fixed: true })));
+    expect(stores.stored.NodeSubnet.size).toBe(0);
+  });
+
   test('asks nobody for an ordinary address', async () => {
     const { care, run, stores } = setUp();
     await run(care.withdraw(allocation()));
@@ -123,7 +133,7 @@ describe('maintaining', () => {
     async (how) => {
       const { care, run, stores, book, wire, inFlight, leave } = setUp();
       await run(care.secure(allocation()));
-      if (how === 'by the book') book();
+      if (how === 'by the book') await book();
       else if (how === 'in the kernel') wire();
       else inFlight.add(ADDRESS);
       await leave('n2', { exclusive: true }, '10.0.0.10/32');
@@ -134,7 +144,7 @@ describe('maintaining', () => {
 
   test('leads to a living pod that lies in none of the node’s subnets, when it was seen twice', async () => {
     const { care, run, stores, book, wire } = setUp();
-    book();
+    await book();
     wire();
     await run(care.maintain());
     expect(stores.stored.NodeSubnet.size).toBe(0);
@@ -144,7 +154,7 @@ describe('maintaining', () => {
 
   test('removes what another node has left as the way to a pod of this one, when it was seen twice', async () => {
     const { care, run, stores, book, wire, leave } = setUp({ isCovered: true });
-    book();
+    await book();
     wire();
     await leave('n2');
     await run(care.maintain());
@@ -153,12 +163,21 @@ describe('maintaining', () => {
     expect(stores.stored.NodeSubnet.size).toBe(0);
   });
 
+  test('leads nowhere else what is another’s by now, as the cache does not show yet', async () => {
+    const { care, run, stores, book, wire, leave } = setUp({ isCovered: true });
+    await book('n2');
+    wire();
+    await leave('n2');
+    for (let i = 0; i < 3; i++) await run(care.maintain());
+    expect(stores.stored.NodeSubnet.size).toBe(1);
+  });
+
   test('makes nothing for an address that is given back meanwhile, however long the apiserver does not answer', async () => {
     let isAway = true;
     const { care, run, stores, book, wire, pass } = setUp({
       fault: ({ kind, verb }) => (kind === 'NodeSubnet' && verb === 'create' && isAway ? 'fail' : 'none'),
     });
-    book();
+    await book();
     wire();
     await run(care.maintain());
     const mending = care.maintain();
@@ -171,7 +190,7 @@ describe('maintaining', () => {
 
   test('makes what the release finds that follows, also where the cache does not show it', async () => {
     const { care, run, stores, book, wire } = setUp({ isBlind: true });
-    book();
+    await book();
     wire();
     await run(care.maintain());
     await run(care.maintain());
@@ -227,8 +246,9 @@ function setUp({
   const clock = createFakeClock();
   const pool = stores.applyPool('p', { cidrs: ['10.0.0.0/16'] });
   const cache = new Map<string, NodeSubnet>();
+  let blind = isBlind;
   stores.onChange((change) => {
-    if (change.kind !== 'NodeSubnet' || isBlind) return;
+    if (change.kind !== 'NodeSubnet' || blind) return;
     if (change.type === 'DELETED') cache.delete(change.object.metadata.name);
     else cache.set(change.object.metadata.name, change.object);
   });
@@ -268,14 +288,18 @@ function setUp({
     inFlight,
     inForce: () => comparisons,
     run: <T>(work: Promise<T>) => clock.until(work),
+    goBlind: () => (blind = true),
     pass: (ms: number) => clock.advance(ms),
     care: {
       secure: (one: ReturnType<typeof allocation>) => care.secure(one, signal),
       withdraw: (one: ReturnType<typeof allocation>) => care.withdraw(one, signal),
       maintain: () => care.maintain(signal),
     },
-    /** The book says that a sandbox here has the address. */
-    book: () => allocations.set(ADDRESS, allocation()),
+    /** The book says that a sandbox here has the address; or, as the cache does not show yet, one elsewhere. */
+    async book(nodeName = 'n1') {
+      allocations.set(ADDRESS, allocation());
+      await stores.allocations.create(allocation({ nodeName }).spec);
+    },
     wire: () => wired.wired(attachmentOf('c1'), { ipv4: parseAddress(ADDRESS) }),
     /** Another node's subnet. */
     async leave(nodeName: string, spec: object = { exclusive: true }, cidr = '10.0.0.9/32') {

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { configurePodLink, createPodLink, formatAlias, hostLinkName } from '../../src/kernel/index.ts';
 import { parseAddress } from '../../src/net/index.ts';
-import type { Command, Report, Sources } from './sync-process.ts';
+import type { Command, Report, Listings, Sources } from './sync-process.ts';
 import type { Throwaway, useThrowaways } from './throwaway.ts';
 
 export type IPFamily = 4 | 6;
@@ -53,8 +53,8 @@ export interface SyncProcess {
   isolationInForce(): Promise<string | undefined>;
   status(): Promise<Extract<Report, { kind: 'status' }>>;
   drift(): string[];
-  /** Whether whoever lists filters is to wait. */
-  holdListings(held: boolean): void;
+  /** What comes of the listings of filters from now on; one that is held goes on. */
+  letListingsBe(are: Listings): void;
   kill(): Promise<void>;
   /** Stops it in the middle of whatever it does, until `resume`. */
   pause(): void;
@@ -237,7 +237,7 @@ export function startSync(node: FabricNode, { keep = [], natExempt = [] }: SyncO
       ((await ask('isolationInForce')) as Extract<Report, { kind: 'isolationInForce' }>).error,
     status: async () => (await ask('status')) as Extract<Report, { kind: 'status' }>,
     drift: () => reports.flatMap((report) => (report.kind === 'drift' ? report.objects : [])),
-    holdListings: (held) => send({ op: 'holdListings', held }),
+    letListingsBe: (are) => send({ op: 'listings', are }),
     pause: () => void child.kill('SIGSTOP'),
     resume: () => void child.kill('SIGCONT'),
     async kill() {

@@ -77,6 +77,13 @@ async function settledDumps(sync: SyncProcess): Promise<number> {
   }
 }
 
+async function untilHeld(sync: SyncProcess, times: number): Promise<void> {
+  const held = () => sync.reports.filter(({ kind }) => kind === 'listingHeld').length;
+  expect(await until(() => held() >= times, 10_000)).toBeDefined();
+}
+
+const repairs = (sync: SyncProcess) => sync.drift().filter((object) => object === 'table inet weft').length;
+
 const OWN = ['10.64.0.0/26', 'a', ['192.168.1.10', 'fd01::10']] as const;
 const FAR = ['10.64.0.128/26', 'c', ['192.168.2.12', 'fd02::12']] as const;
 
@@ -188,23 +195,62 @@ describe('when the objects change', () => {
     expect(more).toBeGreaterThan(before);
   });
 
-  test('more of a node that is known is led to while the filters are still being looked at', async () => {
+  test('others are led to while the filters are still being looked at', async () => {
     const sync = start();
     await apply(sync, sourcesWith([OWN, FAR]));
     await settledDumps(sync);
-    sync.holdListings(true);
+    sync.letListingsBe('held');
     host.sh('nft flush chain inet weft from_pods');
-    const isHeld = () => sync.reports.some(({ kind }) => kind === 'listingHeld');
-    expect(await until(isHeld, 10_000)).toBeDefined();
+    await untilHeld(sync, 1);
 
+    // One more subnet of a node that is known, then a node that is not: its address is among the filters.
     sync.set(sourcesWith([OWN, FAR, ['10.64.0.192/26', 'c', FAR[2]]]));
     const isLedTo = () => host.sh('ip route show 10.64.0.192/26').includes('vxlan.weft');
     expect(await until(isLedTo, 10_000)).toBeDefined();
+    const near = ['10.64.0.64/26', 'b', ['192.168.1.11', 'fd01::11']] as const;
+    sync.set(sourcesWith([OWN, near, FAR]));
+    const isKnown = () => host.sh('nft list set inet weft nodes4').includes('192.168.1.11');
+    expect(await until(isKnown, 10_000)).toBeDefined();
+    expect(host.sh('ip route show 10.64.0.192/26')).toBe('');
     expect(sync.drift()).toEqual([]);
 
-    sync.holdListings(false);
-    expect(await until(() => sync.drift().includes('table inet weft'), 10_000)).toBeDefined();
+    sync.letListingsBe('done');
+    expect(await until(() => repairs(sync) === 1, 10_000)).toBeDefined();
     expect(host.sh('nft list chain inet weft from_pods').split('\n').length).toBeGreaterThan(5);
+  });
+
+  test('what is done to the filters while they are looked at is found by another look', async () => {
+    const sync = start();
+    await apply(sync, sourcesWith([OWN]));
+    await settledDumps(sync);
+    sync.letListingsBe('held');
+    host.sh('nft flush chain inet weft from_pods');
+    await untilHeld(sync, 1);
+    sync.letListingsBe('held');
+    await untilHeld(sync, 2);
+    // They have been set again and listed: what is held from now on are those of others.
+    sync.letListingsBe('held');
+    await untilHeld(sync, 3);
+    host.sh('nft flush chain inet weft from_pods');
+    await sleep(2_000);
+    sync.letListingsBe('done');
+    expect(await until(() => repairs(sync) === 2, 10_000)).toBeDefined();
+  });
+
+  test('that filters cannot be looked at is told', async () => {
+    const sync = start();
+    await apply(sync, sourcesWith([OWN]));
+    await settledDumps(sync);
+    sync.letListingsBe('failing');
+    host.sh('nft flush chain inet weft from_pods');
+    const isTold = () =>
+      sync.reports.some(
+        (one) => one.kind === 'log' && one.level === 'error' && one.message.includes('as the test says'),
+      );
+    expect(await until(isTold, 10_000)).toBeDefined();
+    sync.letListingsBe('done');
+    const isBack = () => host.sh('nft list chain inet weft from_pods').split('\n').length > 5;
+    expect(await until(isBack, 20_000)).toBeDefined();
   });
 
   test('what stands in the way of a single node is met, and said as ever', async () => {

@@ -2,6 +2,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NodeNotSetUpError, startNodeSync, type NodeSources } from '../../src/agent/sync.ts';
 import {
+  CommandError,
   createCommandRunner,
   findSysctlRoot,
   openNetlinkSocket,
@@ -20,8 +21,11 @@ export type Command =
   | { readonly op: 'sources'; readonly sources: Sources }
   | { readonly op: 'upToDate' | 'isolationInForce'; readonly id: number }
   | { readonly op: 'status'; readonly id: number }
-  /** Whoever lists filters waits until it is told otherwise: on a busy machine that takes long. */
-  | { readonly op: 'holdListings'; readonly held: boolean };
+  /** What comes of the listings of filters from now on; those that are held go on. */
+  | { readonly op: 'listings'; readonly are: Listings };
+
+/** On a busy machine they take long; without the program they fail. */
+export type Listings = 'done' | 'held' | 'failing';
 
 /** The objects, in the words of test/dataplane/objects.ts. */
 export interface Sources {
@@ -72,12 +76,16 @@ host.dump = (request, parseItem) => {
 };
 
 const run = createCommandRunner();
+let listings: Listings = 'done';
 let held: PromiseWithResolvers<void> | undefined;
 
 async function runHeld(...command: Parameters<typeof run>): Promise<string> {
-  if (held !== undefined && command[1].includes('list')) {
-    report({ kind: 'listingHeld' });
-    await held.promise;
+  if (command[1].includes('list')) {
+    if (listings === 'failing') throw new CommandError('nft list', 1, 'as the test says', '', undefined);
+    if (held !== undefined) {
+      report({ kind: 'listingHeld' });
+      await held.promise;
+    }
   }
   return run(...command);
 }
@@ -139,9 +147,10 @@ function obey(command: Command): void {
     case 'status':
       void status(command.id);
       return;
-    case 'holdListings':
+    case 'listings':
+      listings = command.are;
       held?.resolve();
-      held = command.held ? Promise.withResolvers() : undefined;
+      held = listings === 'held' ? Promise.withResolvers() : undefined;
   }
 }
 
