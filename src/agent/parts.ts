@@ -1,4 +1,9 @@
-import type { IPAllocation, IPPool, NodeSubnet } from '../api/index.ts';
+import {
+  DEFAULT_REUSE_DELAY_SECONDS,
+  type IPAllocation,
+  type IPPool,
+  type NodeSubnet,
+} from '../api/index.ts';
 import type { HostPort } from '../dataplane/index.ts';
 import {
   poolOfAddress,
@@ -131,7 +136,7 @@ export interface AgentParts {
 /** How long an address of the pool rests; a pool that is gone no longer says. */
 export function reuseDelayMs(pools: readonly IPPool[], poolName: string): number {
   const pool = pools.find(({ metadata }) => metadata.name === poolName);
-  return (pool?.spec.reuseDelaySeconds ?? 30) * 1000;
+  return (pool?.spec.reuseDelaySeconds ?? DEFAULT_REUSE_DELAY_SECONDS) * 1000;
 }
 
 /** The same of the pool that the address belongs to. */

@@ -11,6 +11,7 @@ import {
 } from '../ipam/index.ts';
 import { FAMILIES, formatAddress, sameAddress, type Family, type IPAddress } from '../net/index.ts';
 import { claimFromOneOf, type Claimant, type ClaimingParts } from './claim.ts';
+import { reuseDelayMs } from './parts.ts';
 
 /** A pod's wishes, and the pools that it may draw from, in their order. */
 export interface Wishes extends AddressWishes {
@@ -175,13 +176,16 @@ function tellOutdated(parts: ClaimingParts, { pod }: Claimant, { spec }: IPAlloc
 
 /**
  * Frees an address that was kept for the pod and is not its any more: otherwise nobody would, and no drain would end.
+ * The pod's last sandbox may have had it a moment ago, and the next may be a stranger's: it rests first, kept as it is.
  * Only who holds it may delete it. What does not succeed the pod's next ADD does.
  */
 async function letGo(parts: ClaimingParts, claimant: Claimant, allocation: IPAllocation): Promise<void> {
   const { attachment, pod } = claimant;
   if (pod === undefined || allocation.spec.holder !== STICKY_HOLDER) return;
-  const { store, releases } = parts.claims;
+  const { clock, store, releases } = parts.claims;
   try {
+    await clock.sleep(reuseDelayMs(parts.pools(), allocation.spec.pool));
+    // Not if a sandbox has had it meanwhile: that is another version.
     const bound = await store.bind(allocation, { nodeName: parts.nodeName, attachment, pod });
     if (bound.kind === 'done') await releases.release(bound.object, { reuseDelayMs: 0, neverUsed: true });
   } catch (error) {

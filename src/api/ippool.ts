@@ -54,6 +54,9 @@ export type Isolation = z.output<typeof Isolation>;
 export const Encapsulation = z.enum(['CrossSubnet', 'Always', 'Never']);
 export type Encapsulation = z.output<typeof Encapsulation>;
 
+/** What a pool that does not say otherwise has, and what is believed of one that is gone. */
+export const DEFAULT_REUSE_DELAY_SECONDS = 30;
+
 /** What a person writes and keeps in git. Nobody else writes it. */
 export const IPPoolSpec = z
   .object({
@@ -145,7 +148,7 @@ export const IPPoolSpec = z
       .int()
       .min(0)
       .max(86_400)
-      .default(30)
+      .default(DEFAULT_REUSE_DELAY_SECONDS)
       .describe('How long a released address rests before it may be handed out again.'),
   })
   .check(refuseMisuse)

@@ -1,5 +1,5 @@
 import type { NodeSubnet } from '../api/index.ts';
-import { isExclusive, type Clock, type WriteOutcome } from '../ipam/index.ts';
+import { isExclusive, isResting, type Clock, type WriteOutcome } from '../ipam/index.ts';
 import type { IndexedAllocation } from './allocation-index.ts';
 import { DONE, type Reconcile, type ReconcileResult } from './queue.ts';
 
@@ -8,7 +8,7 @@ export interface GoneNodesCluster {
   nodeIsKnown(nodeName: string): boolean;
   subnetsOfNode(nodeName: string): readonly NodeSubnet[];
   allocationsOfNode(nodeName: string): readonly IndexedAllocation[];
-  /** For how long an address of the pool rests after its release, in milliseconds; 0 if the pool is gone. */
+  /** For how long an address of the pool rests after its release, in milliseconds. */
   reuseDelayMs(pool: string): number;
   /** A quorum read: whether there is a Node of that name. */
   nodeExists(nodeName: string, signal: AbortSignal): Promise<boolean>;
@@ -54,10 +54,11 @@ const LOOK_AGAIN_MS = 1_000;
  * | gone                 | less than quarantine   | looked at again when the quarantine is over              |
  * | gone                 | longer                 | exclusive subnets, whose addresses may be another's next |
  * | gone, none left      | longer                 | allocations, a batch after each quorum read of the Node: |
- * |                      |                        | deleted, sticky ones emptied                             |
+ * |                      |                        | deleted when they have rested, sticky ones emptied       |
  * | gone, none left      | longer                 | its subnets                                              |
  *
- * The time is counted in memory, monotonic, from when this process first saw the node missing: a new leader starts
+ * What had a sandbox rests from then on at the latest; what its agent, or a person, released since then, from when that was
+ * seen. The time is counted in memory, monotonic, from when this process first saw the node missing: a new leader starts
  * again, which only keeps things longer. Every delete names the version it means, so a deposed leader that was
  * stopped in the middle can free nothing that has changed since.
  */
@@ -68,41 +69,53 @@ export function createGoneNodes({
   mayDelete,
   onFreed,
 }: GoneNodesParts): Reconcile {
-  const missingSince = new Map<string, number>();
+  const missing = new Map<string, Missing>();
 
   return async (nodeName, signal) => {
     const holdsSomething = () =>
       cluster.subnetsOfNode(nodeName).length > 0 || freeable(cluster.allocationsOfNode(nodeName)).length > 0;
     // A new leader looks at all nodes: of one that is there, what it holds need not be searched for.
     if (cluster.nodeIsKnown(nodeName) || !holdsSomething()) {
-      missingSince.delete(nodeName);
+      missing.delete(nodeName);
       return DONE;
     }
-    const since = missingSince.get(nodeName) ?? clock.nowMs();
-    missingSince.set(nodeName, since);
-    const missingMs = clock.nowMs() - since;
+    const known = missing.get(nodeName) ?? { sinceMs: clock.nowMs(), restsSinceMs: new Map() };
+    missing.set(nodeName, known);
+    noteResting(known, cluster.allocationsOfNode(nodeName));
+    const missingMs = clock.nowMs() - known.sinceMs;
     if (missingMs < quarantineMs) return { kind: 'requeueAfter', ms: quarantineMs - missingMs };
     // As they are before the Node is asked for: one that is bound to a Node made since then is another version.
     const subnets = cluster.subnetsOfNode(nodeName);
     if (await cluster.nodeExists(nodeName, signal)) {
-      missingSince.delete(nodeName);
+      missing.delete(nodeName);
       return DONE;
     }
     const exclusive = subnets.filter(isExclusive);
     if (exclusive.length > 0) return freeSubnets(nodeName, exclusive, signal);
-    return freeBatch(nodeName, subnets, missingMs, signal);
+    return freeBatch(nodeName, subnets, known, signal);
   };
+
+  function noteResting({ restsSinceMs }: Missing, allocations: readonly IndexedAllocation[]): void {
+    for (const allocation of allocations) {
+      const { uid } = allocation.metadata;
+      if (isResting(allocation) && !restsSinceMs.has(uid)) restsSinceMs.set(uid, clock.nowMs());
+    }
+  }
 
   async function freeBatch(
     nodeName: string,
     subnets: readonly NodeSubnet[],
-    missingMs: number,
+    known: Missing,
     signal: AbortSignal,
   ): Promise<ReconcileResult> {
     // From the apiserver, not from the cache: an allocation that a watch has not shown yet must keep the subnet.
     const left = freeable(await cluster.listAllocationsOfNode(nodeName, signal));
-    const waitMs = ({ spec, sticky }: IndexedAllocation) =>
-      sticky === undefined ? cluster.reuseDelayMs(spec.pool) - missingMs : 0;
+    noteResting(known, left);
+    const waitMs = ({ metadata, spec, sticky }: IndexedAllocation) => {
+      if (sticky !== undefined) return 0;
+      const sinceMs = known.restsSinceMs.get(metadata.uid) ?? known.sinceMs;
+      return sinceMs + cluster.reuseDelayMs(spec.pool) - clock.nowMs();
+    };
     const ripe = left.filter((allocation) => waitMs(allocation) <= 0).slice(0, BATCH);
     const allocations: IndexedAllocation[] = [];
     const emptied: IndexedAllocation[] = [];
@@ -135,7 +148,14 @@ export function createGoneNodes({
   }
 }
 
-/** Without those that a person holds by name: they outlive the node and its subnet. */
+/** A node that is not there, by what this process has seen; monotonic. */
+interface Missing {
+  readonly sinceMs: number;
+  /** By uid: since when what the node still has of released addresses has been seen to rest. */
+  readonly restsSinceMs: Map<string, number>;
+}
+
+/** Without those that a person holds by name, and has not released: they outlive the node and its subnet. */
 function freeable(allocations: readonly IndexedAllocation[]): IndexedAllocation[] {
-  return allocations.filter(({ attached }) => attached);
+  return allocations.filter((one) => one.attached || isResting(one));
 }

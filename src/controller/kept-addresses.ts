@@ -19,12 +19,15 @@ export interface KeptAddressesCluster {
    * its way out, and says nothing of the next one.
    */
   asksToKeep(pod: string, signal: AbortSignal): Promise<boolean | undefined>;
+  /** For how long an address of the pool rests before it may be another's, in milliseconds. */
+  reuseDelayMs(pool: string): number;
   deleteAllocation(seen: IndexedAllocation, signal: AbortSignal): Promise<WriteOutcome>;
 }
 
 export interface KeptAddressesParts {
   readonly cluster: KeptAddressesCluster;
   readonly clock: Clock;
+  /** At the least: not for less than the pool's addresses rest, either. */
   readonly keepMs: number;
   /** Resolves when the next delete may be sent. */
   readonly mayDelete: (signal: AbortSignal) => Promise<void>;
@@ -70,7 +73,8 @@ export function createKeptAddresses(parts: KeptAddressesParts): Reconcile {
     const nowMs = clock.nowMs();
     const since = new Map(idle.map(({ metadata: { uid } }) => [uid, before?.get(uid) ?? nowMs]));
     idleSince.set(statefulSet, since);
-    const leftMs = ({ metadata }: IndexedAllocation) => (since.get(metadata.uid) ?? nowMs) + keepMs - nowMs;
+    const leftMs = ({ metadata, spec }: IndexedAllocation) =>
+      (since.get(metadata.uid) ?? nowMs) + Math.max(keepMs, cluster.reuseDelayMs(spec.pool)) - nowMs;
     for (const allocation of idle.filter((one) => leftMs(one) <= 0)) {
       await mayDelete(signal);
       if ((await cluster.deleteAllocation(allocation, signal)) !== 'done') continue;

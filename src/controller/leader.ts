@@ -1,5 +1,6 @@
 import {
   API_VERSION,
+  DEFAULT_REUSE_DELAY_SECONDS,
   IP_ALLOCATION,
   IP_POOL,
   IPAllocation,
@@ -388,7 +389,7 @@ function goneNodesCluster({ client, caches }: LeaderParts): GoneNodesCluster {
     nodeIsKnown: caches.nodes.has,
     subnetsOfNode: (nodeName) => caches.subnets.list().filter(({ spec }) => spec.nodeName === nodeName),
     allocationsOfNode: caches.index.ofNode,
-    reuseDelayMs: (pool) => (caches.pools.get(pool)?.spec.reuseDelaySeconds ?? 0) * 1_000,
+    reuseDelayMs: (pool) => reuseDelayMs(pool, caches),
     nodeExists: async (nodeName, signal) => (await getNode(client, nodeName, signal)) !== undefined,
     listAllocationsOfNode: async (nodeName, signal) =>
       (await lists.listOfNode(nodeName, signal)).map(indexedAllocation),
@@ -398,9 +399,15 @@ function goneNodesCluster({ client, caches }: LeaderParts): GoneNodesCluster {
   };
 }
 
+/** A pool that is gone no longer says. */
+function reuseDelayMs(pool: string, { pools }: ControllerCaches): number {
+  return (pools.get(pool)?.spec.reuseDelaySeconds ?? DEFAULT_REUSE_DELAY_SECONDS) * 1_000;
+}
+
 function keptAddressesCluster({ client, caches }: LeaderParts): KeptAddressesCluster {
   return {
     keptFor: caches.index.keptFor,
+    reuseDelayMs: (pool) => reuseDelayMs(pool, caches),
     sizeOf: (statefulSet, signal) => {
       const [namespace = '', name = ''] = statefulSet.split('/');
       return getStatefulSetSize(client, { namespace, name }, signal);

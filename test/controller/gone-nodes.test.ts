@@ -216,6 +216,35 @@ describe('nodes that are gone', () => {
     expect(deletes()).toEqual(['delete 10.0.1.1', 'delete 10.0.1.0-24']);
   });
 
+  it('lets an address rest from when it was released, where an agent outlived its Node', async () => {
+    hold('a', 2);
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS - 10_000);
+    const released = { releasedAt: '2026-01-01T00:00:00Z' };
+    world.allocations.set('10.0.1.2', indexedAllocation(allocation(pods, '10.0.1.2', 'a', released)));
+    await reconcile('a', signal);
+    await clock.advance(10_000);
+    await reconcile('a', signal);
+    expect(deletes()).toEqual(['delete 10.0.1.1']);
+    expect(await reconcile('a', signal)).toEqual({ kind: 'requeueAfter', ms: 20_000 });
+    await clock.advance(20_000);
+    await settle('a');
+    expect(deletes()).toEqual(['delete 10.0.1.1', 'delete 10.0.1.2', 'delete 10.0.1.0-24']);
+  });
+
+  it('frees what a person has released, when it has rested: no agent would', async () => {
+    const facts = { holder: 'printer', releasedAt: '2026-01-01T00:00:00Z' };
+    world.allocations.set('10.0.1.7', indexedAllocation(allocation(pods, '10.0.1.7', 'a', facts)));
+    world.reuseDelayMs = 400_000;
+    await reconcile('a', signal);
+    await clock.advance(QUARANTINE_MS);
+    await reconcile('a', signal);
+    expect(deletes()).toEqual([]);
+    await clock.advance(100_000);
+    await settle('a');
+    expect(deletes()).toEqual(['delete 10.0.1.7']);
+  });
+
   it('leaves an address that a person holds, and frees the subnet around it', async () => {
     hold('a', 0);
     const held = indexedAllocation(allocation(pods, '10.0.1.7', 'a', { holder: 'printer' }));

@@ -18,6 +18,7 @@ let size: StatefulSetSize | undefined;
 let asking: Map<string, boolean>;
 let calls: string[];
 let isBoundMeanwhile: boolean;
+let reuseDelayMs: number;
 let reconcile: Reconcile;
 
 beforeEach(() => {
@@ -27,6 +28,7 @@ beforeEach(() => {
   calls = [];
   asking = new Map();
   isBoundMeanwhile = false;
+  reuseDelayMs = 30_000;
   for (const ordinal of [0, 1, 2]) keep(ordinal);
   reconcile = createKeptAddresses({
     clock,
@@ -43,6 +45,7 @@ beforeEach(() => {
         calls.push(`ask ${pod}`);
         return asking.get(pod);
       },
+      reuseDelayMs: () => reuseDelayMs,
       async deleteAllocation({ metadata: { name } }) {
         if (isBoundMeanwhile) return 'changed';
         return kept.delete(name) ? 'done' : 'gone';
@@ -85,6 +88,15 @@ describe('addresses that are kept for the pods of a StatefulSet', () => {
     await letPass(KEEP_MS);
     expect(kept.size).toBe(0);
     expect(calls.at(-4)).toBe(`get ${SET}`);
+  });
+
+  it('rest for as long as their pool says, where that is longer', async () => {
+    size = undefined;
+    reuseDelayMs = 2 * KEEP_MS;
+    await letPass(2 * KEEP_MS - 1);
+    expect(kept.size).toBe(3);
+    await letPass(1);
+    expect(kept.size).toBe(0);
   });
 
   it('that counts from another ordinal are those of its range', async () => {

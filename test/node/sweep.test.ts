@@ -1,4 +1,5 @@
 import { writeFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { hostLinkName } from '../../src/kernel/index.ts';
@@ -14,12 +15,15 @@ let agent: TestAgent;
 const BOOT_ID = '/run/weft/boot-id';
 const BOOTS = ['11111111-1111-1111-1111-111111111111', '22222222-2222-2222-2222-222222222222'] as const;
 const GRACE_SECONDS = 3;
+const CLI = new URL('../../dist/kubectl-weft', import.meta.url).pathname;
 
-const SWEEP_POOL = pool('sweep', {
-  cidrs: ['10.12.0.0/24', 'fd00:12::/64'],
-  nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
-  reuseDelaySeconds: 1,
-});
+const sweepPool = (reuseDelaySeconds: number) =>
+  pool('sweep', {
+    cidrs: ['10.12.0.0/24', 'fd00:12::/64'],
+    nodeSubnetPrefixLength: { ipv4: 26, ipv6: 122 },
+    reuseDelaySeconds,
+  });
+const SWEEP_POOL = sweepPool(1);
 
 beforeAll(async () => {
   node = await startNode({ flags: [`--boot-id=${BOOT_ID}`, `--grace-seconds=${GRACE_SECONDS}`] });
@@ -60,6 +64,26 @@ describe('an allocation', () => {
     await eventIs('Warning +AllocationsRecovered');
     await ping('readopted', UPLINK.addresses[0]);
     await remove('readopted');
+  });
+});
+
+describe('an address that a person holds on the node', () => {
+  test('stays as long as the person holds it; released, it rests, and is free', async () => {
+    const restSeconds = 4;
+    await node.apply(sweepPool(restSeconds));
+    const weft = async (...args: string[]) =>
+      (await execa(CLI, ['addr', ...args], { env: { KUBECONFIG: node.plane.kubeconfig } })).stdout.trim();
+    const address = await weft('request', 'sweep', '--node', NODE_NAME, '--family', 'ipv4');
+    const isThere = async () => (await node.allocations()).some(({ name }) => name === address);
+    // Longer than the sweep's grace.
+    await sleep((GRACE_SECONDS + 2) * 1_000);
+    expect(await isThere()).toBe(true);
+    const sinceMs = performance.now();
+    await weft('release', address);
+    expect(await isThere()).toBe(true);
+    await eventually('it to be free', async () => ((await isThere()) ? undefined : true));
+    expect(performance.now() - sinceMs).toBeGreaterThan(restSeconds * 1_000 - 200);
+    await node.apply(SWEEP_POOL);
   });
 });
 

@@ -338,23 +338,28 @@ describe('a StatefulSet’s pod with the annotation', () => {
     await freeKept();
   });
 
-  test('gets a new address, and an Event, where the old one is being drained', async () => {
-    await node.apply(fixedPool(['10.20.0.0/24', '10.24.0.0/24', 'fd00:20::/64']));
+  test('gets a new address, and an Event, where the old one is being drained, which rests before it is free', async () => {
+    const restSeconds = 4;
+    const now = ['10.20.0.0/24', 'fd00:20::/64'];
+    await node.apply(fixedPool([...now, '10.24.0.0/24'], restSeconds));
     await node.apply(keptFor('10.24.0.9', 'db-2'));
-    await node.apply(fixedPool());
+    await node.apply(fixedPool(now, restSeconds));
     const got = await eventually('a new address', async () => {
       const result = await add('db-2', { sticky: true });
       if (addressesOf(result)[0] !== '10.24.0.9') return result;
       await del('db-2');
       return undefined;
     });
+    const sinceMs = performance.now();
     expect(addressesOf(got)[0]).toMatch(/^10\.20\./);
-    expect(await eventOn('db-2')).toMatchObject({ reason: 'IPAddressNotKept' });
     await eventually('the old one to be free', async () =>
       (await node.allocations()).some(({ name }) => name === '10.24.0.9') ? undefined : true,
     );
+    expect(performance.now() - sinceMs).toBeGreaterThan(restSeconds * 1_000 - 200);
+    expect(await eventOn('db-2')).toMatchObject({ reason: 'IPAddressNotKept' });
     await del('db-2');
     await freeKept();
+    await node.apply(fixedPool());
   });
 
   test('that no StatefulSet made is told that the annotation means nothing, and runs', async () => {
@@ -517,14 +522,14 @@ async function nodeUID(): Promise<string> {
   return node.kubectl('get', 'node', NODE_NAME, '-o', 'jsonpath={.metadata.uid}');
 }
 
-function fixedPool(cidrs = ['10.20.0.0/24', 'fd00:20::/64']): object {
+function fixedPool(cidrs = ['10.20.0.0/24', 'fd00:20::/64'], reuseDelaySeconds = 1): object {
   return pool('fixed', {
     cidrs,
     nodeSubnetPrefixLength: { ipv4: 28, ipv6: 124 },
     reserved: ['10.20.0.200', 'fd00:20::c8'],
     fixedAddresses: true,
     priority: 5,
-    reuseDelaySeconds: 1,
+    reuseDelaySeconds,
   });
 }
 
