@@ -242,10 +242,9 @@ export function startNodeSync(parts: NodeSyncParts): NodeSync {
     const { state } = changes;
     try {
       // A peer's packets are let in and sent to it by different tables: neither has to wait for the other.
-      const isFilterNew = state.filter !== previous.state.filter;
-      const filters = isFilterNew ? filterTable.apply(state.filter, { verify: false }) : undefined;
+      const filters = filterTable.apply(state.filter, { verify: false });
       // What it fails with is told when it is waited for.
-      filters?.catch(() => undefined);
+      filters.catch(() => undefined);
       await applyPeerChanges(host, changes, ({ set, removed }) => {
         // Asked for, or no longer, before the kernel tells of it: else everything would be compared.
         for (const object of removed) present.delete(object);

@@ -1,5 +1,5 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { Agent, request } from 'node:http';
+import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -84,7 +84,6 @@ beforeAll(async () => {
 afterAll(async () => {
   controller?.kill('SIGKILL');
   await controller;
-  sockets.destroy();
   await client.close();
   await node.stop();
   await rm(dir, { recursive: true });
@@ -241,13 +240,12 @@ async function kernel(): Promise<string[]> {
   return Promise.all(asked.map(async ([program, ...args]) => (await execa(program, args)).stdout));
 }
 
-const sockets = new Agent({ keepAlive: true });
-
 /** One call, as the executable makes it. */
 function ask(env: Readonly<Record<string, string>>): Promise<CallAnswer> {
   return new Promise((resolve, reject) => {
     const asked = request(
-      { socketPath: AGENT_SOCKET, path: CALL_PATH, method: 'POST', agent: sockets },
+      // A connection of its own, as the executable has: one that is kept may be closed at the very moment.
+      { socketPath: AGENT_SOCKET, path: CALL_PATH, method: 'POST', agent: false },
       (response) => {
         let answer = '';
         response.setEncoding('utf8');
