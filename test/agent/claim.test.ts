@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import {
+  DEFAULT_REUSE_DELAY_SECONDS,
   POOL_FINALIZER,
   type Attachment,
   type IPPool,
@@ -362,13 +363,15 @@ describe('a pod with wishes', () => {
       expect(secured).toEqual(['10.1.0.9']);
     });
 
-    test('gets another one where that is being drained, and the old one is freed', async () => {
-      const { pool, claimFor, keep, told, stores, releases } = setUp({ claimer });
+    test('gets another one where that is being drained, and the old one is freed when it has rested', async () => {
+      const { pool, claimFor, clock, keep, told, stores, releases } = setUp({ claimer });
       pool('a', ['10.1.0.0/24'], ['10.1.0.0/30']);
       await keep('10.9.0.9', 'a');
       expect(await claimFor('c', pod)).toEqual(['10.1.0.1']);
       expect(told).toEqual([expect.stringContaining('10.9.0.9, which was kept for it, is not given')]);
-      await allElse();
+      await clock.advance(DEFAULT_REUSE_DELAY_SECONDS * 1_000 - 1_000);
+      expect([...stores.stored.IPAllocation.keys()].sort()).toEqual(['10.1.0.1', '10.9.0.9']);
+      await clock.advance(1_000);
       await releases.settled();
       expect([...stores.stored.IPAllocation.keys()]).toEqual(['10.1.0.1']);
     });
