@@ -33,17 +33,20 @@ const PARTS: readonly Part[] = ['objects', 'links', 'filters'];
 /** The least time between the beginnings of two comparisons; longer where they start processes. */
 const GAP_MS: Readonly<Record<Part, number>> = { objects: 20, links: 200, filters: 1000 };
 /**
- * Comparing takes the longer the more nodes there are: after each it rests for so many times as long as it took.
+ * Comparing takes the longer the more nodes there are: each is to be followed by a rest of so many times as long as it took.
  * Following single objects does not wait for that: others send to their pods by now.
  */
 const REST_PER_DURATION = 4;
 const LONGEST_REST_MS = 1000;
+/** So much rest may be owed: a person's change is a few comparisons on end, and nodes are not to wait between them. */
+const OWED_REST_MS = 2000;
 const PROBE_MS = 1000;
 
 export function createSchedule(clock: Clock): Schedule {
   const dueMs = { objects: Infinity, links: Infinity, filters: Infinity };
   const notBeforeMs = { objects: -Infinity, links: -Infinity, filters: -Infinity };
   let startedMs = -Infinity;
+  let owed = { restMs: 0, atMs: 0 };
   let probedMs = -Infinity;
   let urgent = false;
   let wakeUp = () => undefined as void;
@@ -89,9 +92,15 @@ export function createSchedule(clock: Clock): Schedule {
     },
     finished(what) {
       const nowMs = clock.nowMs();
-      const restMs = Math.min((nowMs - startedMs) * REST_PER_DURATION, LONGEST_REST_MS);
-      const part = what === 'all compared' ? 'links' : 'objects';
-      notBeforeMs[part] = Math.max(notBeforeMs[part], nowMs + restMs);
+      const earnedMs = (nowMs - startedMs) * REST_PER_DURATION;
+      if (what === 'objects followed') {
+        notBeforeMs.objects = Math.max(notBeforeMs.objects, nowMs + Math.min(earnedMs, LONGEST_REST_MS));
+        return;
+      }
+      // What has passed since the last one was rest, but for this one.
+      const leftMs = Math.max(0, owed.restMs - (startedMs - owed.atMs));
+      owed = { restMs: Math.min(leftMs + earnedMs, OWED_REST_MS + LONGEST_REST_MS), atMs: nowMs };
+      notBeforeMs.links = Math.max(notBeforeMs.links, nowMs + owed.restMs - OWED_REST_MS);
     },
   };
 }
