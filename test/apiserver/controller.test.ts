@@ -804,7 +804,7 @@ describe('sticky addresses', () => {
   });
 
   it('of a gone node are taken from it and kept, and the way to them is gone first', async () => {
-    await makePool('pods', ['10.26.0.0/24']);
+    await makePool('pods', ['10.26.0.0/24'], { reuseDelaySeconds: 1 });
     await makeNode('goes');
     const allocations = allocationStore(apiserver().client);
     await allocations.create(bound('10.26.0.9', 'db-0'));
@@ -824,7 +824,7 @@ describe('sticky addresses', () => {
   });
 
   it('are freed when their StatefulSet is smaller for a while, and none else is', async () => {
-    await makePool('pods', ['10.27.0.0/24']);
+    await makePool('pods', ['10.27.0.0/24'], { reuseDelaySeconds: 1 });
     const allocations = allocationStore(apiserver().client);
     for (const [address, pod] of [
       ['10.27.0.9', 'shrunk-0'],
@@ -847,7 +847,7 @@ describe('sticky addresses', () => {
   });
 
   it('that are kept for a pod which has come back without asking for them are freed', async () => {
-    await makePool('pods', ['10.27.0.0/24']);
+    await makePool('pods', ['10.27.0.0/24'], { reuseDelaySeconds: 1 });
     await makeNode('stays');
     const allocations = allocationStore(apiserver().client);
     for (const [address, pod] of [
