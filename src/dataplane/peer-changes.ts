@@ -13,10 +13,7 @@ export interface PeerChanges {
   readonly routes: Difference<NodeRoute>;
   readonly neighbours: Difference<PeerNeighbour>;
   readonly forwarding: Difference<PeerForwarding>;
-  /**
-   * The whole state with these changes, each of its lists in any order. Its filter is the same object as before where
-   * nothing of it changes.
-   */
+  /** The whole state with these changes, each of its lists in any order. */
   readonly state: NodeState;
 }
 

@@ -82,6 +82,17 @@ async function untilHeld(sync: SyncProcess, times: number): Promise<void> {
   expect(await until(() => held() >= times, 10_000)).toBeDefined();
 }
 
+/** A sync whose filters somebody has touched: it has begun to list them, and waits. */
+async function touchedAndHeld(subnets: Sources['subnets']): Promise<SyncProcess> {
+  const sync = start();
+  await apply(sync, sourcesWith(subnets));
+  await settledDumps(sync);
+  sync.letListingsBe('held');
+  host.sh('nft flush chain inet weft from_pods');
+  await untilHeld(sync, 1);
+  return sync;
+}
+
 const repairs = (sync: SyncProcess) => sync.drift().filter((object) => object === 'table inet weft').length;
 
 const OWN = ['10.64.0.0/26', 'a', ['192.168.1.10', 'fd01::10']] as const;
@@ -196,12 +207,7 @@ describe('when the objects change', () => {
   });
 
   test('others are led to while the filters are still being looked at', async () => {
-    const sync = start();
-    await apply(sync, sourcesWith([OWN, FAR]));
-    await settledDumps(sync);
-    sync.letListingsBe('held');
-    host.sh('nft flush chain inet weft from_pods');
-    await untilHeld(sync, 1);
+    const sync = await touchedAndHeld([OWN, FAR]);
 
     // One more subnet of a node that is known, then a node that is not: its address is among the filters.
     sync.set(sourcesWith([OWN, FAR, ['10.64.0.192/26', 'c', FAR[2]]]));
@@ -220,12 +226,7 @@ describe('when the objects change', () => {
   });
 
   test('what is done to the filters while they are looked at is found by another look', async () => {
-    const sync = start();
-    await apply(sync, sourcesWith([OWN]));
-    await settledDumps(sync);
-    sync.letListingsBe('held');
-    host.sh('nft flush chain inet weft from_pods');
-    await untilHeld(sync, 1);
+    const sync = await touchedAndHeld([OWN]);
     sync.letListingsBe('held');
     await untilHeld(sync, 2);
     // They have been set again and listed: what is held from now on are those of others.
